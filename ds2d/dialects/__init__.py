@@ -1,0 +1,47 @@
+"""How families of clients ask and are answered: one module a dialect, one line here.
+
+Rule: a dialect is pure and knows no other dialect and no upstream; it meets them at `ChatRequest` and the seven events.
+A module here has `ROUTES`, `parse`, `Encoder`, `render`, `render_error`, and optionally the model lists and counts.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from ds2d.core.errors import GatewayError
+from ds2d.core.events import Completion
+from ds2d.core.pipeline import Encoding
+from ds2d.core.request import ChatRequest, Envelope, Inbound
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """One route of a dialect. `action` names the handler in web/: generate, count, models, model, embed ...
+
+    `path` uses `{name}` for a segment and `{name:.+}` for the rest of the path (model ids may hold slashes).
+    """
+
+    method: str
+    path: str
+    action: str = "generate"
+
+
+class Dialect(Protocol):
+    """What a dialect module offers."""
+
+    @property
+    def ROUTES(self) -> tuple[Endpoint, ...]:
+        """Its routes."""
+
+    def parse(self, inbound: Inbound) -> ChatRequest:
+        """The question in it. Raises GatewayError of the 400 class with the field's path."""
+
+    def Encoder(self, envelope: Envelope) -> Encoding:  # noqa: N802 - a class in the modules
+        """A new encoder for one streamed answer."""
+
+    def render(self, completion: Completion, envelope: Envelope) -> bytes:
+        """The body of a non-streamed answer. Raises GatewayError where the dialect cannot express it."""
+
+    def render_error(self, error: GatewayError, request_id: str) -> bytes:
+        """The body of an error."""

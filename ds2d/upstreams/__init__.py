@@ -1,0 +1,28 @@
+"""How kinds of servers are asked and how they answer: one module a kind, one line here.
+
+Rule: an upstream is pure: `prepare` yields what it needs from the network, `Decoder` turns what came back into events,
+`classify` turns a refusal into an error. It knows no dialect.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ds2d.core.calls import Preparation, Reply
+from ds2d.core.errors import GatewayError
+from ds2d.core.models import Target
+from ds2d.core.pipeline import Decoding
+from ds2d.core.request import ChatRequest
+
+
+class Upstream(Protocol):
+    """What an upstream module offers."""
+
+    def prepare(self, request: ChatRequest, target: Target, token: str | None) -> Preparation:
+        """How to ask: yields steps, returns the call whose answer is the model's. `token` is the account's credential."""
+
+    def Decoder(self, request: ChatRequest, target: Target) -> Decoding:  # noqa: N802 - a class in the modules
+        """A new decoder for one answer, streamed or whole (a whole body comes as one record)."""
+
+    def classify(self, reply: Reply, request: ChatRequest) -> GatewayError:
+        """What a status other than 200 means for the turn (errors.md 2, upstreams.md 5)."""
