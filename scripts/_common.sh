@@ -1,0 +1,76 @@
+# Sourced by the scripts beside it: messages, a Python that is new enough, and the virtual environment.
+#
+# Rule: a second run costs nothing. An environment is stamped with a hash of the locks it was made from, after
+# everything went well; a run that was cut short leaves no stamp and is taken up again.
+# Surprise: the environment is used as `.venv/bin/python -m TOOL`, never `.venv/bin/TOOL`, because the shebangs in
+# there are absolute and break when the clone is moved.
+
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+VENV="$ROOT/.venv"
+PYTHON="$VENV/bin/python"
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\e[1m' red=$'\e[31m' plain=$'\e[0m'; else bold='' red='' plain=''; fi
+
+say() { printf '%s==> %s%s\n' "$bold" "$*" "$plain"; }
+
+die() {
+    printf '%serror:%s %s\n' "$red" "$plain" "$1" >&2
+    shift
+    [ $# -eq 0 ] || printf '       %s\n' "$@" >&2
+    exit 1
+}
+
+new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+# Prints the Python to use: $DS2D_PYTHON, or the first on the PATH that is 3.11 or newer.
+find_python() {
+    local candidate
+    for candidate in ${DS2D_PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
+        if new_enough "$candidate"; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    die "no Python 3.11 or newer found (python3 is: $(python3 --version 2>&1 || true))" \
+        "install one (Debian, Ubuntu: apt install python3.11 python3.11-venv)," \
+        "or say where it is: DS2D_PYTHON=/path/to/python3 $0"
+}
+
+make_venv() {
+    local base
+    base=$(find_python)
+    say "making .venv with $("$base" --version)"
+    rm -rf "$VENV"
+    if ! "$base" -m venv "$VENV"; then
+        rm -rf "$VENV"
+        die "this Python cannot make virtual environments" "Debian, Ubuntu: apt install python3-venv, then run this again"
+    fi
+}
+
+# What an environment was made from; changes when a lock, the package's metadata or its place does.
+fingerprint() {
+    (cd "$ROOT" && echo "$ROOT" && cat "$@" requirements/build.txt setup.cfg pyproject.toml) | sha256sum
+}
+
+# is_current STAMP LOCK: true if .venv holds what LOCK asks for.
+is_current() { [ -f "$VENV/$1" ] && [ "$(cat "$VENV/$1")" = "$(fingerprint "$2")" ]; }
+
+# prepare_venv run|dev: .venv with the locked packages and ds2d itself. `dev` holds all of `run` and serves for both.
+prepare_venv() {
+    local lock="requirements/$1.txt"
+    new_enough "$PYTHON" || make_venv
+    if is_current .made-from-dev requirements/dev.txt || is_current ".made-from-$1" "$lock"; then return; fi
+    say "installing the locked packages of $lock (about a minute the first time)"
+    (
+        cd "$ROOT"
+        "$PYTHON" -m pip install --require-hashes --only-binary :all: -r requirements/build.txt -r "$lock" &&
+            "$PYTHON" -m pip install --quiet --no-deps --no-build-isolation --editable .
+    ) || die "the packages could not be installed; pip's words are above" \
+        "no network? pip needs PyPI or a mirror of it (PIP_INDEX_URL), and PIP_PROXY or HTTPS_PROXY behind a proxy" \
+        "a hash that differs means that the index gave another file than the one locked: do not go on" \
+        "what was installed so far is kept: run this again to go on"
+    fingerprint "$lock" >"$VENV/.made-from-$1"
+}
