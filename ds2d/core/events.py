@@ -176,16 +176,23 @@ class Completion(msgspec.Struct):
 
 
 class Folder:
-    """A last stage that keeps events as a `Completion` instead of writing them out."""
+    """A last stage that keeps events as a `Completion` instead of writing them out: the encoder of non-stream answers."""
+
+    content_type = "application/json"
 
     def __init__(self) -> None:
         self.completion = Completion()
         self._pieces: dict[int, list[str]] = {}  # text of the open part of each choice, joined when it closes
 
-    def feed(self, batch: list[Event]) -> None:
-        """Take the events of one read."""
+    def feed(self, batch: list[Event]) -> bytes:
+        """Take the events of one read; nothing is written."""
         for event in batch:
             self._take(event)
+        return b""
+
+    def keep_alive(self) -> bytes:
+        """Nothing: the status of a whole answer must stay open (errors.md 3)."""
+        return b""
 
     def _take(self, event: Event) -> None:
         kind = type(event)

@@ -89,7 +89,8 @@ class ChatRequest(msgspec.Struct):
     `model` is the name as the client wrote it. `params` are sampling fields under their chat names, given through
     unchanged (temperature, top_p, n, stop, seed, logprobs ...). `extra` are fields unknown to the contract: sent on to
     vLLM-type upstreams, dropped for others. `max_tokens` is None where the client gave none. `prompt` is set instead of
-    `messages` for legacy completions. `session` is a key of prefix affinity. `show_reasoning`: False drops it from the answer.
+    `messages` for legacy completions. `session` is a key of prefix affinity. `images` are the paths of all image parts, in the
+    client's own spelling (mapping.md 9), so that a text-only model can refuse the first by name. `reply` is the dialect's own.
     """
 
     model: str
@@ -106,6 +107,7 @@ class ChatRequest(msgspec.Struct):
     prompt: str | list[Any] | None = None
     user: str | None = None
     session: str | None = None
+    images: tuple[str, ...] = ()
     reply: Any = None
 
     @property

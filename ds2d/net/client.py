@@ -1,0 +1,263 @@
+"""The one way out: HTTP calls to upstreams, with our own clock round every wait.
+
+Rule: a call either gives an `Exchange` whose status is known, or raises a `GatewayError` that says what failed; leaving
+the `with` block always frees the connection (closed unless the answer was read to its end).
+Surprise: the HTTP library's read time-out is not enough (a broken chunk in mid-body can leave its reader waiting for
+ever), and its proxy variables would catch loopback traffic, so both are ours (reliability.md, upstreams; config.md 2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import aiohttp
+
+from ds2d.core.calls import Call, Compute, Preparation, Reply, Script
+from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.pipeline import Pipeline
+from ds2d.core.settings import Timeouts, UpstreamSpec
+from ds2d.net.address import join_url, proxy_for
+from ds2d.net.inflate import Inflater
+
+logger = logging.getLogger("ds2d.net")
+
+MAX_ERROR_BODY = 64 * 1024
+"""Bytes of an error answer that are read; the rest says nothing new."""
+
+DRAIN_SECONDS = 1.0
+"""How long the end of a finished answer may take to arrive before its connection is closed instead of kept."""
+
+Write = Callable[[bytes], Awaitable[None]]
+
+
+class Exchange(Protocol):
+    """A call that was answered: its status, and a body that is read once, by `pump` or by `read`."""
+
+    status: int
+    headers: dict[str, str]
+
+    async def pump(self, pipeline: Pipeline, write: Write) -> None:
+        """Push the body through the pipeline, one read at a time, and write what comes out. Returns when the pipeline has
+        its ending (it always has one then). Raises only what `write` raises, and CancelledError."""
+
+    async def read(self, limit: int) -> Reply:
+        """The whole body, cut at `limit` bytes."""
+
+
+class HttpExchange:
+    """An answer of a real server."""
+
+    def __init__(self, response: aiohttp.ClientResponse, timeouts: Timeouts, started: float, stream: bool) -> None:
+        self._response = response
+        self._timeouts = timeouts
+        self._started = started
+        self._stream = stream
+        self.status = response.status
+        self.headers = {name.lower(): value for name, value in response.headers.items()}
+
+    async def pump(self, pipeline: Pipeline, write: Write) -> None:
+        try:
+            await self._pump(pipeline, write)
+        except TimeoutError:
+            out = pipeline.fail(GatewayError(ErrorKind.UPSTREAM_TIMEOUT, "The upstream stopped sending."))
+            if out:
+                await write(out)
+        except (aiohttp.ClientError, ConnectionError, OSError, ValueError) as error:
+            logger.info("upstream answer broke: %s", type(error).__name__)
+            out = pipeline.fail(GatewayError(ErrorKind.UPSTREAM_DISCONNECTED, "The upstream broke off its answer."))
+            if out:
+                await write(out)
+
+    async def _pump(self, pipeline: Pipeline, write: Write) -> None:
+        loop = asyncio.get_running_loop()
+        end = self._started + self._timeouts.total
+        first = self._timeouts.first_payload if self._stream else self._timeouts.answer
+        inflater = Inflater.for_encoding(self.headers.get("content-encoding", ""))
+        content = self._response.content
+        seen = 0
+        async with asyncio.timeout_at(min(self._started + first, end)) as clock:
+            while pipeline.ending is None:
+                chunk = await content.readany()
+                pieces = [chunk] if inflater is None else inflater.feed(chunk)
+                for piece in pieces:
+                    out = pipeline.feed(piece) if chunk else b""
+                    if out:
+                        clock.reschedule(None)  # a slow client is not a silent upstream; the writer has its own clock
+                        await write(out)
+                if not chunk:
+                    out = pipeline.finish()
+                    if out:
+                        await write(out)
+                    return
+                if pipeline.records != seen or clock.when() is None:
+                    seen = pipeline.records
+                    gap = self._timeouts.payload_gap if seen else first
+                    clock.reschedule(min(loop.time() + gap, end))
+
+    async def read(self, limit: int) -> Reply:
+        held = bytearray()
+        inflater = Inflater.for_encoding(self.headers.get("content-encoding", ""))
+        async with asyncio.timeout_at(self._started + self._timeouts.answer):
+            while len(held) < limit:
+                chunk = await self._response.content.readany()
+                if not chunk:
+                    break
+                for piece in [chunk] if inflater is None else inflater.feed(chunk):
+                    held += piece
+        return Reply(self.status, self.headers, bytes(held[:limit]))
+
+
+class ScriptExchange:
+    """An answer that an embedded upstream wrote."""
+
+    status = 200
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self.headers = {"content-type": script.content_type}
+
+    async def pump(self, pipeline: Pipeline, write: Write) -> None:
+        for wait, piece in self._script.pieces:
+            if wait:
+                await asyncio.sleep(wait)
+            out = pipeline.feed(piece)
+            if out:
+                await write(out)
+            if pipeline.ending is not None:
+                return
+        out = pipeline.finish()
+        if out:
+            await write(out)
+
+    async def read(self, limit: int) -> Reply:
+        return Reply(200, self.headers, b"".join(piece for _, piece in self._script.pieces)[:limit])
+
+
+class Client:
+    """Owner of the connections to all upstreams. Make it inside the running loop; `close` it."""
+
+    def __init__(self) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),
+            auto_decompress=False,
+            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
+            headers={"Accept-Encoding": "identity", "User-Agent": "ds2d"},
+        )
+        self._tls: dict[str, ssl.SSLContext] = {}
+        self._drains: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Close every connection; drains that still run end with them."""
+        for task in list(self._drains):
+            task.cancel()
+        await asyncio.gather(*self._drains, return_exceptions=True)
+        await self._session.close()
+
+    @asynccontextmanager
+    async def open(self, call: Call | Script) -> AsyncIterator[Exchange]:
+        """Make the call; the body of the `with` has its answer.
+
+        Raises GatewayError: UPSTREAM_UNREACHABLE (connect, DNS, TLS), UPSTREAM_TIMEOUT (no headers in time),
+        UPSTREAM_DISCONNECTED (closed before an answer), UPSTREAM_GARBLED (no HTTP).
+        """
+        if isinstance(call, Script):
+            yield ScriptExchange(call)
+            return
+        assert call.upstream is not None, "a call goes to an upstream"
+        started = asyncio.get_running_loop().time()
+        response = await self._request(call, call.upstream, started)
+        whole = False
+        try:
+            yield HttpExchange(response, call.upstream.timeouts, started, call.stream)
+            whole = True
+        finally:
+            self._let_go(response, whole)
+
+    async def fetch(self, call: Call, limit: int = 4 * 1024 * 1024) -> Reply:
+        """A whole answer of any status: polls, logins. Raises what `open` raises."""
+        async with self.open(call) as exchange:
+            try:
+                return await exchange.read(limit)
+            except TimeoutError:
+                raise GatewayError(ErrorKind.UPSTREAM_TIMEOUT, "The upstream did not answer in time.") from None
+            except (aiohttp.ClientError, OSError) as error:
+                raise GatewayError(ErrorKind.UPSTREAM_DISCONNECTED, "The upstream broke off its answer.") from error
+
+    async def drive(self, preparation: Preparation) -> Call | Script:
+        """Run an upstream's steps until it says what the streaming call is."""
+        loop = asyncio.get_running_loop()
+        result: Any = None
+        try:
+            while True:
+                step = preparation.send(result)
+                if isinstance(step, Compute):
+                    result = await loop.run_in_executor(None, step.function)
+                else:
+                    result = await self.fetch(step)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+
+    async def _request(self, call: Call, upstream: UpstreamSpec, started: float) -> aiohttp.ClientResponse:
+        timeouts = upstream.timeouts
+        url = join_url(upstream.base_url or "", call.path)
+        clock = timeouts.headers if call.stream else timeouts.answer
+        try:
+            async with asyncio.timeout_at(started + min(clock, timeouts.total)):
+                return await self._session.request(
+                    call.method,
+                    url,
+                    data=call.body,
+                    headers=dict(call.headers),
+                    allow_redirects=False,
+                    proxy=proxy_for(url, upstream.proxy),
+                    ssl=self._context(upstream.ca_file),
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect, connect=None),
+                )
+        except aiohttp.ConnectionTimeoutError as error:
+            raise GatewayError(ErrorKind.UPSTREAM_UNREACHABLE, "The upstream could not be reached.") from error
+        except TimeoutError as error:
+            raise GatewayError(ErrorKind.UPSTREAM_TIMEOUT, "The upstream did not answer in time.") from error
+        except aiohttp.ServerDisconnectedError as error:
+            raise GatewayError(ErrorKind.UPSTREAM_DISCONNECTED, "The upstream closed the connection.") from error
+        except (aiohttp.ClientConnectionError, OSError) as error:
+            raise GatewayError(ErrorKind.UPSTREAM_UNREACHABLE, "The upstream could not be reached.") from error
+        except (aiohttp.ClientError, ValueError) as error:
+            raise GatewayError(ErrorKind.UPSTREAM_GARBLED, "The upstream sent something that is not HTTP.") from error
+
+    def _context(self, ca_file: str | None) -> ssl.SSLContext | bool:
+        if ca_file is None:
+            return True
+        if ca_file not in self._tls:
+            self._tls[ca_file] = ssl.create_default_context(cafile=ca_file)
+        return self._tls[ca_file]
+
+    def _let_go(self, response: aiohttp.ClientResponse, whole: bool) -> None:
+        """Keep the connection of an answer that is over, close any other.
+
+        The end of the body may be on its way still: it is waited for after the turn, so that nobody waits for it.
+        """
+        if not whole:
+            response.close()
+        elif response.content.at_eof():
+            response.release()
+        else:
+            task = asyncio.get_running_loop().create_task(_drain(response))
+            self._drains.add(task)
+            task.add_done_callback(self._drains.discard)
+
+
+async def _drain(response: aiohttp.ClientResponse) -> None:
+    try:
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while await response.content.readany():
+                pass
+        response.release()
+    except (TimeoutError, aiohttp.ClientError, OSError, asyncio.CancelledError):
+        response.close()
