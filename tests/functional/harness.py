@@ -1,0 +1,83 @@
+"""The real daemon on a loopback port, in the test's own loop, in front of whatever the test wants behind it.
+
+Everything is the daemon's own code, from config.json on disk to the socket; only the process and systemd are missing
+(tests/functional/test_process.py starts those).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from ds2d.app import Daemon
+from ds2d.config.source import Source
+from ds2d.config.store import ConfigStore
+
+KEY = "sk-test-0123456789abcdef"
+ADMIN_KEY = "adm-test-0123456789abcdef"
+
+
+@dataclass
+class Running:
+    """A daemon that serves. `write` changes config.json as an editor would; `reload` takes it up at once."""
+
+    daemon: Daemon
+    path: Path
+    port: int
+    http: aiohttp.ClientSession
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def config(self) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads(self.path.read_text())
+        return loaded
+
+    def change(self, **sections: Any) -> None:
+        """Write changed sections and take them up."""
+        self.path.write_text(json.dumps({**self.config(), **sections}))
+        self.daemon.store.reload()
+
+    async def ask(self, path: str, body: Any = None, *, key: str | None = KEY, **kwargs: Any) -> tuple[int, Any, dict[str, str]]:
+        """One request: status, parsed JSON (or text), lower-case headers."""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers |= kwargs.pop("headers", {})
+        method = kwargs.pop("method", "GET" if body is None and "data" not in kwargs else "POST")
+        if body is not None:
+            kwargs["json"] = body
+        async with self.http.request(method, self.url + path, headers=headers, **kwargs) as reply:
+            raw = await reply.read()
+            found = {name.lower(): value for name, value in reply.headers.items()}
+            try:
+                return reply.status, json.loads(raw), found
+            except ValueError:
+                return reply.status, raw.decode(), found
+
+
+def config_for(base_url: str, **sections: Any) -> dict[str, Any]:
+    """A config with one key and one upstream that is polled fast."""
+    upstream = {"name": "gpu", "kind": "openai", "base_url": base_url, "poll_seconds": 1}
+    return {"keys": [KEY], "upstreams": [upstream], **sections}
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path, config: dict[str, Any]) -> AsyncIterator[Running]:
+    """A daemon for the body of the `with`, with this config, first looked at its upstreams."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(config))
+    store = ConfigStore(Source.file(path))
+    daemon = Daemon(store)
+    port = await daemon.start(port=0)
+    try:
+        await daemon.first_look()
+        async with aiohttp.ClientSession() as http:
+            yield Running(daemon, path, port, http)
+    finally:
+        await daemon.stop()
