@@ -6,12 +6,14 @@ A module here has `ROUTES`, `parse`, `Encoder`, `render`, `render_error`, and op
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
 from ds2d.core.errors import GatewayError
 from ds2d.core.events import Completion
+from ds2d.core.models import ModelInfo
 from ds2d.core.pipeline import Encoding
 from ds2d.core.request import ChatRequest, Envelope, Inbound
 
@@ -31,7 +33,7 @@ class Dialect(Protocol):
     """What a dialect module offers."""
 
     @property
-    def ROUTES(self) -> tuple[Endpoint, ...]:
+    def ROUTES(self) -> tuple[Endpoint, ...]:  # noqa: N802 - a constant in the modules
         """Its routes."""
 
     def parse(self, inbound: Inbound) -> ChatRequest:
@@ -45,3 +47,25 @@ class Dialect(Protocol):
 
     def render_error(self, error: GatewayError, request_id: str) -> bytes:
         """The body of an error."""
+
+
+class ModelLists(Protocol):
+    """What a dialect that lists models offers besides."""
+
+    def render_models(self, models: Sequence[ModelInfo], inbound: Inbound) -> bytes:
+        """The body of the list, cut to the page that the query asks for. Raises INVALID_REQUEST for a bad page."""
+
+    def render_model(self, model: ModelInfo, inbound: Inbound) -> bytes:
+        """The body of one model."""
+
+
+# The modules need `Endpoint` from above, hence down here.
+from ds2d.dialects import openai_chat  # noqa: E402
+
+REGISTRY: dict[str, Dialect] = {
+    "openai_chat": openai_chat,
+}
+
+MODEL_LISTS: dict[str, ModelLists] = {
+    "openai_chat": openai_chat,
+}
