@@ -1,0 +1,53 @@
+"""What went wrong, in this dialect's words: HTTP bodies, and `response.error` inside a stream.
+
+Rule: the code decides what Codex does next, so passing trouble is `server_error` or `rate_limit_exceeded`, and the codes that
+make it give up are used for exactly their cause (clients.md, Codex CLI).
+Surprise: a cancelled response has no error at all (openai-responses.md 5).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import orjson
+
+from ds2d.core.errors import ErrorKind, GatewayError
+
+_CODES: dict[ErrorKind, str] = {
+    ErrorKind.CONTEXT_LENGTH: "context_length_exceeded",
+    ErrorKind.QUOTA_EXHAUSTED: "insufficient_quota",
+    ErrorKind.INVALID_IMAGE: "invalid_image",
+    ErrorKind.UPSTREAM_REJECTED: "invalid_prompt",
+    ErrorKind.UPSTREAM_TOO_LARGE: "invalid_prompt",
+    ErrorKind.INVALID_REQUEST: "invalid_prompt",
+    ErrorKind.UNSUPPORTED_PARAMETER: "invalid_prompt",
+    ErrorKind.IMAGE_NOT_SUPPORTED: "invalid_prompt",
+    ErrorKind.UPSTREAM_RATE_LIMITED: "rate_limit_exceeded",
+    ErrorKind.RATE_LIMITED: "rate_limit_exceeded",
+    ErrorKind.QUEUE_FULL: "rate_limit_exceeded",
+    ErrorKind.QUEUE_TIMEOUT: "rate_limit_exceeded",
+}
+
+
+def stream_error(error: GatewayError) -> dict[str, str] | None:
+    """`response.error`: code and message; None for a cancelled response."""
+    if error.kind is ErrorKind.CANCELLED:
+        return None
+    code, message = _CODES.get(error.kind, "server_error"), error.message
+    if error.kind is ErrorKind.TOOL_CHOICE_VIOLATION:
+        message = f"tool_choice_violation: {message}"
+    if code == "rate_limit_exceeded" and error.retry_after:
+        message = f"{message} Please try again in {math.ceil(error.retry_after)}s."
+    return {"code": code, "message": message}
+
+
+def error_object(error: GatewayError) -> dict[str, Any]:
+    """The `error` member of an HTTP body (errors.md 1)."""
+    body: dict[str, Any] = {"message": error.message, "type": error.row.openai_type, "code": error.row.openai_code}
+    return body | {"param": error.param} | (error.details or {})
+
+
+def render_error(error: GatewayError, request_id: str) -> bytes:
+    """The body of an error."""
+    return orjson.dumps({"error": error_object(error)})
