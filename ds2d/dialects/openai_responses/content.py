@@ -98,13 +98,13 @@ def _file(file: Any, path: str) -> Part:
         raise invalid(f"{path}.file_data", message, ErrorKind.UNSUPPORTED_PARAMETER)
     raw = decode_base64(coded[1])
     try:
-        text = raw.decode("utf-8") if raw is not None else None
+        said = raw.decode("utf-8") if raw is not None else None
     except UnicodeDecodeError:
-        text = None
-    if text is None:
+        said = None
+    if said is None:
         raise invalid(f"{path}.file_data", "must be base64 of UTF-8 text.")
     name = file.get("filename")
-    return {"type": "text", "text": f"{name}\n\n{text}" if isinstance(name, str) and name else text}
+    return {"type": "text", "text": f"{name}\n\n{said}" if isinstance(name, str) and name else said}
 
 
 def _string(part: Part, name: str, path: str) -> str:

@@ -129,7 +129,7 @@ class Encoder:
     def _text(self, text: str, *, refusal: bool, extra: Mapping[str, Any] | None) -> None:
         writer = self._writer
         if not isinstance(writer, MessageWriter):
-            writer = MessageWriter(self._frames, self._envelope.new_id("msg_"), len(self._items))
+            writer = MessageWriter(self._frames, self._envelope.new_id("msg_"), self._next_index())
             self._start(writer)
         writer.begin(refusal=refusal)
         self._message = None if refusal else writer
@@ -140,11 +140,12 @@ class Encoder:
             writer.feed(text)
 
     def _reasoning_writer(self) -> ReasoningWriter:
-        return ReasoningWriter(self._frames, self._envelope.new_id("rs_"), len(self._items), self._mode, self._seal)
+        index = self._next_index()
+        return ReasoningWriter(self._frames, self._envelope.new_id("rs_"), index, self._mode, self._seal)
 
     def _call_writer(self, call_id: str, name: str) -> Writer:
         native = self._reply.natives.get(name) or Native("function", name)
-        place = (self._frames, self._envelope.new_id(_CALL_PREFIXES[native.kind]), len(self._items), call_id, native)
+        place = (self._frames, self._envelope.new_id(_CALL_PREFIXES[native.kind]), self._next_index(), call_id, native)
         if native.kind == "function":
             return FunctionWriter(*place)
         return CustomWriter(*place) if native.kind == "custom" else ActionWriter(*place)
@@ -159,8 +160,12 @@ class Encoder:
             self._frames.lifecycle("response.created", _created(self._envelope, "in_progress"), body)
         self._frames.lifecycle("response.in_progress", {}, body)
 
-    def _start(self, writer: Writer) -> None:
+    def _next_index(self) -> int:
+        """The place of a new item, once the open one is closed."""
         self._close("completed")
+        return len(self._items)
+
+    def _start(self, writer: Writer) -> None:
         self._writer = writer
         writer.open()
 
@@ -189,7 +194,7 @@ class Encoder:
         self._end(status, head(self._envelope, status, usage=usage, incomplete=cause))
 
     def _empty_message(self, status: ItemStatus) -> None:
-        writer = MessageWriter(self._frames, self._envelope.new_id("msg_"), 0)
+        writer = MessageWriter(self._frames, self._envelope.new_id("msg_"), self._next_index())
         self._start(writer)
         writer.begin(refusal=False)
         self._close(status)
