@@ -86,9 +86,9 @@ def _file(file: Any, path: str) -> Part:
     """A text file is put in as text; nothing else can be read by a chat model."""
     if not isinstance(file, dict):
         raise invalid(path, "`file` must be an object.")
-    for name in ("file_id", "file_url"):
-        if file.get(name):
-            raise invalid(f"{path}.{name}", "is not offered here; send `file_data`.", ErrorKind.UNSUPPORTED_PARAMETER)
+    for field in ("file_id", "file_url"):
+        if file.get(field):
+            raise invalid(f"{path}.{field}", "is not offered here; send `file_data`.", ErrorKind.UNSUPPORTED_PARAMETER)
     data = file.get("file_data")
     if not isinstance(data, str):
         raise invalid(f"{path}.file_data", "A file needs `file_data`.")
@@ -98,13 +98,13 @@ def _file(file: Any, path: str) -> Part:
         raise invalid(f"{path}.file_data", message, ErrorKind.UNSUPPORTED_PARAMETER)
     raw = decode_base64(coded[1])
     try:
-        said = raw.decode("utf-8") if raw is not None else None
+        text = raw.decode("utf-8") if raw is not None else None
     except UnicodeDecodeError:
-        said = None
-    if said is None:
+        text = None
+    if text is None:
         raise invalid(f"{path}.file_data", "must be base64 of UTF-8 text.")
     name = file.get("filename")
-    return {"type": "text", "text": f"{name}\n\n{said}" if isinstance(name, str) and name else said}
+    return {"type": "text", "text": f"{name}\n\n{text}" if isinstance(name, str) and name else text}
 
 
 def _string(part: Part, name: str, path: str) -> str:
