@@ -14,7 +14,7 @@ import orjson
 from msgspec import Meta
 
 from ds2d.core.errors import GatewayError
-from ds2d.core.events import Usage
+from ds2d.core.events import Ending, Extra, Finish, Usage
 from ds2d.core.validate import invalid
 
 MAX_TOKENS = 2**53 - 1
@@ -58,6 +58,10 @@ SAMPLED = ("temperature", "top_p", "n", "stop", "presence_penalty", "frequency_p
 """The fields of `Sampling` that are given through unchanged."""
 
 
+RESERVED = frozenset(("id", "object", "created", "model", "choices", "usage", "service_tier"))
+"""Top-level keys of an answer that are ours, whatever an upstream's extra fields say."""
+
+
 def given(body: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """The named fields that are there and not null, as the client wrote them."""
     return {name: body[name] for name in names if body.get(name) is not None}
@@ -88,6 +92,32 @@ def usage_object(usage: Usage) -> dict[str, Any]:
     if usage.reasoning is not None:
         body["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning}
     return body
+
+
+def closing_chunks(
+    head: bytes, choices: list[dict[str, Any]], finish: Finish, usage: Usage, end: bytes, *, own_chunk: bool
+) -> bytes:
+    """The last chunks of a stream: one for each ended choice, usage where it was asked for, and the end mark.
+
+    `head` is a chunk up to its choices, `end` what follows them in chunks without the final usage. `own_chunk`: the client
+    asked for usage in a chunk of its own; else it stands on the last choice's (openai-chat.md 6).
+    """
+    extra = {name: value for name, value in (finish.extra or {}).items() if name not in RESERVED}
+    last = b',"usage":' + orjson.dumps(usage_object(usage)) + (b"," + orjson.dumps(extra)[1:] if extra else b"}") + b"\n\n"
+    out = [head + b',"choices":[' + orjson.dumps(choice) + b"]" + end for choice in choices]
+    if own_chunk:
+        out.append(head + b',"choices":[]' + last)
+    else:
+        out[-1] = out[-1].removesuffix(end) + last
+    return b"".join(out) + b"data: [DONE]\n\n"
+
+
+def ended_choice(known: Extra | None, ending: Ending, body: dict[str, Any]) -> dict[str, Any]:
+    """`body` with the fields an upstream sent for this choice, and vLLM's `stop_reason` where a stop string ended it."""
+    choice = {"logprobs": None, **(known or {}), **body}
+    if ending.stop is not None:
+        choice.setdefault("stop_reason", ending.stop)
+    return choice
 
 
 def error_body(error: GatewayError) -> bytes:

@@ -60,10 +60,11 @@ class ModelLists(Protocol):
 
 
 # The modules need `Endpoint` from above, hence down here.
-from ds2d.dialects import openai_chat  # noqa: E402
+from ds2d.dialects import openai_chat, openai_completions  # noqa: E402
 
 REGISTRY: dict[str, Dialect] = {
     "openai_chat": openai_chat,
+    "openai_completions": openai_completions,
 }
 
 MODEL_LISTS: dict[str, ModelLists] = {

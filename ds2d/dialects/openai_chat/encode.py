@@ -14,7 +14,7 @@ import orjson
 
 from ds2d.core.errors import GatewayError
 from ds2d.core.events import Ending, Event, Extra, Failure, Finish, Reasoning, Text, ToolArgs, ToolStart, Usage
-from ds2d.core.openai_shape import error_body, usage_object
+from ds2d.core.openai_shape import closing_chunks, ended_choice, error_body, usage_object
 from ds2d.core.request import Envelope
 from ds2d.dialects.openai_chat.reply import Reply
 
@@ -160,26 +160,14 @@ class Encoder:
         choice.called = True
 
     def _finish(self, event: Finish, out: list[bytes]) -> None:
-        usage = dumps(usage_object(event.usage or self._estimate()))
-        extra = dumps({k: v for k, v in (event.extra or {}).items() if k not in RESERVED})[1:-1]
-        top = b"," + extra if extra else b""
-        own_chunk = self._reply.include_usage
-        last = len(event.endings) - 1
+        choices = []
         for index, ending in enumerate(event.endings):
             choice = self._choices.get(index) or self._begin(index, out)
             self._release(choice, out)
-            tail = self._end
-            if index == last and not own_chunk:
-                tail = top + b',"usage":' + usage + b"}\n\n"
-            out.append(self._head + b',"choices":[' + dumps(self._ended(index, choice, ending)) + b"]" + tail)
-        if own_chunk:
-            out.append(self._head + b',"choices":[]' + top + b',"usage":' + usage + b"}\n\n")
-        out.append(b"data: [DONE]\n\n")
-
-    def _ended(self, index: int, choice: _Choice, ending: Ending) -> dict[str, Any]:
-        reason = finish_reason(ending, choice.called, self._reply.legacy)
-        body = {"logprobs": None, **(ending.extra or {}), "index": index, "delta": {}, "finish_reason": reason}
-        return with_stop(body, ending)
+            reason = finish_reason(ending, choice.called, self._reply.legacy)
+            choices.append(ended_choice(ending.extra, ending, {"index": index, "delta": {}, "finish_reason": reason}))
+        usage = event.usage or self._estimate()
+        out.append(closing_chunks(self._head, choices, event, usage, self._end, own_chunk=self._reply.include_usage))
 
     def _estimate(self) -> Usage:
         """Usage is never left out; the service counts it, so this is for turns without a service around them."""
@@ -190,19 +178,8 @@ class Encoder:
         return b"data: " + error_body(error) + b"\n\n"
 
 
-RESERVED = frozenset(("id", "object", "created", "model", "choices", "usage", "service_tier"))
-"""Keys of an answer that are ours, whatever an upstream's extra fields say."""
-
-
 def finish_reason(ending: Ending, called: bool, legacy: bool) -> str:
     """`tool_calls` exactly where there are calls; `function_call` for clients of the older form (openai-chat.md 5)."""
     if called and ending.reason in ("stop", "tool_calls"):
         return "function_call" if legacy else "tool_calls"
     return "stop" if ending.reason == "tool_calls" else ending.reason
-
-
-def with_stop(choice: dict[str, Any], ending: Ending) -> dict[str, Any]:
-    """The choice with vLLM's `stop_reason`, where a stop string ended it."""
-    if ending.stop is not None:
-        choice.setdefault("stop_reason", ending.stop)
-    return choice

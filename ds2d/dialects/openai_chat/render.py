@@ -11,9 +11,9 @@ import orjson
 
 from ds2d.core.errors import GatewayError
 from ds2d.core.events import CallPart, Choice, Completion, Ending, ReasoningPart, Usage
-from ds2d.core.openai_shape import error_body, usage_object
+from ds2d.core.openai_shape import RESERVED, ended_choice, error_body, usage_object
 from ds2d.core.request import Envelope
-from ds2d.dialects.openai_chat.encode import RESERVED, finish_reason, with_stop
+from ds2d.dialects.openai_chat.encode import finish_reason
 from ds2d.dialects.openai_chat.reply import Reply
 
 
@@ -49,13 +49,11 @@ def _choice(index: int, choice: Choice, reply: Reply, both: bool) -> dict[str, A
     ending = choice.ending or Ending("stop")
     calls = choice.calls
     body = {
-        "logprobs": None,
-        **choice.extra,
         "index": index,
         "message": _message(choice, calls, reply.legacy, both),
         "finish_reason": finish_reason(ending, bool(calls), reply.legacy),
     }
-    return with_stop(body, ending)
+    return ended_choice(choice.extra, ending, body)
 
 
 def _message(choice: Choice, calls: list[CallPart], legacy: bool, both: bool) -> dict[str, Any]:
