@@ -1,0 +1,498 @@
+"""Who may call which account now.
+
+Rule: every decision is one synchronous method, so nothing can change in the middle of it; only waiting is async. While anybody
+waits, no account could serve one of them; a slot that was granted is given back exactly once, whatever became of its request.
+Surprise: a waiter can be cancelled in the very tick in which it is granted a slot. The slot is then its to return. And accounts
+become free by time alone (request gap, cool-down, breaker), so a timer makes decisions too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from heapq import heappop, heappush
+from itertools import count
+from math import inf
+from types import TracebackType
+from typing import Literal, Protocol
+
+from ds2d.core.account import Account, accounts_of
+from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.settings import AccountSpec, BreakerSpec, UpstreamSpec
+from ds2d.state.breakers import AT_ONCE, Cause, judge
+from ds2d.state.fairness import DrainRate, FairShare
+from ds2d.state.leases import CallLater, Lane, Lease, Place, Timer, Waiter, Want
+from ds2d.state.slots import Budget, Outlook, Pool, Slot, Standing
+
+__all__ = ["AccountQueue", "Lease", "Limits", "Want"]
+
+RETRY_UNKNOWN = 30.0
+"""Retry-After in seconds where nothing says when an account will be usable."""
+
+NOBODY = Outlook(Standing.OPEN)
+
+
+class Limits(Protocol):
+    """The part of config's `runtime` that is about accounts and queue; meaning and bounds are config.md 2's."""
+
+    @property
+    def account_max_inflight(self) -> int: ...
+    @property
+    def account_max_queue(self) -> int: ...
+    @property
+    def global_max_inflight(self) -> int: ...
+    @property
+    def min_request_gap_ms(self) -> int: ...
+    @property
+    def breaker(self) -> BreakerSpec: ...
+    @property
+    def routing(self) -> Literal["least_loaded", "weighted"]: ...
+
+
+class Leasing:
+    """What `AccountQueue.lease` returns: `async with` over a lease."""
+
+    __slots__ = ("_lease", "_patience", "_queue", "_want")
+
+    def __init__(self, queue: AccountQueue, want: Want, patience: float) -> None:
+        self._queue = queue
+        self._want = want
+        self._patience = patience
+
+    async def __aenter__(self) -> Lease:
+        self._lease = await self._queue.acquire(self._want, self._patience)
+        return self._lease
+
+    async def __aexit__(self, _kind: type[BaseException] | None, _error: BaseException | None, _tb: TracebackType | None) -> None:
+        self._queue.release(self._lease)
+
+
+class AccountQueue:
+    """Accounts in rotation, and the requests that wait for one.
+
+    `clock` is monotonic seconds, `wall` Unix seconds that are only shown. `call_later` is the running loop's unless a test
+    brings its own. `load` ranks upstreams for `routing: least_loaded`, given a name and the share of it that we use (0 to 1).
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        call_later: CallLater | None = None,
+        load: Callable[[str, float], float] | None = None,
+    ) -> None:
+        self.limits = limits
+        self.clock = clock
+        self.running = 0
+        self.waiting = 0
+        self._wall = wall
+        self._call_later = call_later
+        self._load = load
+        self._slots: dict[str, Slot] = {}
+        self._leaving: dict[str, Slot] = {}  # gone from config, leases still out
+        self._budgets: dict[tuple[str, str], Budget] = {}
+        self._pools: dict[tuple[str, bool], Pool] = {}
+        self._slots_in_all = 0
+        self._lanes: dict[Hashable, Lane] = {}  # those where somebody waits
+        self._queued: dict[str, int] = {}  # waiting requests by caller
+        self._turn = 0.0
+        self._numbers = count(1)
+        self._share = FairShare()
+        self._drain = DrainRate()
+        self._changes: list[float] = []  # heap of times at which an account may become free by itself
+        self._alarm: Timer | None = None
+        self._alarm_at = inf
+
+    @property
+    def capacity(self) -> int:
+        """How many leases may be out: `global_max_inflight`, else the sum over accounts, a group counted once."""
+        return self.limits.global_max_inflight or self._slots_in_all
+
+    @property
+    def bound(self) -> int:
+        """How many requests may wait."""
+        return self.limits.account_max_queue or self.capacity
+
+    @property
+    def slots(self) -> Sequence[Slot]:
+        """Every account in config order, as it stands; for reports, not to be changed."""
+        return list(self._slots.values())
+
+    @property
+    def waiting_by_caller(self) -> dict[str, int]:
+        """How many requests of each caller (by id) wait."""
+        return dict(self._queued)
+
+    def expected_wait(self) -> float:
+        """Seconds that a request would wait which came now, by the measured rate."""
+        return self._drain.wait(self.waiting + 1, self.capacity)
+
+    # Leases
+
+    def lease(self, want: Want, timeout: float) -> Leasing:
+        """Hold a slot for the body of the `async with`; wait for one up to `timeout` seconds (0: never).
+
+        Raises GatewayError, each with `retry_after`: MODEL_UNAVAILABLE at once where waiting cannot help (no such account,
+        or all put aside for longer), QUEUE_FULL at once when too many wait already, QUEUE_TIMEOUT when the time is up.
+        """
+        return Leasing(self, want, timeout)
+
+    async def acquire(self, want: Want, patience: float) -> Lease:
+        """`lease` without the `with`, `patience` in seconds: whoever gets a lease from here owes one `release`."""
+        got = self._arrive(want, patience)
+        if isinstance(got, Lease):
+            return got
+        try:
+            return await got.future
+        except asyncio.CancelledError:
+            self._abandon(got)
+            raise
+
+    def release(self, lease: Lease) -> None:
+        """Give a lease back, once. A request that waits for such a slot has it when this returns."""
+        now = self.clock()
+        slot = lease.slot
+        was_full = self.running >= (self.limits.global_max_inflight or inf)
+        self.running -= 1
+        slot.inflight -= 1
+        slot.budget.inflight -= 1
+        slot.pool.inflight -= 1
+        for breaker in lease.probes:
+            breaker.probing = False  # without a verdict the next request is the probe
+        if not slot.inflight:
+            self._leaving.pop(slot.account.id, None)
+        self._drain.answered(now - lease.began)
+        self._grant(now, None if was_full or lease.probes else slot.budget.members)
+
+    def reported(self, lease: Lease, outcome: GatewayError | None) -> None:
+        """See `Lease.report`."""
+        slot, model, now = lease.slot, lease.want.model, self.clock()
+        verdict = judge(outcome) if outcome else None
+        if outcome is None:
+            slot.gate.success(model, lease.probes, now)
+            slot.budget.gate.success(model, lease.probes, now)
+        elif verdict is None or (slot.account.direct and verdict.cause is not Cause.SERVER):
+            return  # the caller's own fault; a direct caller's token is its own affair too
+        elif verdict.cause in AT_ONCE and slot.account.spec is None:
+            slot.failures += 1  # an implicit account has no credential that could be put aside
+        else:
+            slot.fault(verdict, model, now, self.limits.breaker)
+            for breaker in slot.breakers(model):
+                self._expect_change(max(breaker.open_until, breaker.cool_until), now)
+            self._refuse_hopeless(now)
+        if lease.probes:
+            lease.probes = tuple(breaker for breaker in lease.probes if breaker.probing)
+            self._grant(now)
+
+    def charged(self, lease: Lease, tokens: int) -> None:
+        """See `Lease.charge`."""
+        self._share.settle(lease.want.caller, lease.want.weight, tokens)
+
+    # Changes from outside
+
+    def apply(self, upstreams: Sequence[UpstreamSpec], accounts: Iterable[AccountSpec], limits: Limits) -> None:
+        """Take over a config. Running leases are kept and counted; waiters that fit a new limit have a lease when this returns.
+
+        Accounts that went run their leases out, and count again if they come back meanwhile.
+        """
+        known = {**self._leaving, **self._slots}
+        budgets, self._budgets = self._budgets, {}
+        self.limits, self._slots, self._pools = limits, {}, {}
+        for account in accounts_of(upstreams, accounts):
+            slot = known.pop(account.id, None) or self._newcomer(account)
+            key = ("group", account.spec.group) if account.spec and account.spec.group else ("", account.id)
+            self._install(slot, account, self._budgets.setdefault(key, _emptied(budgets.pop(key, None))))
+        self._leaving = {name: slot for name, slot in known.items() if slot.inflight}
+        for slot in [*self._slots.values(), *self._leaving.values()]:
+            slot.budget.inflight += slot.inflight
+        self._slots_in_all = sum(budget.limit for budget in self._budgets.values() if not budget.members[0].account.direct)
+        now = self.clock()
+        for lane in self._lanes.values():
+            lane.pools, lane.only = self._reach(lane.want, now)
+        self._refuse_hopeless(now)
+        self._grant(now)
+
+    def rotate(self) -> Slot | None:
+        """Let the next request start at the following account; returns that one (None: there are no accounts)."""
+        first = self.current()
+        if first is not None:
+            first.pool.move(first, max(slot.turn for slot in self._slots.values()), next(self._numbers))
+        return self.current()
+
+    def current(self) -> Slot | None:
+        """The account that the next request starts at, if it can serve its model."""
+        now = self.clock()
+        listed = [slot for slot in self._slots.values() if slot.account.usable and not slot.account.direct]
+        ready = [slot for slot in listed if slot.outlook("", now).standing < Standing.COOLING]
+        return min(ready or listed, key=lambda slot: (slot.turn, slot.seq), default=None)
+
+    def reset(self, account_id: str | None = None) -> None:
+        """Counters to zero, breakers closed, nothing aside: for one account or all. Running leases are not touched."""
+        for slot in self._slots.values():
+            if account_id in (None, slot.account.id):
+                slot.gate.close()
+                slot.budget.gate.close()
+                slot.failures, slot.last_error = 0, None
+        self._grant(self.clock())
+
+    def recovered(self, upstream: str) -> None:
+        """This upstream was seen to serve again: what was put aside because its server failed is back at once."""
+        for slot in self._slots.values():
+            if slot.account.upstream == upstream:
+                slot.gate.close(Cause.SERVER)
+        self._grant(self.clock())
+
+    # Decisions
+
+    def _arrive(self, want: Want, timeout: float) -> Lease | Waiter:
+        """A lease if an account is free now, else a place in the queue."""
+        now = self.clock()
+        if self.waiting and self._changes and self._changes[0] <= now:
+            self._grant(now)  # the timer is late: those who wait go first
+        lane = self._lanes.get(want.lane) or Lane(want, *self._reach(want, now))
+        if not lane.places and (slot := self._pick(lane, now)):
+            tag = self._share.tag(want.caller, want.weight, want.caller not in self._queued)
+            return self._give(want, slot, tag, now)
+        prospect = self._prospect(lane, now)
+        if prospect is not None and now + timeout < prospect[0]:
+            raise _unavailable(want, prospect[1], now)
+        wait = self.expected_wait()
+        if self.waiting >= self.bound:
+            message = f"The queue is full: {self.waiting} requests are waiting. Expected wait: about {wait:.0f} s."
+            raise GatewayError(ErrorKind.QUEUE_FULL, message, retry_after=wait)
+        if timeout <= 0:
+            raise GatewayError(ErrorKind.QUEUE_TIMEOUT, "No account is free, and waiting is switched off.", retry_after=wait)
+        return self._enqueue(lane, now, timeout, want)
+
+    def _enqueue(self, lane: Lane, now: float, timeout: float, want: Want) -> Waiter:
+        tag = self._share.tag(want.caller, want.weight, want.caller not in self._queued)
+        waiter = Waiter(want, lane, (tag, next(self._numbers)), now, timeout)
+        waiter.position = 1 + sum(other.ahead(waiter.place) for other in self._lanes.values())
+        waiter.timer = self._later(timeout, lambda: self._expire(waiter))
+        lane.add(waiter)
+        self._lanes[want.lane] = lane
+        self._queued[want.caller] = self._queued.get(want.caller, 0) + 1
+        self.waiting += 1
+        self._set_alarm(now)
+        return waiter
+
+    def _grant(self, now: float, freed: Iterable[Slot] | None = None) -> None:
+        """Serve as many waiters as there are accounts for. `freed`: only these can have become free since the last time."""
+        while self.waiting and (best := self._next(now, freed)):
+            lane, slot = best
+            waiter = lane.first()
+            self._leave(waiter)
+            if waiter.future.done():  # its task is cancelled and has not run since
+                continue
+            lease = self._give(waiter.want, slot, waiter.place[0], now)
+            lease.waited, lease.position = now - waiter.arrived, waiter.position
+            self._drain.granted(now)
+            waiter.future.set_result(lease)
+        self._set_alarm(now)
+
+    def _next(self, now: float, freed: Iterable[Slot] | None) -> tuple[Lane, Slot] | None:
+        """The lane whose first waiter goes next, and its account: the smallest place of those that can be served."""
+        best: tuple[Lane, Slot] | None = None
+        place: Place | None = None
+        for lane in self._lanes.values():
+            if place is None or lane.places[0] < place:
+                slot = self._pick(lane, now, freed)
+                if slot is not None:
+                    best, place = (lane, slot), lane.places[0]
+        return best
+
+    def _pick(self, lane: Lane, now: float, freed: Iterable[Slot] | None = None) -> Slot | None:
+        """A ready account for this lane: of the upstream to prefer, the one whose turn it is."""
+        if self.running >= (self.limits.global_max_inflight or inf):
+            return None
+        model = lane.want.model
+        if freed is not None:
+            ready = [slot for slot in freed if lane.holds(slot) and slot.outlook(model, now).standing is Standing.READY]
+            return min(ready, key=lambda slot: (slot.turn, slot.seq), default=None)
+        pools = lane.pools if len(lane.pools) == 1 else sorted(lane.pools, key=self._rank)
+        for pool in pools:
+            for _, _, slot in pool.order:
+                if (lane.only is None or slot.account.id in lane.only) and slot.outlook(model, now).standing is Standing.READY:
+                    return slot
+        return None
+
+    def _rank(self, pool: Pool) -> tuple[float, float, int]:
+        """Order among upstreams: by load if so set, then by whose turn it is."""
+        turn, number = pool.order[0][:2]
+        if self.limits.routing == "weighted":
+            return 0.0, turn, number
+        used = pool.inflight / pool.limit
+        return (self._load(pool.name, used) if self._load else used), turn, number
+
+    def _give(self, want: Want, slot: Slot, tag: float, now: float) -> Lease:
+        """Count a lease on this account and move it to the end of the rotation."""
+        self.running += 1
+        slot.inflight += 1
+        slot.budget.inflight += 1
+        slot.pool.inflight += 1
+        slot.last_used = self._wall()
+        self._turn = max(self._turn, slot.turn)
+        step = 1 / slot.weight if self.limits.routing == "weighted" else 1.0
+        slot.pool.move(slot, self._turn + step, next(self._numbers))
+        if gap := self.limits.min_request_gap_ms / 1000:
+            slot.budget.free_at = now + gap
+            self._expect_change(now + gap, now)
+        self._share.granted(tag)
+        return Lease(self, want, slot, now, slot.probe(want.model, now))
+
+    def _reach(self, want: Want, now: float) -> tuple[tuple[Pool, ...], frozenset[str] | None]:
+        """The upstreams' pools that have accounts, and the ids to narrow them to (None: all)."""
+        found = (self._pools.get((name, want.direct)) for name in dict.fromkeys(want.upstreams))
+        pools = tuple(pool for pool in found if pool is not None and pool.order)
+        slots = [slot for pool in pools for _, _, slot in pool.order]
+        if want.pin is not None:
+            return pools, frozenset(slot.account.id for slot in slots if slot.account.answers_to(want.pin))
+        if want.avoid:
+            others = [slot for slot in slots if slot.account.id not in want.avoid]
+            serving = [slot for slot in others if slot.outlook(want.model, now).standing <= Standing.BUSY]
+            return pools, frozenset(slot.account.id for slot in serving) or None
+        return pools, None
+
+    # Those for whom waiting ends
+
+    def _prospect(self, lane: Lane, now: float) -> tuple[float, Outlook] | None:
+        """For a lane that nobody can serve now or soon: when the first announced cool-down ends (inf: none is announced), and
+        the account that is back first. None where somebody serves, at the latest when a running lease ends."""
+        announced, back = inf, NOBODY
+        for slot in lane.slots():
+            outlook = slot.outlook(lane.want.model, now)
+            if outlook.standing <= Standing.BUSY:
+                return None
+            if outlook.standing is Standing.COOLING:
+                announced = min(announced, outlook.until)
+            if back is NOBODY or outlook.until < back.until:
+                back = outlook
+        return announced, back
+
+    def _refuse_hopeless(self, now: float) -> None:
+        """Accounts were put aside or taken away: send off those whom no wait can help any more."""
+        for lane in list(self._lanes.values()):
+            prospect = self._prospect(lane, now)
+            if prospect is not None:
+                announced, back = prospect
+                for waiter in [waiter for waiter in lane.waiters.values() if waiter.deadline < announced]:
+                    self._end(waiter, _unavailable(waiter.want, back, now))
+
+    def _expire(self, waiter: Waiter) -> None:
+        """The waiter's time is up."""
+        wait = self.expected_wait()
+        message = f"No account was free within {waiter.deadline - waiter.arrived:g} s. Expected wait: about {wait:.0f} s."
+        self._end(waiter, GatewayError(ErrorKind.QUEUE_TIMEOUT, message, retry_after=wait))
+
+    def _end(self, waiter: Waiter, error: GatewayError) -> None:
+        if self._leave(waiter) and not waiter.future.done():
+            waiter.future.set_exception(error)
+
+    def _abandon(self, waiter: Waiter) -> None:
+        """The one who waited was cancelled: it leaves its place, or returns what it was granted in the same tick."""
+        if self._leave(waiter) or waiter.future.cancelled():
+            return
+        if waiter.future.exception() is None:
+            self.release(waiter.future.result())
+
+    def _leave(self, waiter: Waiter) -> bool:
+        """Take it out of the queue; whether it was in it."""
+        if not waiter.lane.remove(waiter):
+            return False
+        if not waiter.lane.places:
+            self._lanes.pop(waiter.want.lane)
+        caller = waiter.want.caller
+        self._queued[caller] -= 1
+        if not self._queued[caller]:
+            del self._queued[caller]
+        if waiter.timer is not None:
+            waiter.timer.cancel()
+        self.waiting -= 1
+        if not self.waiting:
+            self._drain.emptied()
+        return True
+
+    # Time
+
+    def _later(self, delay: float, action: Callable[[], None]) -> Timer:
+        return (self._call_later or asyncio.get_running_loop().call_later)(delay, action)
+
+    def _expect_change(self, when: float, now: float) -> None:
+        """An account may become free at `when` without anything else happening."""
+        while self._changes and self._changes[0] <= now and not self.waiting:
+            heappop(self._changes)  # long past, and nobody asked
+        if when > now:
+            heappush(self._changes, when)
+
+    def _set_alarm(self, now: float) -> None:
+        """Have the timer ring at the next change, as long as somebody waits."""
+        while self._changes and self._changes[0] <= now:
+            heappop(self._changes)
+        due = self._changes[0] if self.waiting and self._changes else inf
+        if due == self._alarm_at:
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._later(due - now, self._ring) if due < inf else None
+        self._alarm_at = due
+
+    def _ring(self) -> None:
+        self._alarm, self._alarm_at = None, inf
+        self._grant(self.clock())
+
+    # Config
+
+    def _newcomer(self, account: Account) -> Slot:
+        slot = Slot(account)
+        slot.turn, slot.seq = self._turn, next(self._numbers)
+        return slot
+
+    def _install(self, slot: Slot, account: Account, budget: Budget) -> None:
+        """Give a slot its place in a new config. Inflight counts of budgets are added up afterwards."""
+        if _credential(slot.account) != _credential(account):
+            slot.gate.close()  # what was wrong with the old one is no news about the new one
+            budget.gate.close(Cause.BALANCE)
+        slot.account = account
+        pool = self._pools.setdefault((account.upstream, account.direct), Pool(account.upstream))
+        default = self.limits.account_max_inflight if account.spec else account.server.max_inflight
+        slot.limit = 0 if not account.usable else (account.spec and account.spec.max_inflight) or default
+        slot.weight = account.spec.weight if account.spec else 1.0
+        slot.join(budget, pool)
+        self._slots[account.id] = slot
+
+
+def _emptied(budget: Budget | None) -> Budget:
+    """The budget to fill with the accounts of a new config: the old one with its history, or a new one."""
+    if budget is None:
+        return Budget()
+    budget.members, budget.limit, budget.inflight = [], 0, 0
+    return budget
+
+
+def _credential(account: Account) -> tuple[object, ...]:
+    """What a fault of an account is about: who it is, and where."""
+    spec, server = account.spec, account.server
+    return (spec.token, spec.password, spec.disabled) if spec else (), server.name, server.base_url, server.login
+
+
+def _unavailable(want: Want, back: Outlook, now: float) -> GatewayError:
+    """Why no account can serve, in words that name no account; `back` is the one that returns first."""
+    after = max(1.0, back.until - now) if back.until else RETRY_UNKNOWN
+    cause = back.breaker.cause if back.breaker else None
+    if want.pin is not None and cause is None:
+        message = "The account that X-Ds2-Target-Account names cannot serve this model."
+    elif cause is None:
+        message = f"No account can serve the model '{want.model}' now."
+    elif cause is Cause.AUTH:
+        message = f"The upstream of the model '{want.model}' refuses its credentials."
+    elif cause is Cause.BALANCE:
+        message = f"The balance for the model '{want.model}' is used up."
+    elif back.standing is Standing.OPEN:
+        message = f"Circuit breaker open for model: {want.model}"
+    else:
+        window = f" ({back.breaker.window})" if back.breaker and back.breaker.window else ""
+        message = f"Upstream rate limit reached{window} for model: {want.model}. Retry after ~{after:.0f}s."
+    return GatewayError(ErrorKind.MODEL_UNAVAILABLE, message, retry_after=after)
