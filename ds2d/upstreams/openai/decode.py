@@ -1,0 +1,403 @@
+"""What OpenAI-compatible servers answer, as events: streams and whole bodies, chat and legacy completions.
+
+Rule: success needs evidence. `Finish` comes once, when every choice has a finish reason and the answer has ended ([DONE],
+or the end of the body: not every server sends [DONE]); anything else ends in `Failure` (reliability.md, upstreams).
+Surprise: nearly every record is one piece of plain text, so those are read through a narrow typed view; whatever does not
+fit that view exactly is read again the careful way, which loses no field. Server quirks: upstreams.md 1 to 3 and 6.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+import orjson
+
+from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.events import Ending, Event, Extra, Failure, Finish, FinishReason, Reasoning, Text, Usage, merge_extra
+from ds2d.core.models import Target
+from ds2d.core.names import upstream_name
+from ds2d.core.request import ChatRequest
+from ds2d.core.sse import Record
+from ds2d.upstreams.openai.calls import CallSorter
+from ds2d.upstreams.openai.classify import judge
+from ds2d.upstreams.openai.flavours import prompts_to_echo
+from ds2d.upstreams.openai.refusal import Refusal, read_object
+from ds2d.upstreams.openai.usage import read_usage, sum_usage
+
+MAX_MISSES = 8
+"""Records in a row that did not fit the narrow view, after which it is not tried again in this answer."""
+
+
+class _PlainDelta(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    role: str | None = None
+    refusal: None = None
+    tool_calls: None = None
+    function_call: None = None
+
+
+class _PlainChoice(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    index: int = 0
+    delta: _PlainDelta | None = None
+    text: str | None = None
+    finish_reason: None = None
+    logprobs: None = None
+    stop_reason: None = None
+    matched_stop: None = None
+    token_ids: None = None
+    prompt_token_ids: None = None
+
+
+class _PlainChunk(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A chunk that holds text and nothing else; fields typed None are accepted as null only."""
+
+    choices: list[_PlainChoice]
+    id: str | None = None
+    object: Any = None
+    created: Any = None
+    model: Any = None
+    system_fingerprint: str | None = None
+    usage: dict[str, Any] | None = None
+    service_tier: None = None
+    prompt_token_ids: None = None
+    prompt_text: None = None
+
+
+_read_plain = msgspec.json.Decoder(_PlainChunk).decode
+
+_REASONS: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+}
+"""What is not in here and not in `_CUT` means that the model came to an end by itself (openai-chat.md 5)."""
+
+_CUT = {
+    "insufficient_system_resource": "The upstream ran out of resources and cut the answer.",
+    "abort": "The upstream aborted the answer.",
+    "error": "The upstream failed in the middle of the answer.",
+}
+
+_KNOWN_IN_CHUNK = frozenset(
+    ("id", "object", "created", "model", "choices", "usage", "error", "kv_transfer_params", "ec_transfer_params")
+)
+"""Top-level fields that are not handed on as they are. The two kinds of transfer parameters name hosts."""
+
+_OF_THE_END = frozenset(("stop_reason", "matched_stop"))
+"""Fields of a choice that belong to its end, null or not; all others ride on the text they came with."""
+
+_KNOWN_IN_CHOICE = frozenset(("index", "delta", "message", "text", "finish_reason")) | _OF_THE_END
+
+_KNOWN_IN_DELTA = frozenset(
+    ("role", "content", "reasoning", "reasoning_content", "refusal", "tool_calls", "function_call")
+)
+
+
+class _Choice:
+    """One choice as far as it has come. `extra` are fields that no event carried yet."""
+
+    __slots__ = ("calls", "ending", "extra", "usage")
+
+    def __init__(self, calls: CallSorter) -> None:
+        self.calls = calls
+        self.ending: Ending | None = None
+        self.extra: Extra = {}
+        self.usage: Any = None
+
+
+class Decoder:
+    """Records of one answer to events. A whole body comes as one record.
+
+    `usage` is the latest known, also while the answer runs; `answer_id` is the server's own id of the answer.
+    """
+
+    def __init__(self, request: ChatRequest, target: Target) -> None:
+        self.usage: Usage | None = None
+        self.answer_id: str | None = None
+        self._request = request
+        self._per_choice_usage = request.choices > 1 or isinstance(request.prompt, list)
+        self._most_choices = request.choices * _prompts(request)
+        self._echo = prompts_to_echo(request, target)
+        self._choices: dict[int, _Choice] = {}
+        self._names: dict[str, str] | None = None
+        self._call_ids: set[str] = set()
+        self._extra: Extra = {}
+        self._reported: Any = None
+        self._thought = False
+        self._misses = 0
+        self._over = False
+        self._out: list[Event] = []
+
+    def feed(self, records: list[Record]) -> list[Event]:
+        """Take the records of one network read. Faults come back as `Failure`; nothing is raised."""
+        out = self._out = []
+        try:
+            for record in records:
+                if self._over:
+                    break
+                self._take(record)
+        except GatewayError as error:
+            self._fail(error)
+        if self._reported is not None:
+            self._settle_usage()
+        return out
+
+    def finish(self) -> list[Event]:
+        """The body has ended: `Finish` if the answer is whole, else `Failure`; nothing if it had ended before."""
+        out = self._out = []
+        if not self._over:
+            try:
+                self._end()
+            except GatewayError as error:
+                self._fail(error)
+        return out
+
+    def _take(self, record: Record) -> None:
+        if self._misses < MAX_MISSES and not record.event:
+            try:
+                chunk = _read_plain(record.data)
+            except (ValueError, RecursionError):  # msgspec's errors, and bytes that are no UTF-8, are ValueErrors
+                self._misses += 1
+            else:
+                self._misses = 0
+                self._take_plain(chunk)
+                return
+        self._take_carefully(record)
+
+    def _take_plain(self, chunk: _PlainChunk) -> None:
+        if self.answer_id is None:
+            self.answer_id = chunk.id or None
+        if chunk.system_fingerprint is not None:
+            self._extra["system_fingerprint"] = chunk.system_fingerprint
+        if chunk.usage is not None:
+            self._note_usage(chunk.usage, chunk.choices[0].index if len(chunk.choices) == 1 else None)
+        for plain in chunk.choices:
+            index = plain.index
+            choice = self._choices.get(index) or self._new_choice(index)
+            delta = plain.delta
+            if delta is None:
+                if plain.text:
+                    self._say(choice, Text(plain.text, index))
+                continue
+            if thought := delta.reasoning_content or delta.reasoning:
+                self._thought = True
+                self._say(choice, Reasoning(thought, index))
+            if delta.content:
+                self._say(choice, Text(delta.content, index))
+
+    def _say(self, choice: _Choice, event: Text | Reasoning) -> None:
+        if choice.calls.open:
+            self._out += choice.calls.pass_by(event)
+        else:
+            self._out.append(event)
+
+    def _take_carefully(self, record: Record) -> None:
+        data = record.data.strip()
+        if data == b"[DONE]":
+            self._end()
+            return
+        try:
+            chunk = orjson.loads(data)
+        except orjson.JSONDecodeError as error:
+            raise _garbled("an answer that is not JSON") from error
+        if chunk is None:  # llama-server's first event for a list of prompts
+            return
+        refusal = read_object(chunk)
+        if refusal is None and record.event == b"error":
+            refusal = Refusal()
+        if refusal is not None:
+            raise judge(_status(refusal), refusal, self._request)
+        if not isinstance(chunk, dict):
+            raise _garbled("an answer that is not an object")
+        self._take_chunk(chunk)
+
+    def _take_chunk(self, chunk: dict[str, Any]) -> None:
+        if self.answer_id is None and isinstance(chunk.get("id"), str):
+            self.answer_id = chunk["id"] or None
+        choices = chunk.get("choices")
+        if choices is None:
+            choices = []
+        if not isinstance(choices, list):
+            raise _garbled("choices that are no list")
+        if chunk.get("usage") is not None:
+            only = choices[0].get("index", 0) if len(choices) == 1 and isinstance(choices[0], dict) else None
+            self._note_usage(chunk["usage"], only)
+        for number, choice in enumerate(choices):
+            if not isinstance(choice, dict):
+                raise _garbled("a choice that is not an object")
+            self._take_choice(choice, number)
+        whole = any("message" in choice for choice in choices)
+        for name in chunk.keys() - _KNOWN_IN_CHUNK:
+            if chunk[name] is not None or (whole and name not in ("system_fingerprint", "service_tier")):
+                self._extra[name] = chunk[name]
+
+    def _take_choice(self, fields: dict[str, Any], number: int) -> None:
+        index = fields.get("index", number)
+        if type(index) is not int:
+            index = number
+        choice = self._choices.get(index) or self._new_choice(index)
+        reason = fields.get("finish_reason") or None
+        whole = "delta" not in fields and "message" in fields
+        said = fields.get("message" if whole else "delta")
+        extra = {name: value for name, value in fields.items() if name not in _KNOWN_IN_CHOICE and value is not None}
+        if said is None:
+            self._say_content(choice, index, fields.get("text"), extra)
+        elif isinstance(said, dict):
+            extra.update({name: said[name] for name in said.keys() - _KNOWN_IN_DELTA if said[name]})
+            self._take_delta(choice, index, said, extra, whole)
+        else:
+            raise _garbled("a delta that is not an object")
+        merge_extra(choice.extra, extra)
+        if reason and choice.ending is None:
+            self._end_choice(choice, reason, fields)
+
+    def _take_delta(self, choice: _Choice, index: int, delta: dict[str, Any], extra: Extra, whole: bool) -> None:
+        """Reasoning, text and calls of a delta or message, in that order. What `extra` says goes with the first of them."""
+        thought = delta.get("reasoning_content") or delta.get("reasoning")
+        if isinstance(thought, str) and thought:
+            self._thought = True
+            self._say(choice, Reasoning(thought, index, extra=self._carried(choice, extra)))
+        self._say_content(choice, index, delta.get("content"), extra)
+        refusal = delta.get("refusal")
+        if isinstance(refusal, str) and refusal:
+            self._say(choice, Text(refusal, index, refusal=True, extra=self._carried(choice, extra)))
+        calls = delta.get("tool_calls")
+        if not calls and isinstance(delta.get("function_call"), dict):
+            calls = [{"function": delta["function_call"]}]  # llama-cpp-python sends both: then this one says nothing new
+        if calls:
+            if not isinstance(calls, list):
+                raise _garbled("tool_calls that are no list")
+            self._out += choice.calls.feed(calls, whole=whole)
+
+    def _say_content(self, choice: _Choice, index: int, content: Any, extra: Extra) -> None:
+        """Text, or a list of typed parts of which some may be thinking."""
+        if not content:
+            return
+        parts = content if isinstance(content, list) else [content]
+        for part in parts:
+            kind = part.get("type") if isinstance(part, dict) else None
+            text = (part.get("text") or part.get(kind)) if isinstance(part, dict) and isinstance(kind, str) else part
+            if isinstance(text, list):
+                text = "".join(piece.get("text", "") for piece in text if isinstance(piece, dict))
+            if not isinstance(text, str):
+                raise _garbled("content that is no text")
+            if text and kind in ("thinking", "reasoning"):
+                self._thought = True
+                self._say(choice, Reasoning(text, index, extra=self._carried(choice, extra)))
+            elif text:
+                self._say(choice, Text(text, index, extra=self._carried(choice, extra)))
+
+    def _carried(self, choice: _Choice, extra: Extra) -> Extra | None:
+        """The fields that ride on the next event: those of its chunk, after those that found nothing to ride on."""
+        if not extra and not choice.extra:
+            return None
+        carried, choice.extra = choice.extra, {}
+        merge_extra(carried, extra)
+        extra.clear()
+        return carried
+
+    def _end_choice(self, choice: _Choice, reason: Any, fields: dict[str, Any]) -> None:
+        word = _REASONS.get(reason, "stop") if isinstance(reason, str) else "stop"
+        if isinstance(reason, str) and reason in _CUT:
+            raise GatewayError(ErrorKind.UPSTREAM_ERROR, _CUT[reason])
+        self._out += choice.calls.finish()
+        if word in ("stop", "tool_calls"):
+            word = "tool_calls" if choice.calls.seen else "stop"
+        stops = (fields.get("stop_reason"), fields.get("matched_stop"))
+        choice.ending = Ending(word, next((stop for stop in stops if isinstance(stop, str)), None))
+        for name in fields.keys() & _OF_THE_END:
+            choice.extra[name] = fields[name]
+
+    def _new_choice(self, index: int) -> _Choice:
+        if not 0 <= index < self._most_choices:
+            raise _garbled("a choice that was not asked for")
+        choice = self._choices[index] = _Choice(CallSorter(index, self._client_name, self._call_id))
+        if self._echo:
+            self._out.append(Text(self._echo[index // self._request.choices], index))
+        return choice
+
+    def _client_name(self, name: str) -> str:
+        """The client's own spelling of a tool's name that went upstream shortened (mapping.md 3)."""
+        if self._names is None:
+            self._names = {upstream_name(tool["function"]["name"]): tool["function"]["name"] for tool in self._request.tools}
+        return self._names.get(name, name)
+
+    def _call_id(self, given: str, choice: int, position: int) -> str:
+        """The server's id of a call, unless it gave none or one that this conversation has already: clients send ids back.
+
+        Made from the answer's own id and place in the conversation, so that the same answer gives the same ids.
+        """
+        if not self._call_ids:
+            self._call_ids = {
+                call.get("id", "") for message in self._request.messages for call in message.get("tool_calls") or ()
+            }
+            self._call_ids.add("")
+        made = given
+        while made in self._call_ids:
+            seed = f"{self.answer_id} {len(self._request.messages)} {choice} {position} {made}"
+            made = f"call_{hashlib.sha256(seed.encode('utf-8', 'replace')).hexdigest()[:24]}"
+        self._call_ids.add(made)
+        return made
+
+    def _note_usage(self, reported: Any, index: Any) -> None:
+        self._reported = reported
+        if self._per_choice_usage and type(index) is int:
+            choice = self._choices.get(index) or self._new_choice(index)
+            choice.usage = reported
+            self._reported = choice
+
+    def _settle_usage(self) -> None:
+        """The latest usage, checked. With several choices, chunks of one choice count that choice alone (upstreams.md 1.3)."""
+        if isinstance(self._reported, _Choice):
+            read = {index: read_usage(choice.usage) for index, choice in self._choices.items()}
+            known = {index: usage for index, usage in read.items() if usage}
+            usage = sum_usage(known, self._request.choices) if known else None
+        else:
+            usage = read_usage(self._reported)
+        self._reported = None
+        if usage is not None and usage.reasoning == 0 and self._thought:
+            usage = msgspec.structs.replace(usage, reasoning=None)  # vLLM's deepseek_v3 parser counts none (upstreams.md 3)
+        self.usage = usage or self.usage
+
+    def _end(self) -> None:
+        choices = [self._choices.get(index) for index in range(max(self._choices, default=-1) + 1)]
+        if not choices:
+            raise _garbled("an answer without any choice")
+        endings = []
+        for choice in choices:
+            if choice is None or choice.ending is None:
+                raise GatewayError(ErrorKind.UPSTREAM_DISCONNECTED, "The upstream's answer ended before it was finished.")
+            self._out += choice.calls.finish()  # calls that came after the finish reason
+            endings.append(msgspec.structs.replace(choice.ending, extra=choice.extra or None))
+        if self._reported is not None:
+            self._settle_usage()
+        self._over = True
+        self._out.append(Finish(tuple(endings), self.usage, self._extra or None))
+
+    def _fail(self, error: GatewayError) -> None:
+        if self._reported is not None:
+            self._settle_usage()
+        self._over = True
+        self._out.append(Failure(error, self.usage))
+
+
+def _prompts(request: ChatRequest) -> int:
+    """How many prompts a legacy completion holds."""
+    if not isinstance(request.prompt, list) or not request.prompt or isinstance(request.prompt[0], int):
+        return 1
+    return len(request.prompt)
+
+
+def _status(refusal: Refusal) -> int:
+    """The HTTP status that an error inside an answer stands for."""
+    return refusal.status if refusal.status is not None and 400 <= refusal.status < 600 else 500
+
+
+def _garbled(what: str) -> GatewayError:
+    return GatewayError(ErrorKind.UPSTREAM_GARBLED, f"The upstream sent {what}.")
