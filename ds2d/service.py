@@ -1,0 +1,443 @@
+"""One turn, from a parsed question to the last byte of its answer.
+
+Rule: resolve, permit, and only then queue, so that a bad request never costs a slot or a login; retry here and nowhere
+else, only before the first byte; whatever happens, the lease goes back and the turn is recorded once.
+Surprise: an upstream's fault in mid-stream raises nothing. The pipeline turns it into its ending, and that ending is an
+exception again only while nothing has been sent (errors.md 3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+import msgspec
+
+from ds2d.config.schema import Config
+from ds2d.core.caller import Caller
+from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.events import Failure, Finish, Folder, Usage
+from ds2d.core.models import Route, Target
+from ds2d.core.pipeline import Encoding, Pipeline
+from ds2d.core.request import ChatRequest, Envelope
+from ds2d.core.sse import Splitter, WholeBody
+from ds2d.dialects import Dialect
+from ds2d.net.client import MAX_ERROR_BODY, Client, Exchange
+from ds2d.state.accounts import AccountQueue, Lease, Want
+from ds2d.state.catalog import Catalog
+from ds2d.state.logins import Logins
+from ds2d.upstreams import REGISTRY as UPSTREAMS
+
+logger = logging.getLogger("ds2d.turn")
+
+MAX_WHOLE_BODY = 256 * 1024 * 1024
+"""Bytes of an answer that comes in one piece."""
+
+
+class Sink(Protocol):
+    """Where a streamed answer goes. `started`: the status line has gone out, so no other status is possible."""
+
+    started: bool
+    content_type: str
+    last_write: float
+
+    async def write(self, data: bytes) -> None: ...
+
+
+class Ask(msgspec.Struct):
+    """A question with all that the web layer knows about it. `pin` is X-Ds2-Target-Account."""
+
+    dialect: Dialect
+    dialect_name: str
+    request: ChatRequest
+    caller: Caller
+    request_id: str
+    pin: str | None = None
+    turn: Turn | None = None
+
+    def describe(self) -> str:
+        """The turn's part of the access line: names, clocks and counts, nothing of the conversation."""
+        turn = self.turn
+        if turn is None:
+            return f" dialect={self.dialect_name}"
+        model = escaped(self.request.model)
+        first = f"{(turn.first - turn.began) * 1000:.0f}ms" if turn.first is not None else "-"
+        usage = turn.usage
+        tokens = f"{usage.prompt}+{usage.completion}" if usage else "-"
+        return (
+            f" dialect={self.dialect_name} model={model} used={turn.route.public} account={turn.account or '-'}"
+            f" end={turn.outcome}/{turn.cause or '-'} waited={turn.waited * 1000:.0f}ms first={first} tokens={tokens}"
+        )
+
+
+class Turn(msgspec.Struct):
+    """One request being answered, and in the end its record. Times are seconds of the monotonic clock."""
+
+    ask: Ask
+    config: Config
+    route: Route
+    began: float
+    created: int
+    attempts: int = 1
+    account: str = ""
+    upstream: str = ""
+    waited: float = 0.0
+    position: int = 0
+    first: float | None = None
+    ended: float | None = None
+    outcome: str = "open"
+    cause: str = ""
+    usage: Usage | None = None
+    answer_id: str | None = None
+    notes: list[str] = []
+    task: asyncio.Task[Any] | None = None
+    stopped: GatewayError | None = None
+
+    def stop(self, error: GatewayError) -> None:
+        """End this turn from outside (shutdown, cancel): the client gets `error` in its dialect, the upstream is closed."""
+        self.stopped = error
+        if self.task is not None:
+            self.task.cancel()
+
+
+class Tools(Protocol):
+    """Things that are not the turn's own: passed in by app.py so that tests bring theirs."""
+
+    def monotonic(self) -> float: ...
+    def now(self) -> int: ...
+    def new_id(self, prefix: str) -> str: ...
+    def seal(self, text: str) -> str: ...
+    async def count_text(self, text: str) -> int: ...
+    async def count_request(self, request: ChatRequest) -> int: ...
+    def rough_request(self, request: ChatRequest) -> int: ...
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None: ...
+
+
+class Service:
+    """Answers questions. Owns no state but the turns that run now and the count of running retries."""
+
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        catalog: Catalog,
+        queue: AccountQueue,
+        logins: Logins,
+        client: Client,
+        tools: Tools,
+        record: Callable[[Turn], None],
+    ) -> None:
+        self._config = config
+        self._catalog = catalog
+        self._queue = queue
+        self._logins = logins
+        self._client = client
+        self._tools = tools
+        self._record = record
+        self.turns: dict[str, Turn] = {}
+        """The turns that run or wait now, by request id."""
+        self.retrying = 0
+
+    async def answer(self, ask: Ask) -> bytes:
+        """The whole answer as the body of a 200. Raises GatewayError with the status it should have."""
+        body = await self._turn(ask, None)
+        assert body is not None
+        return body
+
+    async def stream(self, ask: Ask, sink: Sink) -> None:
+        """Write the answer to the sink. Raises GatewayError only while nothing was sent, or when the client has gone."""
+        await self._turn(ask, sink)
+
+    def route(self, ask: Ask) -> Route:
+        """What the model name became, if this caller may have it. Raises MODEL_NOT_FOUND, MODEL_UNAVAILABLE, MODEL_NOT_ALLOWED."""
+        route = self._catalog.route(ask.request.model, claude_route=ask.dialect_name == "claude")
+        if not (ask.caller.may_use(route.public) or ask.caller.may_use(route.asked)):
+            message = f"This API key may not use the model '{ask.request.model}'."
+            raise GatewayError(ErrorKind.MODEL_NOT_ALLOWED, message, param="model")
+        return route
+
+    def public_name(self, name: str, *, claude_route: bool) -> str:
+        """The public model that a name stands for. Raises MODEL_NOT_FOUND."""
+        return self._catalog.route(name, claude_route=claude_route).public
+
+    async def _turn(self, ask: Ask, sink: Sink | None) -> bytes | None:
+        tools = self._tools
+        turn = Turn(ask, self._config(), self.route(ask), tools.monotonic(), tools.now())
+        ask.turn = turn
+        ask.request = with_images_checked(ask.request, turn.route, turn.config.images.on_text_model)
+        turn.task = asyncio.current_task()
+        key = ask.request_id if ask.request_id not in self.turns else tools.new_id(ask.request_id)  # clients choose ids
+        self.turns[key] = turn
+        try:
+            return await self._attempts(turn, sink)
+        except GatewayError as error:
+            turn.outcome = "interrupted" if error.kind is ErrorKind.CLIENT_CLOSED else "failed"
+            turn.cause = error.kind
+            raise
+        except asyncio.CancelledError:
+            turn.outcome, turn.cause = "interrupted", ErrorKind.CLIENT_CLOSED
+            if turn.stopped is None:
+                raise
+            _uncancel(turn)
+            turn.outcome, turn.cause = "failed", turn.stopped.kind
+            raise turn.stopped from None
+        finally:
+            del self.turns[key]
+            self.retrying -= turn.attempts > 1
+            turn.ended = tools.monotonic()
+            self._record(turn)
+
+    async def _attempts(self, turn: Turn, sink: Sink | None) -> bytes | None:
+        """Ask one account after the other until one answers or no further one may be asked."""
+        tried: set[str] = set()
+        cause: GatewayError | None = None
+        while True:
+            account: str | None = None
+            try:
+                async with self._queue.lease(_want(turn, tried), turn.config.runtime.queue_timeout_seconds) as lease:
+                    account = lease.account.id
+                    return await self._attempt(turn, lease, sink)
+            except GatewayError as error:
+                if account is None:  # the queue had nobody (else): an earlier cause says more
+                    raise cause or error from None
+                cause = _clearer(cause, error)
+                if not self._may_retry(error, turn, sink):
+                    cause.status = _status(cause, turn.config)
+                    raise cause from error
+                if not _same_account(error):
+                    tried.add(account)
+                logger.info("retry request_id=%s attempt=%d cause=%s", turn.ask.request_id, turn.attempts, error.kind)
+
+    def _may_retry(self, error: GatewayError, turn: Turn, sink: Sink | None) -> bool:
+        """Whether another attempt may be made: nothing sent, a cause that another attempt can mend, and budget left."""
+        if (sink is not None and sink.started) or not (error.row.retry or _same_account(error)):
+            return False
+        if turn.attempts >= (2 if error.kind is ErrorKind.EMPTY_ANSWER else turn.config.runtime.max_attempts):
+            return False
+        if turn.attempts == 1:
+            allowed = max(1.0, len(self.turns) * turn.config.runtime.retry_budget_percent / 100)
+            if self.retrying >= allowed:
+                return False
+            self.retrying += 1
+        turn.attempts += 1
+        return True
+
+    async def _attempt(self, turn: Turn, lease: Lease, sink: Sink | None) -> bytes | None:
+        """One account's try: ask, read, write. Raises GatewayError while nothing was sent."""
+        turn.account, turn.upstream = lease.account.label, lease.account.upstream
+        turn.waited, turn.position = turn.waited + lease.waited, lease.position
+        try:
+            result = await self._exchange(turn, lease, sink)
+        except GatewayError as error:
+            lease.report(error)
+            raise
+        lease.report(None)
+        return result
+
+    async def _exchange(self, turn: Turn, lease: Lease, sink: Sink | None) -> bytes | None:
+        target = next(target for target in turn.route.targets if target.upstream.name == lease.account.upstream)
+        upstream = UPSTREAMS[target.upstream.kind]
+        request = turn.ask.request
+        token = turn.ask.caller.token or await self._logins.token(lease.account)
+        call = await self._client.drive(upstream.prepare(request, target, token))
+        async with self._client.open(call) as exchange:
+            if exchange.status != 200:
+                reply = await exchange.read(MAX_ERROR_BODY)
+                raise upstream.classify(reply, request)
+            pipeline, encoder = self._pipeline(turn, target, exchange, sink)
+            if sink is None:
+                return await self._whole(turn, exchange, pipeline, encoder)
+            sink.content_type = encoder.content_type
+            beat = Heartbeat(pipeline, sink, turn.config.server.keepalive_seconds, self._tools.spawn)
+            try:
+                await self._stream(turn, exchange, pipeline, sink)
+            finally:
+                beat.stop()
+        return None
+
+    async def _stream(self, turn: Turn, exchange: Exchange, pipeline: Pipeline, sink: Sink) -> None:
+        async def write(data: bytes) -> None:
+            if turn.first is None:
+                turn.first = self._tools.monotonic()
+            await sink.write(data)
+
+        try:
+            await exchange.pump(pipeline, write)
+        except BaseException:
+            turn.usage = pipeline.usage
+            if turn.stopped is None or not sink.started:
+                raise
+            _uncancel(turn)
+            if held := pipeline.fail(turn.stopped):
+                await sink.write(held)
+        ending = pipeline.ending
+        if type(ending) is Failure and not sink.started:
+            raise ending.error
+        last = pipeline.close(await self._counted(turn, pipeline))
+        await sink.write(last)
+
+    async def _whole(self, turn: Turn, exchange: Exchange, pipeline: Pipeline, encoder: Encoding) -> bytes:
+        async def write(data: bytes) -> None:
+            raise AssertionError("a folder writes nothing")
+
+        await exchange.pump(pipeline, write)
+        ending = pipeline.ending
+        if type(ending) is Failure:
+            raise ending.error
+        pipeline.close(await self._counted(turn, pipeline))
+        assert isinstance(encoder, Folder)
+        return turn.ask.dialect.render(encoder.completion, self._envelope(turn, pipeline))
+
+    def _pipeline(self, turn: Turn, target: Target, exchange: Exchange, sink: Sink | None) -> tuple[Pipeline, Encoding]:
+        """The stages for this answer. What the server sends decides how it is split, not what it was asked for."""
+        request = turn.ask.request
+        streamed = "event-stream" in exchange.headers.get("content-type", "")
+        splitter = Splitter() if streamed else WholeBody(MAX_WHOLE_BODY)
+        decoder = UPSTREAMS[target.upstream.kind].Decoder(request, target)
+        pipeline_box: list[Pipeline] = []
+        if sink is None:
+            encoder: Encoding = Folder()
+        else:
+            encoder = turn.ask.dialect.Encoder(self._envelope(turn, None, lambda: pipeline_box[0].usage))
+        pipeline = Pipeline(splitter, decoder, [], encoder)
+        pipeline_box.append(pipeline)
+        return pipeline, encoder
+
+    def _envelope(self, turn: Turn, pipeline: Pipeline | None, usage: Callable[[], Usage | None] | None = None) -> Envelope:
+        ask, config = turn.ask, turn.config
+
+        def running() -> Usage | None:
+            return pipeline.usage if pipeline else None
+
+        now = usage or running
+
+        def prompt_tokens() -> int:
+            known = now()
+            return known.prompt if known and known.prompt else self._tools.rough_request(ask.request)
+
+        return Envelope(
+            request=ask.request,
+            model=ask.request.model,
+            request_id=ask.request_id,
+            created=turn.created,
+            new_id=self._tools.new_id,
+            now=self._tools.now,
+            seal=self._tools.seal,
+            usage=now,
+            prompt_tokens=prompt_tokens,
+            reasoning_field=config.reasoning.field,
+            settings={"responses.reasoning_events": config.responses.reasoning_events},
+        )
+
+    async def _counted(self, turn: Turn, pipeline: Pipeline) -> Finish | Failure:
+        """The ending with usage: the upstream's if it gave one, else counted here (tokens.md, last line)."""
+        ending = pipeline.ending
+        assert ending is not None
+        usage = ending.usage or pipeline.usage
+        if usage is None:
+            prompt = await self._tools.count_request(turn.ask.request)
+            usage = Usage(prompt, await self._tools.count_text("".join(pipeline.said)), source="counted")
+        turn.usage, turn.answer_id = usage, pipeline.answer_id
+        if type(ending) is Finish:
+            turn.outcome, turn.cause = "completed", ending.reason
+            turn.notes = list(ending.notes)
+        else:
+            turn.outcome, turn.cause = "failed", ending.error.kind  # type: ignore[union-attr]
+        return msgspec.structs.replace(ending, usage=usage)
+
+
+class Heartbeat:
+    """Life signs for a client while its upstream is silent (errors.md 3). Costs one timer a turn, nothing a chunk."""
+
+    def __init__(self, pipeline: Pipeline, sink: Sink, seconds: float, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        self._pipeline = pipeline
+        self._sink = sink
+        self._seconds = seconds
+        self._spawn = spawn
+        self._loop = asyncio.get_running_loop()
+        self._last = self._loop.time()
+        self._timer = self._loop.call_later(seconds, self._fire)
+
+    def stop(self) -> None:
+        """The answer has its ending: no life sign may follow."""
+        self._timer.cancel()
+
+    def _fire(self) -> None:
+        last = max(self._last, self._sink.last_write)
+        due = last + self._seconds
+        if due > self._loop.time():
+            self._timer = self._loop.call_at(due, self._fire)
+            return
+        self._last = self._loop.time()
+        self._timer = self._loop.call_later(self._seconds, self._fire)
+        sign = self._pipeline.keep_alive()
+        if sign and self._pipeline.ending is None:
+            self._spawn(self._beat(sign))
+
+    async def _beat(self, sign: bytes) -> None:
+        try:
+            await self._sink.write(sign)
+        except GatewayError:
+            return  # the client has gone: the turn notices by itself
+
+
+def escaped(text: str) -> str:
+    """Client bytes as they may stand in a log line: escaped, without blanks, cut."""
+    return text.encode("unicode_escape").decode().replace(" ", "_")[:200]
+
+
+def _want(turn: Turn, tried: set[str]) -> Want:
+    ask = turn.ask
+    return Want(
+        upstreams=tuple(target.upstream.name for target in turn.route.targets),
+        model=turn.route.public,
+        pin=ask.pin,
+        caller=ask.caller.id,
+        weight=ask.caller.weight,
+        avoid=frozenset(tried),
+    )
+
+
+def _uncancel(turn: Turn) -> None:
+    """The cancellation was ours, to stop the turn; its task goes on to say so."""
+    if turn.task is not None:
+        turn.task.uncancel()
+
+
+def _same_account(error: GatewayError) -> bool:
+    """Whether asking the same account again, differently, mends it: the upstream refused native tools."""
+    return (error.details or {}).get("native_tools") is False
+
+
+def _clearer(first: GatewayError | None, second: GatewayError) -> GatewayError:
+    """Of two causes the one that tells the caller more: a refusal of the question before a fault of a server."""
+    if first is None or second.row.status < first.row.status:
+        return second
+    return first
+
+
+def _status(error: GatewayError, config: Config) -> int:
+    return config.runtime.timeout_status if error.kind is ErrorKind.UPSTREAM_TIMEOUT else error.status
+
+
+def with_images_checked(request: ChatRequest, route: Route, policy: str) -> ChatRequest:
+    """The request, if its images can be shown to a model of this route (mapping.md 9).
+
+    Raises IMAGE_NOT_SUPPORTED with the first image's path; under the policy "drop" images become a note in the text.
+    """
+    if not request.images or any(target.spec.images for target in route.targets):
+        return request
+    if policy != "drop":
+        where = request.images[0]
+        message = f"Model '{request.model}' does not accept images ({where})."
+        raise GatewayError(ErrorKind.IMAGE_NOT_SUPPORTED, message, param=where)
+    messages = []
+    for message_in in request.messages:
+        content = message_in.get("content")
+        if isinstance(content, list):
+            note = {"type": "text", "text": "[image omitted]"}
+            parts = [note if part.get("type") == "image_url" else part for part in content]
+            message_in = {**message_in, "content": parts}  # type: ignore[misc]
+        messages.append(message_in)
+    return msgspec.structs.replace(request, messages=messages, images=())

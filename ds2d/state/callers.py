@@ -1,0 +1,112 @@
+"""Which keys there are, and who a credential belongs to.
+
+Rule: one function decides, for every dialect and route; unknown, disabled and expired keys cost the same and, from the
+outside, differ only where errors.md says so.
+Surprise: keys are looked up by a keyed hash with a secret of this process, so the time of a look-up tells nothing about
+how close a guess came, and ten thousand keys cost no more than one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+
+from ds2d.core.caller import Caller
+from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.settings import KeySpec
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    digest: bytes
+    caller: Caller
+
+
+class Callers:
+    """The keys of the current config. `secret` is random per process; `now` gives aware UTC time."""
+
+    def __init__(self, secret: bytes, now: Callable[[], datetime]) -> None:
+        self._secret = secret
+        self._now = now
+        self._entries: dict[bytes, _Entry] = {}
+        self._anonymous: Caller = Caller("anonymous", "anonymous")
+        self._open: tuple[Network, ...] = ()
+        self._direct = False
+
+    def apply(self, keys: Sequence[KeySpec], open_networks: Iterable[str], direct_token: bool) -> None:
+        """Take the keys of a new config; removed ones stop working with the next request."""
+        entries: dict[bytes, _Entry] = {}
+        anonymous = Caller("anonymous", "anonymous")
+        for index, spec in enumerate(keys):
+            digest = spec.digest
+            if spec.name == "anonymous" and digest is None:
+                anonymous = Caller("anonymous", "anonymous", spec)
+            elif digest is not None:
+                caller = Caller(digest, spec.name or f"key-{index + 1}", spec)
+                blinded = self._blind(digest)
+                entries[blinded] = _Entry(bytes.fromhex(digest), caller)
+        self._entries = entries
+        self._anonymous = anonymous
+        self._open = tuple(ipaddress.ip_network(network, strict=False) for network in open_networks)
+        self._direct = direct_token
+
+    def find(self, key: str) -> Caller | None:
+        """The caller of this key, whatever its state; None for an unknown one."""
+        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+        entry = self._entries.get(self._blind(digest))
+        if entry and hmac.compare_digest(entry.digest, bytes.fromhex(digest)):
+            return entry.caller
+        return None
+
+    def identify(self, credentials: Sequence[str], peer: str | None) -> Caller:
+        """Who asks, by errors.md 2: the first known key counts; then a direct token, if it is the only credential; then an
+        open network. `peer` is the address the request counts by, None if it must not count as open.
+
+        Raises GatewayError: INVALID_KEY, or KEY_EXPIRED for a known key out of use.
+        """
+        for credential in credentials:
+            caller = self.find(credential)
+            if caller is not None:
+                return self._usable(caller)
+        if self._direct and len(set(credentials)) == 1:
+            digest = hashlib.sha256(credentials[0].encode("utf-8", "surrogatepass")).hexdigest()
+            return Caller(f"direct:{digest}", "direct", None, credentials[0])
+        if peer is not None and self._is_open(peer):
+            return self._usable(self._anonymous)
+        message = "The API key is not valid." if credentials else "An API key is needed: send Authorization: Bearer <key>."
+        raise GatewayError(ErrorKind.INVALID_KEY, message)
+
+    def _usable(self, caller: Caller) -> Caller:
+        spec = caller.spec
+        if spec is None:
+            return caller
+        if spec.disabled or spec.deleted_at is not None:
+            raise GatewayError(ErrorKind.KEY_EXPIRED, "This API key is no longer in use.")
+        if (end := expiry(spec)) is not None and end <= self._now():
+            raise GatewayError(ErrorKind.KEY_EXPIRED, "This API key has expired.")
+        return caller
+
+    def _is_open(self, peer: str) -> bool:
+        try:
+            address = ipaddress.ip_address(peer)
+        except ValueError:
+            return False
+        mapped = getattr(address, "ipv4_mapped", None)
+        return any((mapped or address) in network or address in network for network in self._open)
+
+    def _blind(self, digest: str) -> bytes:
+        return hmac.digest(self._secret, digest.encode(), "sha256")
+
+
+def expiry(spec: KeySpec) -> datetime | None:
+    """When this key ends by its own entry: the earlier of `expires_at` and `created_at` plus `active_days`."""
+    ends = [spec.expires_at] if spec.expires_at else []
+    if spec.active_days is not None and spec.created_at is not None:
+        ends.append(spec.created_at + timedelta(days=spec.active_days))
+    return min(ends) if ends else None

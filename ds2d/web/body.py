@@ -1,0 +1,93 @@
+"""Reading a request body within its bounds, and making JSON of it.
+
+Rule: size is checked on Content-Length first and on the bytes read after that; a body has a clock and a least speed
+(reliability.md, "bounds on what comes in"); what was read can also be written, so nesting is bounded at parse.
+Surprise: the parser reads deeper than the writer writes (orjson: 1024 against 254 levels), hence our own bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from ds2d.core.errors import ErrorKind, GatewayError
+
+MAX_DEPTH = 128
+"""Levels of nesting in a request."""
+
+SLOW_WINDOW = 30.0
+SLOW_BYTES = 30 * 1024
+"""A body slower than 1 KB/s over 30 s is given up."""
+
+OFF_LOOP = 1024 * 1024
+"""Bytes above which a body is parsed in a thread: some 5 ms on the loop."""
+
+
+async def read_body(request: web.Request, limit: int, seconds: float) -> bytes:
+    """The whole body. Raises GatewayError: UNSUPPORTED_ENCODING, BODY_TOO_LARGE, REQUEST_TIMEOUT, CLIENT_CLOSED."""
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise GatewayError(ErrorKind.UNSUPPORTED_ENCODING, "Compressed request bodies are not accepted: send it as it is.")
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit)
+    content = request.content
+    if content.is_eof():
+        body = content.read_nowait()
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+    pieces: list[bytes] = []
+    size = 0
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    window_end, window_size = loop.time() + SLOW_WINDOW, 0
+    try:
+        async with asyncio.timeout_at(min(end, window_end)) as clock:
+            while chunk := await content.readany():
+                pieces.append(chunk)
+                size += len(chunk)
+                window_size += len(chunk)
+                if size > limit:
+                    raise _too_large(limit)
+                if window_size >= SLOW_BYTES:
+                    window_end, window_size = loop.time() + SLOW_WINDOW, 0
+                    clock.reschedule(min(end, window_end))
+    except TimeoutError:
+        raise GatewayError(ErrorKind.REQUEST_TIMEOUT, "The request body took too long to arrive.") from None
+    except (ConnectionError, web.HTTPException) as error:
+        raise GatewayError(ErrorKind.CLIENT_CLOSED, "The client closed the connection.") from error
+    return b"".join(pieces)
+
+
+async def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body. Raises GatewayError(INVALID_JSON): not JSON, not UTF-8, not an object, nested too deep."""
+    if len(body) > OFF_LOOP:
+        return await asyncio.get_running_loop().run_in_executor(None, _parse, body)
+    return _parse(body)
+
+
+def _parse(body: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(body)
+    except (orjson.JSONDecodeError, RecursionError):
+        raise GatewayError(ErrorKind.INVALID_JSON, "invalid json") from None
+    if not isinstance(value, dict):
+        raise GatewayError(ErrorKind.INVALID_JSON, "invalid json: the body must be an object")
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if type(parent) is dict else parent)
+            if type(child) is dict or type(child) is list
+        ]
+        if not level:
+            return value
+    raise GatewayError(ErrorKind.INVALID_JSON, f"invalid json: nested deeper than {MAX_DEPTH} levels")
+
+
+def _too_large(limit: int) -> GatewayError:
+    return GatewayError(ErrorKind.BODY_TOO_LARGE, f"The request body is larger than {limit} bytes.")

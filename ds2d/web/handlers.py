@@ -1,0 +1,182 @@
+"""Handlers of the business routes: take the credential, read, parse, call one thing, render.
+
+Rule: the order of checks is errors.md's (route, size, key, JSON, fields, model, permission, queue), so a bad key with a
+bad body is 401; the body is not read before the key is known.
+Surprise: one path serves the model lists of three SDKs; headers decide the shape (openai-chat.md 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from ds2d import __version__
+from ds2d.config.schema import Config
+from ds2d.core.caller import Caller
+from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.models import ModelInfo
+from ds2d.core.request import Inbound
+from ds2d.dialects import MODEL_LISTS, REGISTRY
+from ds2d.service import Ask, Service
+from ds2d.state.callers import Callers
+from ds2d.web.auth import credentials, peer_of
+from ds2d.web.body import parse_object, read_body
+from ds2d.web.keys import ASK, CALLER, DIALECT, REQUEST_ID, Handler
+from ds2d.web.replies import json_reply, stream_headers, value_reply
+from ds2d.web.streaming import ClientStream
+
+
+class Lists(Protocol):
+    """Where model lists come from."""
+
+    def models(self, allowed: Callable[[str], bool] | None = None) -> list[ModelInfo]: ...
+
+
+class Business:
+    """What the handlers of the business routes share."""
+
+    def __init__(
+        self, config: Callable[[], Config], service: Service, callers: Callers, lists: Lists, unseal: Callable[[str], str | None]
+    ) -> None:
+        self._config = config
+        self._service = service
+        self._callers = callers
+        self._lists = lists
+        self._unseal = unseal
+
+    def handler(self, dialect: str, action: str) -> Handler:
+        """The handler of one route of a dialect."""
+        actions: dict[str, Callable[[web.Request, str], Awaitable[web.StreamResponse]]] = {
+            "generate": self.generate,
+            "models": self.models,
+            "model": self.model,
+        }
+        act = actions.get(action, self.unserved)
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            request[DIALECT] = dialect
+            return await act(request, dialect)
+
+        return handle
+
+    def identify(self, request: web.Request, dialect: str) -> Caller:
+        """Who asks. Raises INVALID_KEY or KEY_EXPIRED."""
+        peer = peer_of(request, self._config().server.trusted_proxies)
+        caller = self._callers.identify(credentials(request, query_key=dialect == "gemini"), peer)
+        request[CALLER] = caller
+        return caller
+
+    async def inbound(self, request: web.Request) -> Inbound:
+        """The request as a dialect sees it."""
+        server = self._config().server
+        body = await parse_object(await read_body(request, server.body_limit_bytes, server.body_seconds))
+        return self._inbound(request, body)
+
+    def _inbound(self, request: web.Request, body: dict[str, Any]) -> Inbound:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        return Inbound(body, headers, request.query, request.match_info, unseal=self._unseal)
+
+    async def generate(self, request: web.Request, dialect: str) -> web.StreamResponse:
+        """One turn, streamed or whole."""
+        caller = self.identify(request, dialect)
+        module = REGISTRY[dialect]
+        question = module.parse(await self.inbound(request))
+        pin = request.headers.get("X-Ds2-Target-Account")
+        ask = Ask(module, dialect, question, caller, request[REQUEST_ID], pin)
+        request[ASK] = ask
+        if not question.stream:
+            return json_reply(await self._service.answer(ask))
+        headers = stream_headers(ask.request_id, dialect)
+        sink = ClientStream(request, headers, self._config().server.write_stall_seconds)
+        await self._service.stream(ask, sink)
+        await sink.end()
+        return sink.response
+
+    async def models(self, request: web.Request, dialect: str) -> web.StreamResponse:
+        """The model list in the shape that the headers ask for."""
+        inbound = self._inbound(request, {})
+        shape = MODEL_LISTS[self._shape(request, dialect)]
+        return json_reply(shape.render_models(self._lists.models(self._visible(request, dialect)), inbound))
+
+    async def model(self, request: web.Request, dialect: str) -> web.StreamResponse:
+        """One model: the id, or what an alias stands for. 404 for an unknown one."""
+        inbound = self._inbound(request, {})
+        name = request.match_info["model"].removeprefix("models/")
+        found = {info.id.lower(): info for info in self._lists.models(self._visible(request, dialect))}
+        shape = MODEL_LISTS[self._shape(request, dialect)]
+        for candidate in (name, "/" + name):
+            if info := found.get(candidate.strip().lower()):
+                return json_reply(shape.render_model(info, inbound))
+        public = self._service.public_name(name, claude_route=dialect == "claude")
+        if info := found.get(public.lower()):
+            return json_reply(shape.render_model(info, inbound))
+        raise GatewayError(ErrorKind.MODEL_NOT_FOUND, f"The model '{name}' does not exist.", param="model")
+
+    async def unserved(self, request: web.Request, dialect: str) -> web.StreamResponse:
+        """A route that the contract names and this gateway does not offer."""
+        raise GatewayError(ErrorKind.NOT_IMPLEMENTED, "This operation is not offered here.")
+
+    def _visible(self, request: web.Request, dialect: str) -> Callable[[str], bool] | None:
+        """Which models the list shows: those of a known key; all where lists are public and no known key came."""
+        for key in credentials(request, query_key=True):
+            if caller := self._callers.find(key):
+                return caller.may_use
+        if not self._config().server.public_models:
+            return self.identify(request, dialect).may_use
+        return None
+
+    def _shape(self, request: web.Request, dialect: str) -> str:
+        if dialect != "openai_chat":
+            return dialect
+        headers = request.headers
+        if "x-goog-api-key" in headers or "x-goog-api-client" in headers or "key" in request.query:
+            return "gemini"
+        return "claude" if "anthropic-version" in headers else dialect
+
+
+class Probes:
+    """What load balancers, people and clients look at before they ask anything. No key, no upstream call."""
+
+    def __init__(self, readiness: Callable[[], tuple[str, dict[str, object]]]) -> None:
+        self._readiness = readiness
+
+    async def healthz(self, request: web.Request) -> web.StreamResponse:
+        """The process is up."""
+        return value_reply({"status": "ok"})
+
+    async def readyz(self, request: web.Request) -> web.StreamResponse:
+        """Whether requests should come here; details only on demand."""
+        status, details = self._readiness()
+        body: dict[str, object] = {"status": status}
+        if "verbose" in request.query:
+            body |= details
+        return value_reply(body, 200 if status == "ready" else 503)
+
+    async def ping(self, request: web.Request) -> web.StreamResponse:
+        """Alive, without a body (vllm-extras.md 1)."""
+        return web.Response()
+
+    async def health(self, request: web.Request) -> web.StreamResponse:
+        """200 without a body while something can be served."""
+        status, _ = self._readiness()
+        return web.Response(status=200 if status == "ready" else 503)
+
+    async def version(self, request: web.Request) -> web.StreamResponse:
+        """The gateway's version."""
+        return value_reply({"version": __version__})
+
+    async def root(self, request: web.Request) -> web.StreamResponse:
+        """A short text for people with curl; clients probe it with HEAD."""
+        return web.Response(text=ROOT_TEXT)
+
+
+ROOT_TEXT = f"""ds2d {__version__}: a gateway between AI clients and DeepSeek models.
+
+  GET  /healthz  /readyz?verbose        is it up, can it serve
+  GET  /v1/models                       what it serves
+  POST /v1/chat/completions             OpenAI chat; also /v1/completions, /v1/responses
+  POST /v1/messages                     Claude; also /anthropic/v1/messages
+  POST /v1beta/models/NAME:generateContent   Gemini
+"""

@@ -1,0 +1,17 @@
+"""What handlers and the layer around them leave on a request for each other."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from ds2d.core.caller import Caller
+from ds2d.service import Ask
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
+CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
+DIALECT: web.RequestKey[str] = web.RequestKey("dialect", str)
+ASK: web.RequestKey[Ask] = web.RequestKey("ask", Ask)

@@ -1,0 +1,128 @@
+"""Around every handler: the request id, errors in the caller's dialect, CORS, and one access line.
+
+Rule: no answer leaves without a request id, and no error in another shape than the matched route's dialect speaks
+(errors.md 1); what is not a GatewayError is a bug: traceback in the log, "internal" to the client.
+Surprise: a client that left gets no answer, yet its request has an access line, with the status 499 that nobody saw.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+import orjson
+from aiohttp import web
+
+from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.dialects import REGISTRY
+from ds2d.web.keys import ASK, CALLER, DIALECT, REQUEST_ID, Handler
+from ds2d.web.replies import EXPOSED, error_reply, preflight, request_id_of
+from ds2d.web.routes import dialect_of
+
+logger = logging.getLogger("ds2d.web")
+access = logging.getLogger("ds2d.access")
+
+GONE = 499
+
+
+def around(
+    new_id: Callable[[str], str], draining: Callable[[], bool]
+) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    """The one middleware. `new_id(prefix)` makes request ids; while `draining` each connection is served once more."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        began = time.monotonic()
+        request[REQUEST_ID] = request_id_of(request, new_id("req_"))
+        status = GONE
+        try:
+            reply = await _answer(request, handler)
+            status = reply.status
+            if draining() and not reply.prepared:
+                reply.force_close()
+            return reply
+        finally:
+            _log(request, status, time.monotonic() - began)
+
+    return middleware
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if request.method == "OPTIONS" and "Origin" in request.headers and not request.path.startswith("/admin"):
+        reply: web.StreamResponse = preflight(request)
+    else:
+        try:
+            reply = await handler(request)
+        except web.HTTPException as error:
+            reply = _error(request, _from_http(error), error.headers.get("Allow"))
+        except GatewayError as error:
+            reply = _error(request, error)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            logger.exception("bug in a handler request_id=%s", request[REQUEST_ID])
+            reply = _error(request, GatewayError(ErrorKind.INTERNAL, "Internal error."))
+    if not reply.prepared:
+        _finish(request, reply)
+    return reply
+
+
+def _finish(request: web.Request, reply: web.StreamResponse) -> None:
+    """Headers that every answer has. An answer that left the body unread closes the connection (reliability.md)."""
+    reply.headers["x-request-id"] = request[REQUEST_ID]
+    dialect = request.get(DIALECT)
+    if dialect == "claude":
+        reply.headers["request-id"] = request[REQUEST_ID]
+    if not request.path.startswith("/admin"):
+        reply.headers["Access-Control-Allow-Origin"] = "*"
+        reply.headers["Access-Control-Expose-Headers"] = EXPOSED
+    if request.body_exists and not request.content.is_eof():
+        reply.force_close()
+
+
+def _error(request: web.Request, error: GatewayError, allow: str | None = None) -> web.Response:
+    dialect = request.get(DIALECT) or dialect_of(request.path, request.headers)
+    request[DIALECT] = dialect
+    if dialect == "admin":
+        body = orjson.dumps({"detail": error.message})
+    else:
+        body = REGISTRY[dialect].render_error(error, request[REQUEST_ID])
+    reply = error_reply(error, body)
+    if allow:
+        reply.headers["Allow"] = allow
+    return reply
+
+
+def _from_http(error: web.HTTPException) -> GatewayError:
+    """What the HTTP layer refused by itself, as ours."""
+    if error.status == 404:
+        return GatewayError(ErrorKind.ROUTE_NOT_FOUND, "There is no such route.")
+    if error.status == 405:
+        return GatewayError(ErrorKind.METHOD_NOT_ALLOWED, "This route does not take this method.")
+    if error.status == 413:
+        return GatewayError(ErrorKind.BODY_TOO_LARGE, "The request body is too large.")
+    if error.status < 500:
+        return GatewayError(ErrorKind.INVALID_REQUEST, "The request is not valid.", status=error.status)
+    return GatewayError(ErrorKind.INTERNAL, "Internal error.")
+
+
+def _log(request: web.Request, status: int, seconds: float) -> None:
+    """One line a request. The path goes without its query, where Gemini clients put keys; client bytes are escaped and cut."""
+    if not access.isEnabledFor(logging.INFO):
+        return
+    path = request.path.encode("unicode_escape").decode()[:200]
+    ask = request.get(ASK)
+    caller = request.get(CALLER)
+    turn = ask.describe() if ask else ""
+    access.info(
+        "%s %s %d %.1fms request_id=%s key=%s%s",
+        request.method[:16],
+        path,
+        status,
+        seconds * 1000,
+        request[REQUEST_ID],
+        caller.name if caller else "-",
+        turn,
+    )

@@ -1,0 +1,183 @@
+"""The HTTP server's connections: aiohttp's, with the clocks and bounds that it has not.
+
+Rule: a header block has 64 KB, 100 fields and its own clock from its first byte; there are never more connections than
+configured; what is no HTTP gets a JSON error and one log line, not a traceback (reliability.md, "bounds on what comes in").
+Surprise: pydantic-ai's Gemini client sends two User-Agent lines, which the C parser refuses and cannot be told to accept,
+so the second one is taken out of the head before it is parsed (clients.md, fact 10). No other repeated header passes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.dialects import REGISTRY
+from ds2d.web.replies import error_reply
+
+logger = logging.getLogger("ds2d.http")
+
+MAX_HEAD = 64 * 1024
+MAX_FIELDS = 100
+HEAD_END = b"\r\n\r\n"
+AGENT = b"\r\nuser-agent:"
+
+
+class Connection(RequestHandler):
+    """One client connection."""
+
+    __slots__ = ("_bounds", "_head", "_head_timer", "_last_payload", "_refused")
+
+    def __init__(self, manager: BoundedServer, *, loop: asyncio.AbstractEventLoop, **kwargs: Any) -> None:
+        super().__init__(manager, loop=loop, **kwargs)
+        self._bounds = manager
+        self._head = b""
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._last_payload: Any = None
+        self._refused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if not self._bounds.admit():
+            self._refused = True
+            transport.close()
+            return
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._refused:
+            return
+        self._stop_clock()
+        self._bounds.leave()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        if self._in_body():
+            super().data_received(data)
+        else:
+            self._take_head(data)
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """What could not be read as a request at all."""
+        logger.info("refused what a client sent as HTTP: %s", type(exc).__name__ if exc else status)
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has begun already")
+        kind = ErrorKind.INTERNAL if status >= 500 else ErrorKind.INVALID_REQUEST
+        text = "Internal error." if status >= 500 else "The request is not valid HTTP."
+        error = GatewayError(kind, text, status=status)
+        request_id = self._bounds.new_id("req_")
+        reply = error_reply(error, REGISTRY["openai_chat"].render_error(error, request_id))
+        reply.headers["x-request-id"] = request_id
+        reply.force_close()
+        return reply
+
+    def _in_body(self) -> bool:
+        payload = self._last_payload
+        return payload is not None and not payload.is_eof()
+
+    def _take_head(self, data: bytes) -> None:
+        """Collect a head until it is whole, bound it, drop a second User-Agent, and hand it on."""
+        data = self._head + data if self._head else data
+        end = data.find(HEAD_END, max(0, len(self._head) - 3))
+        if end < 0 and len(data) <= MAX_HEAD:
+            self._head = data
+            if self._head_timer is None:
+                self._head_timer = self._loop.call_later(self._bounds.header_seconds, self._head_late)
+            return
+        self._stop_clock()
+        self._head = b""
+        if end < 0 or end > MAX_HEAD or data.count(b"\r\n", 0, end) > MAX_FIELDS:
+            self._refuse(ErrorKind.HEADERS_TOO_LARGE, f"The header block is larger than {MAX_HEAD} bytes or {MAX_FIELDS} fields.")
+            return
+        super().data_received(_with_one_agent(data, end))
+        if self._messages:
+            self._last_payload = self._messages[-1][1]
+
+    def _head_late(self) -> None:
+        self._head_timer = None
+        self._refuse(ErrorKind.REQUEST_TIMEOUT, "The request header took too long to arrive.")
+
+    def _refuse(self, kind: ErrorKind, message: str) -> None:
+        """Answer without a request: the connection is of no further use."""
+        error = GatewayError(kind, message)
+        body = REGISTRY["openai_chat"].render_error(error, self._bounds.new_id("req_"))
+        head = f"HTTP/1.1 {error.status} Refused\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        if self.transport is not None:
+            self.transport.write(head.encode() + b"Connection: close\r\n\r\n" + body)
+        self.force_close()
+        if self.transport is not None:
+            self.transport.close()
+
+    def _stop_clock(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+class BoundedServer(web.Server):
+    """Makes the connections and counts them. `header_seconds` and `max_connections` may change while it runs."""
+
+    def __init__(self, *args: Any, new_id: Any, header_seconds: float, max_connections: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.new_id = new_id
+        self.header_seconds = header_seconds
+        self.max_connections = max_connections
+        self.open_connections = 0
+        self._told = False
+
+    def __call__(self) -> RequestHandler:
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+    def admit(self) -> bool:
+        """Whether one more connection may be taken; says it once when it may not."""
+        if self.open_connections >= self.max_connections:
+            if not self._told:
+                logger.warning("connection limit reached: %d (server.max_connections)", self.max_connections)
+                self._told = True
+            return False
+        self.open_connections += 1
+        return True
+
+    def leave(self) -> None:
+        """A connection has ended."""
+        self.open_connections -= 1
+        self._told = self._told and self.open_connections >= self.max_connections * 0.9
+
+
+class Runner(web.AppRunner):
+    """An application's runner whose connections are ours. `bounds` are BoundedServer's own arguments."""
+
+    __slots__ = ("_bounds",)
+
+    def __init__(self, app: web.Application, bounds: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(app, **kwargs)
+        self._bounds = bounds
+
+    async def _make_server(self) -> web.Server:
+        plain = await super()._make_server()
+        return BoundedServer(
+            plain.request_handler,
+            request_factory=plain.request_factory,
+            handler_cancellation=True,
+            loop=asyncio.get_running_loop(),
+            **self._bounds,
+            **plain._kwargs,
+        )
+
+
+def _with_one_agent(data: bytes, end: int) -> bytes:
+    """The bytes without a second User-Agent line in the head that ends at `end`."""
+    low = data[:end].lower()
+    first = low.find(AGENT)
+    second = low.find(AGENT, first + 1) if first >= 0 else -1
+    if second < 0:
+        return data
+    line_end = data.find(b"\r\n", second + 2)
+    return data[:second] + data[line_end:]

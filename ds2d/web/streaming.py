@@ -1,0 +1,72 @@
+"""A client's stream: status and headers with the first byte, then bytes as they come.
+
+Rule: nothing is sent before there is something to send, so that an early failure keeps its HTTP status; every write is
+awaited, which is what slows the upstream down to the client's pace; a client that takes nothing is cut by its own clock.
+Surprise: writing to a client that has gone is a normal end of a turn, so it has an error kind of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from ds2d.core.errors import ErrorKind, GatewayError
+
+
+class ClientStream:
+    """The answer of one streamed turn. `started` is True once the status line has gone out."""
+
+    def __init__(self, request: web.Request, headers: Mapping[str, str], stall_seconds: float, last: bool = False) -> None:
+        self._request = request
+        self._stall = stall_seconds
+        self._opening = asyncio.Lock()
+        self.started = False
+        self.content_type = "text/event-stream"
+        self.response = web.StreamResponse(headers=headers)
+        self.last_write = 0.0
+        if last:  # the daemon is draining: this connection takes no further request
+            self.response.force_close()
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes; waits while the client's side is full. Raises GatewayError(CLIENT_CLOSED) when the client has gone."""
+        try:
+            if not self.started:
+                await self._open()
+            transport = self._request.transport
+            if transport is None:
+                raise GatewayError(ErrorKind.CLIENT_CLOSED, "The client closed the connection.")
+            if transport.get_write_buffer_size() == 0:
+                await self.response.write(data)
+            else:
+                async with asyncio.timeout(self._stall):
+                    await self.response.write(data)
+            self.last_write = asyncio.get_running_loop().time()
+        except TimeoutError:
+            self._cut()
+            raise GatewayError(ErrorKind.CLIENT_CLOSED, "The client stopped reading.") from None
+        except (ConnectionError, RuntimeError) as error:
+            raise GatewayError(ErrorKind.CLIENT_CLOSED, "The client closed the connection.") from error
+
+    async def end(self) -> None:
+        """The answer is complete."""
+        try:
+            await self.response.write_eof()
+        except (ConnectionError, RuntimeError) as error:
+            raise GatewayError(ErrorKind.CLIENT_CLOSED, "The client closed the connection.") from error
+
+    async def _open(self) -> None:
+        async with self._opening:  # a life sign and the first event may come together
+            if self.started:
+                return
+            self.response.headers["Content-Type"] = self.content_type
+            self.response.headers["Cache-Control"] = "no-cache"
+            self.response.headers["X-Accel-Buffering"] = "no"
+            await self.response.prepare(self._request)
+            self.started = True
+
+    def _cut(self) -> None:
+        transport = self._request.transport
+        if transport is not None:
+            transport.abort()  # type: ignore[attr-defined]
