@@ -100,7 +100,7 @@ def only_one() -> Iterator[None]:
 
 def pip(*arguments: str, check: bool = True) -> bool:
     """Run pip in the environment, its progress shown; returns whether it went well."""
-    command = [PYTHON, "-m", "pip", "--disable-pip-version-check", "install", *arguments]
+    command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", *arguments]
     return subprocess.run(command, check=check).returncode == 0
 
 
@@ -155,7 +155,7 @@ def make_model(name: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     started = time.monotonic()
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONPATH": str(ROOT)}
-    command = [PYTHON, "-m", "scripts.real_upstream.tiny_model", str(folder), "--arch", ARCHITECTURES[name]]
+    command = [str(PYTHON), "-m", "scripts.real_upstream.tiny_model", str(folder), "--arch", ARCHITECTURES[name]]
     subprocess.run(command, check=True, cwd=CACHE, env=environment)
     (folder / "ds2d.stamp").write_text(model_digest(name))
     say(f"made in {time.monotonic() - started:.0f} s")
@@ -203,7 +203,7 @@ def serve(flavour: str, model: str, port: int, more: list[str]) -> None:
 
 def status(*, quiet: bool) -> int:
     """Say what is there; the exit code is 0 if `serve` would work."""
-    ready = environment_is_current() and model_is_current("recite")
+    ready = environment_is_current() and model_is_current("recite") and model_is_current("classify")
     if not quiet:
         size = subprocess.run(["du", "-sh", CACHE], capture_output=True, text=True, check=False).stdout.split("\t")[0] or "0"
         print(f"folder       {CACHE} ({size})")
@@ -219,7 +219,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("install", help="install vLLM into the cache folder (3.5 GB, 2 to 4 minutes)")
     model = verbs.add_parser("model", help="build and train the tiny model (2 to 4 minutes)")
-    model.add_argument("name", nargs="?", choices=list(ARCHITECTURES), default="recite")
+    model.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ARCHITECTURES)}; default: recite classify")
     server = verbs.add_parser("serve", help="run the server in the foreground; options it does not know go to vLLM")
     server.add_argument("--flavour", choices=FLAVOURS, default="v31", help="which of vLLM's parsers run (default v31)")
     server.add_argument("--model", choices=["recite", "recite-moe"], default="recite")
@@ -230,6 +230,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options, more = parser.parse_known_args(arguments)
     if more and options.verb != "serve":
         parser.error("unknown: " + " ".join(more))
+    if unknown := set(getattr(options, "names", ())) - set(ARCHITECTURES):
+        parser.error("no model is called " + ", ".join(sorted(unknown)))
     options.more = more
     return options
 
@@ -244,7 +246,8 @@ def main(arguments: list[str]) -> int:
                     install()
             case "model":
                 with only_one():
-                    make_model(options.name)
+                    for name in options.names or ("recite", "classify"):
+                        make_model(name)
             case "serve":
                 serve(options.flavour, options.model, options.port, options.more)
             case "status":
