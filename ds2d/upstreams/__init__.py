@@ -6,13 +6,17 @@ Rule: an upstream is pure: `prepare` yields what it needs from the network, `Dec
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
+
+import msgspec
 
 from ds2d.core.calls import Preparation, Reply
 from ds2d.core.errors import GatewayError
 from ds2d.core.models import Target
 from ds2d.core.pipeline import Decoding
 from ds2d.core.request import ChatRequest
+from ds2d.upstreams import demo, openai
 
 
 class Upstream(Protocol):
@@ -26,3 +30,18 @@ class Upstream(Protocol):
 
     def classify(self, reply: Reply, request: ChatRequest) -> GatewayError:
         """What a status other than 200 means for the turn (errors.md 2, upstreams.md 5)."""
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """One kind of upstream, put together: kinds that speak the same wire share its decoder without knowing each other."""
+
+    prepare: Callable[[ChatRequest, Target, str | None], Preparation]
+    Decoder: Callable[[ChatRequest, Target], Decoding]
+    classify: Callable[[Reply, ChatRequest], GatewayError]
+
+
+REGISTRY: dict[str, Upstream] = {
+    "openai": Kind(openai.prepare, openai.Decoder, openai.classify),
+    "demo": Kind(demo.prepare, openai.Decoder, openai.classify),
+}
+"""By `upstreams[].kind`."""

@@ -29,8 +29,8 @@ MAX_USER_BYTES = 512
 MAX_FILL_TOKENS = 4096
 """Of an answer of DeepSeek's fill-in route (upstreams.md 6)."""
 
-_NOT_FROM_CLIENTS = NEVER_FORWARDED | {"chat_template", "chat_template_kwargs", "model", "messages", "prompt", "stream"}
-"""Extras that are dropped or, in the case of the template's arguments, joined with ours (vllm-extras.md 4)."""
+_NOT_FROM_CLIENTS = NEVER_FORWARDED | {"chat_template", "model", "messages", "prompt", "stream"}
+"""Extras that are dropped (vllm-extras.md 4), and names that no extra may take."""
 
 _OURS = frozenset(("model", "messages", "prompt", "stream"))
 """What `extra_body` of a model entry does not replace."""

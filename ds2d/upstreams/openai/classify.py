@@ -49,13 +49,11 @@ def judge(status: int, refusal: Refusal, request: ChatRequest, headers: Mapping[
         return GatewayError(ErrorKind.NOT_IMPLEMENTED, _said(refusal, "The upstream does not offer this."))
     if status in _PLAIN:
         kind, message = _PLAIN[status]
-        return GatewayError(kind, message, retry_after=_delay(refusal, headers))
+        return GatewayError(kind, message, retry_after=retry_delay(refusal, headers))
     if 400 <= status < 500:
-        return GatewayError(
-            ErrorKind.UPSTREAM_REJECTED, _said(refusal, "The upstream refused the request."), param=refusal.param
-        )
+        return GatewayError(ErrorKind.UPSTREAM_REJECTED, _said(refusal, "The upstream refused the request."), param=refusal.param)
     message = "The upstream redirected the request." if 300 <= status < 400 else "The upstream failed."
-    return GatewayError(ErrorKind.UPSTREAM_ERROR, message, retry_after=_delay(refusal, headers))
+    return GatewayError(ErrorKind.UPSTREAM_ERROR, message, retry_after=retry_delay(refusal, headers))
 
 
 _MAY_BE_ABOUT_THE_QUESTION = frozenset((400, 413, 422, 500))
@@ -197,7 +195,7 @@ def _too_many(refusal: Refusal, request: ChatRequest, headers: Mapping[str, str]
     if "insufficient_quota" in (refusal.code, refusal.kind):
         kind, message = _PLAIN[402]
         return GatewayError(kind, message)
-    delay = _delay(refusal, headers)
+    delay = retry_delay(refusal, headers)
     window = _WINDOW(refusal.text)
     message = f"The upstream's rate limit for model '{request.model}' is reached"
     message += f" ({window.group(1)})." if window else "."
@@ -213,7 +211,7 @@ _PIECE = re.compile(r"(\d+(?:\.\d+)?)\s?(ms|[smhd])", re.IGNORECASE)
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def _delay(refusal: Refusal, headers: Mapping[str, str]) -> float | None:
+def retry_delay(refusal: Refusal, headers: Mapping[str, str]) -> float | None:
     """Seconds until another try makes sense: from `Retry-After`, `x-ratelimit-*`, or the text; None if nobody says."""
     text = _AFTER(refusal.text)
     candidates = (

@@ -94,9 +94,7 @@ _OF_THE_END = frozenset(("stop_reason", "matched_stop"))
 
 _KNOWN_IN_CHOICE = frozenset(("index", "delta", "message", "text", "finish_reason")) | _OF_THE_END
 
-_KNOWN_IN_DELTA = frozenset(
-    ("role", "content", "reasoning", "reasoning_content", "refusal", "tool_calls", "function_call")
-)
+_KNOWN_IN_DELTA = frozenset(("role", "content", "reasoning", "reasoning_content", "refusal", "tool_calls", "function_call"))
 
 
 class _Choice:
