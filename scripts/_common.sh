@@ -23,7 +23,7 @@ die() {
     exit 1
 }
 
-new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
 
 # Prints the Python to use: $DS2D_PYTHON, or the first on the PATH that is 3.11 or newer.
 find_python() {
@@ -34,6 +34,7 @@ find_python() {
             return
         fi
     done
+    [ -z "${DS2D_PYTHON:-}" ] || die "DS2D_PYTHON=$DS2D_PYTHON is no Python 3.11 or newer"
     die "no Python 3.11 or newer found (python3 is: $(python3 --version 2>&1 || true))" \
         "install one (Debian, Ubuntu: apt install python3.11 python3.11-venv)," \
         "or say where it is: DS2D_PYTHON=/path/to/python3 $0"
@@ -58,19 +59,46 @@ fingerprint() {
 # is_current STAMP LOCK: true if .venv holds what LOCK asks for.
 is_current() { [ -f "$VENV/$1" ] && [ "$(cat "$VENV/$1")" = "$(fingerprint "$2")" ]; }
 
+# show_progress TOTAL: pip's many words on standard input, one short line a package on standard output.
+show_progress() {
+    local count=0 line name
+    while read -r line; do
+        case $line in
+            "Collecting "* | "Processing "* | "Requirement already satisfied: "*)
+                count=$((count + 1))
+                name=${line#Requirement already satisfied: }
+                name=${name#* }
+                name=${name%% *}
+                if [ -t 1 ]; then printf '\r  %d/%d  %s\e[K' "$count" "$1" "${name##*/}"; else echo "  $count/$1  ${name##*/}"; fi
+                ;;
+            "Installing collected packages"*)
+                if [ -t 1 ]; then printf '\r  unpacking\e[K\n'; else echo "  unpacking"; fi
+                ;;
+        esac
+    done
+}
+
+# pip_install LOCK...: exactly the locked files, nothing else, and no install script of anybody's.
+pip_install() {
+    local lock arguments=()
+    for lock in "$@"; do arguments+=(-r "$lock"); done
+    "$PYTHON" -m pip install --require-hashes --only-binary :all: "${arguments[@]}" 2>&1 |
+        tee "$VENV/pip.log" | show_progress "$(cat "$@" | grep -c ==)"
+}
+
 # prepare_venv run|dev: .venv with the locked packages and ds2d itself. `dev` holds all of `run` and serves for both.
 prepare_venv() {
     local lock="requirements/$1.txt"
     new_enough "$PYTHON" || make_venv
     if is_current .made-from-dev requirements/dev.txt || is_current ".made-from-$1" "$lock"; then return; fi
-    say "installing the locked packages of $lock (about a minute the first time)"
-    (
-        cd "$ROOT"
-        "$PYTHON" -m pip install --require-hashes --only-binary :all: -r requirements/build.txt -r "$lock" &&
-            "$PYTHON" -m pip install --quiet --no-deps --no-build-isolation --editable .
-    ) || die "the packages could not be installed; pip's words are above" \
-        "no network? pip needs PyPI or a mirror of it (PIP_INDEX_URL), and PIP_PROXY or HTTPS_PROXY behind a proxy" \
-        "a hash that differs means that the index gave another file than the one locked: do not go on" \
-        "what was installed so far is kept: run this again to go on"
+    say "installing the locked packages of $lock (about half a minute the first time)"
+    if ! (cd "$ROOT" && pip_install requirements/build.txt "$lock" &&
+        "$PYTHON" -m pip install --quiet --no-deps --no-build-isolation --editable . >>"$VENV/pip.log" 2>&1); then
+        tail -15 "$VENV/pip.log" >&2
+        die "the packages could not be installed; the end of .venv/pip.log stands above" \
+            "no network? pip needs PyPI or a mirror of it (PIP_INDEX_URL); behind a proxy it reads HTTPS_PROXY" \
+            "a hash that differs means that the index gave another file than the locked one: do not go on" \
+            "what was installed so far is kept: run this again to go on"
+    fi
     fingerprint "$lock" >"$VENV/.made-from-$1"
 }
