@@ -30,8 +30,8 @@ from ds2d.core.events import (
     Usage,
 )
 from ds2d.core.request import Envelope
-from ds2d.dialects.openai_responses.failures import error_object, stream_error
-from ds2d.dialects.openai_responses.frames import DONE, KEEP_ALIVE, Frames, Silence, frame
+from ds2d.dialects.openai_responses.failures import error_frame, stream_error
+from ds2d.dialects.openai_responses.frames import DONE, KEEP_ALIVE, Frames, Silence
 from ds2d.dialects.openai_responses.objects import Answer, Item, Kind, Native, Reply, Status, head, join_body, response_id
 from ds2d.dialects.openai_responses.outputs import (
     ActionWriter,
@@ -204,7 +204,7 @@ class Encoder:
         if error.kind is ErrorKind.TOOL_CHOICE_VIOLATION:
             self._open()  # the reference answers this one with response.failed in any case
         if not (self._opened or self._reply.opened):
-            self._frames.raw(_error_frame(event, self._frames.number))
+            self._frames.raw(error_frame(error, self._frames.number))
             return
         self._close("incomplete")
         status: Status = "cancelled" if error.kind is ErrorKind.CANCELLED else "failed"
@@ -282,10 +282,3 @@ def _score(entry: Mapping[str, Any]) -> Item:
 def _created(envelope: Envelope, status: Status) -> dict[str, str]:
     """What the reference's first event has at its top level."""
     return {"id": response_id(envelope), "status": status}
-
-
-def _error_frame(event: Failure, number: int) -> bytes:
-    """The error of a stream that has no response yet, in both forms that clients look for."""
-    error = error_object(event.error)
-    flat = {"message": error["message"], "code": error["code"], "param": error["param"]}
-    return frame("error", {"type": "error", "sequence_number": number} | flat | {"error": error})

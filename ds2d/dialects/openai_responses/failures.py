@@ -8,11 +8,12 @@ Surprise: a cancelled response has no error at all (openai-responses.md 5).
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import orjson
 
 from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.openai_shape import error_body
+from ds2d.dialects.openai_responses.frames import frame
 
 _CODES: dict[ErrorKind, str] = {
     ErrorKind.CONTEXT_LENGTH: "context_length_exceeded",
@@ -42,12 +43,13 @@ def stream_error(error: GatewayError) -> dict[str, str] | None:
     return {"code": code, "message": message}
 
 
-def error_object(error: GatewayError) -> dict[str, Any]:
-    """The `error` member of an HTTP body (errors.md 1)."""
-    body: dict[str, Any] = {"message": error.message, "type": error.row.openai_type, "code": error.row.openai_code}
-    return body | {"param": error.param} | (error.details or {})
+def error_frame(error: GatewayError, number: int) -> bytes:
+    """The event of a stream that has no response yet, in both forms that clients look for (section 5)."""
+    inner = orjson.loads(error_body(error))["error"]
+    flat = {name: inner[name] for name in ("message", "code", "param")}
+    return frame("error", {"type": "error", "sequence_number": number} | flat | {"error": inner})
 
 
 def render_error(error: GatewayError, request_id: str) -> bytes:
     """The body of an error."""
-    return orjson.dumps({"error": error_object(error)})
+    return error_body(error)

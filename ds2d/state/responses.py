@@ -1,0 +1,263 @@
+"""Stored responses: what `previous_response_id`, GET, DELETE, cancel and input_items find.
+
+Rule: found only by (caller, id); unknown, foreign and expired look the same. Bounded by bytes and count, oldest out first;
+`store_ttl_seconds` counts from the end of the work and holds for entries already stored.
+Surprise: a chain shares its pieces. Every response holds all items before it, so that it outlives its predecessors, but
+equal pieces are one object and are counted once.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+import orjson
+
+from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.dialects.openai_responses import Answer, Reply, join_body
+from ds2d.state.background import BackgroundResponse
+
+MAX_COUNT = 100_000
+ENTRY_OVERHEAD = 1200
+"""Bytes of an entry beside its texts: the objects themselves and their places in the tables (measured)."""
+ITEM_OVERHEAD = 260
+"""Bytes of one item id and its place in the index."""
+SEGMENT_OVERHEAD = 100
+FULL_RETRY_SECONDS = 10.0
+
+Item = dict[str, Any]
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Config's `responses.*` as far as they bound this store."""
+
+    ttl_seconds: float = 900
+    max_bytes: int = 256 * 1024 * 1024
+    background_max: int = 32
+    background_seconds: float = 3600
+
+
+class Segment(msgspec.Struct):
+    """Items that belong together, as a JSON array; shared by all responses of a chain."""
+
+    data: bytes
+    holders: int = 0
+
+
+class Entry(msgspec.Struct):
+    """One stored response. `head` is the object without `output`; `before` are the segments of the conversation before it.
+
+    `memory` is the output as the next turn must see it. `events` are the frames of an ended background response. `ended` is
+    on the monotonic clock. `run` is set while it is worked on.
+    """
+
+    id: str
+    caller: str
+    status: str
+    background: bool
+    head: bytes
+    own: Segment
+    output: Segment
+    memory: Segment
+    before: tuple[Segment, ...] = ()
+    item_ids: tuple[str, ...] = ()
+    events: bytes = b""
+    ended: float = 0.0
+    run: BackgroundResponse | None = None
+
+    @property
+    def chain(self) -> tuple[Segment, ...]:
+        """The conversation up to and including this response."""
+        return (*self.before, self.own, self.memory)
+
+    def items(self) -> list[Item]:
+        """Every item of the conversation up to and including this response."""
+        return [item for segment in self.chain for item in orjson.loads(segment.data)]
+
+    def body(self) -> bytes:
+        """The response object as JSON."""
+        return self.run.snapshot().body() if self.run is not None else join_body(self.head, self.output.data)
+
+    @property
+    def weight(self) -> int:
+        """Bytes it costs beside its segments."""
+        return len(self.head) + len(self.events) + ENTRY_OVERHEAD + ITEM_OVERHEAD * len(self.item_ids) + 8 * len(self.before)
+
+
+class ResponseStore:
+    """All stored responses. `clock` is monotonic seconds; `new_id(prefix)` makes ids for items that came without one."""
+
+    def __init__(self, clock: Callable[[], float], new_id: Callable[[str], str], limits: Limits | None = None) -> None:
+        self._clock = clock
+        self._new_id = new_id
+        self._limits = limits or Limits()
+        self._ended: OrderedDict[tuple[str, str], Entry] = OrderedDict()  # in the order in which they ended
+        self._running: dict[tuple[str, str], Entry] = {}
+        self._runs: dict[str, BackgroundResponse] = {}  # also those whose entry was deleted meanwhile
+        self._by_item: dict[tuple[str, str], str] = {}
+        self.bytes = 0
+        """What is held now, in bytes: a gauge, and what `max_bytes` bounds."""
+
+    def __len__(self) -> int:
+        return len(self._ended) + len(self._running)
+
+    @property
+    def entries(self) -> Iterable[Entry]:
+        """The ended responses, oldest first."""
+        return self._ended.values()
+
+    @property
+    def runs(self) -> tuple[BackgroundResponse, ...]:
+        """The background responses that are worked on."""
+        return tuple(self._runs.values())
+
+    def apply(self, limits: Limits) -> None:
+        """Take new limits, for what is stored as well."""
+        self._limits = limits
+        self.expire()
+        self._make_room()
+
+    def put(self, caller: str, reply: Reply) -> None:
+        """Keep the answer that the dialect left in `reply`, if its question allows that."""
+        if reply.store and reply.answer is not None:
+            self.expire()
+            entry = self._entry(caller, reply)
+            _fill(entry, reply.answer)
+            self._keep(entry, self._clock())
+
+    def begin(self, caller: str, reply: Reply, snapshot: Callable[[], Answer]) -> BackgroundResponse:
+        """A place for a background response. Raises QUEUE_FULL when too many run already."""
+        limits = self._limits
+        if len(self._runs) >= limits.background_max:
+            message = f"{len(self._runs)} background responses are running already."
+            raise GatewayError(ErrorKind.QUEUE_FULL, message, retry_after=FULL_RETRY_SECONDS)
+        entry = self._entry(caller, reply)
+        deadline = self._clock() + limits.background_seconds
+        entry.run = run = BackgroundResponse(reply.id, caller, deadline, snapshot, self._grew)
+        run.size = entry.weight + len(entry.own.data)
+        self._grew(run.size)
+        self._running[caller, reply.id] = entry
+        self._runs[run.id] = run
+        return run
+
+    def end(self, run: BackgroundResponse, reply: Reply) -> None:
+        """The work is over and `reply.answer` is its last state; the events become a replay."""
+        events = run.end()
+        self._runs.pop(run.id, None)
+        self.bytes -= run.size
+        entry = self._running.pop((run.caller, run.id), None)
+        if entry is None or reply.answer is None:
+            return
+        entry.run, entry.events = None, events
+        _fill(entry, reply.answer)
+        self._keep(entry, self._clock())
+
+    def find(self, caller: str, name: str) -> Entry | None:
+        """The caller's response of that id, running or ended."""
+        self.expire()
+        key = (caller, name)
+        return self._running.get(key) or self._ended.get(key)
+
+    def recall(self, caller: str, name: str) -> Entry | Item | None:
+        """What a new question may refer to: a response, or an item by its own id."""
+        if entry := self.find(caller, name):
+            return entry
+        entry = self._ended.get((caller, self._by_item.get((caller, name), "")))
+        if entry is None:
+            return None
+        held = (item for segment in (entry.own, entry.memory) for item in orjson.loads(segment.data))
+        return next((item for item in held if item.get("id") == name), None)
+
+    def delete(self, caller: str, name: str) -> bool:
+        """Forget a response; False if there is none. Work on it is stopped."""
+        entry = self.find(caller, name)
+        if entry is None:
+            return False
+        if entry.run is not None:
+            del self._running[caller, name]
+            entry.run.stop(GatewayError(ErrorKind.CANCELLED, "The response was deleted."))
+        else:
+            self._drop(entry)
+        return True
+
+    def expire(self) -> None:
+        """Drop what is too old."""
+        oldest = self._clock() - self._limits.ttl_seconds
+        while self._ended:
+            entry = next(iter(self._ended.values()))
+            if entry.ended > oldest:
+                return
+            self._drop(entry)
+
+    def restore(self, entry: Entry, age: float) -> None:
+        """Keep an entry of an earlier process that ended `age` seconds ago; to be called oldest first."""
+        self._keep(entry, self._clock() - age)
+
+    def _entry(self, caller: str, reply: Reply) -> Entry:
+        items = [stored_item(item, self._new_id) for item in reply.items]
+        ids = tuple(dict.fromkeys(item["id"] for item in items))
+        nothing = Segment(b"[]")
+        return Entry(
+            reply.id, caller, "queued", reply.background, b"{}", Segment(orjson.dumps(items)), nothing, nothing, reply.chain, ids
+        )
+
+    def _keep(self, entry: Entry, ended: float) -> None:
+        """Add an ended entry. One that is larger than the whole bound is not kept, and costs nobody else's place."""
+        entry.ended = ended
+        new = {id(segment): len(segment.data) for segment in (*entry.chain, entry.output) if not segment.holders}
+        if entry.weight + sum(new.values()) > self._limits.max_bytes:
+            return
+        self._ended[entry.caller, entry.id] = entry
+        self.bytes += entry.weight
+        for segment in (*entry.chain, entry.output):
+            if not segment.holders:
+                self.bytes += len(segment.data) + SEGMENT_OVERHEAD
+            segment.holders += 1
+        for item_id in entry.item_ids:
+            self._by_item[entry.caller, item_id] = entry.id
+        self._make_room()
+
+    def _drop(self, entry: Entry) -> None:
+        del self._ended[entry.caller, entry.id]
+        self.bytes -= entry.weight
+        for segment in (*entry.chain, entry.output):
+            segment.holders -= 1
+            if not segment.holders:
+                self.bytes -= len(segment.data) + SEGMENT_OVERHEAD
+        for item_id in entry.item_ids:
+            if self._by_item.get((entry.caller, item_id)) == entry.id:
+                del self._by_item[entry.caller, item_id]
+
+    def _grew(self, size: int) -> bool:
+        self.bytes += size
+        self._make_room()
+        return self.bytes <= self._limits.max_bytes
+
+    def _make_room(self) -> None:
+        while self._ended and (self.bytes > self._limits.max_bytes or len(self._ended) > MAX_COUNT):
+            self._drop(next(iter(self._ended.values())))
+
+
+def _fill(entry: Entry, answer: Answer) -> None:
+    """Put the last state of the answer into its entry."""
+    entry.id, entry.status, entry.head = answer.id, answer.status, answer.head
+    entry.output = Segment(answer.output)
+    entry.memory = entry.output if answer.memory == answer.items else Segment(b"[" + b",".join(answer.memory) + b"]")
+    entry.item_ids = tuple(dict.fromkeys((*entry.item_ids, *answer.item_ids)))
+
+
+_PREFIXES = {"message": "msg_", "reasoning": "rs_", "function_call": "fc_", "custom_tool_call": "ctc_"}
+
+
+def stored_item(item: Item, new_id: Callable[[str], str]) -> Item:
+    """An input item as it is listed: with an id and a status, and its text in parts."""
+    kept: Item = {"status": "completed"} | item if item["type"] != "reasoning" else dict(item)
+    if not isinstance(kept.get("id"), str) or not kept["id"]:
+        kept["id"] = new_id(_PREFIXES.get(item["type"], "item_"))
+    if item["type"] == "message" and isinstance(item.get("content"), str):
+        said = item.get("role") == "assistant"
+        part: Item = {"type": "output_text" if said else "input_text", "text": item["content"]}
+        kept["content"] = [part | {"annotations": [], "logprobs": []} if said else part]
+    return kept
