@@ -1,23 +1,17 @@
-"""The route table, built from the registries, and the paths that clients really send.
+"""The route table, built from the registries.
 
-Rule: a route is declared once, in its canonical form; a trailing slash, `//`, a doubled `/v1/v1` and a missing `/v1` in a
-client's base URL reach the same one.
-Surprise: model ids may begin with a slash (vLLM's default id is a path), so `/v1/models//mnt/x` is an id, not a typo;
-only the part of a path before such an id is tidied.
+Rule: a route is declared once, by its dialect, in its canonical form; the router finds it for every spelling of its path.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from aiohttp import web
 
 from ds2d.dialects import REGISTRY as DIALECTS
 from ds2d.web.keys import Handler
-
-DOUBLED = re.compile(r"(/v1)(?:/v1)+(?=/)")
-IDS = re.compile(r"^((?:/anthropic)?/(?:v1|v1beta)/models/|/models/)(.*)$")
+from ds2d.web.paths import short_form, tidy_path
 
 
 class Router(web.UrlDispatcher):
@@ -29,33 +23,6 @@ class Router(web.UrlDispatcher):
         if tidy != path:
             request = request.clone(rel_url=request.rel_url.with_path(tidy, encoded=True).with_query(request.rel_url.query))
         return await super().resolve(request)  # type: ignore[return-value]
-
-
-def tidy_path(path: str) -> str:
-    """The canonical form of a path that a client sent."""
-    if path.startswith("//"):
-        path = "/" + path.lstrip("/")
-    path = DOUBLED.sub(r"\1", path)
-    head, tail = (found.group(1), found.group(2)) if (found := IDS.match(path)) and found.group(2).strip("/") else (path, "")
-    head = re.sub(r"/{2,}", "/", head)
-    return head + tail if tail else (head.rstrip("/") or "/")
-
-
-def short_form(path: str) -> str | None:
-    """The path without its `/v1`, which many clients leave out; None where there is none to leave out."""
-    return path.removeprefix("/v1") if path.startswith("/v1/") else None
-
-
-def dialect_of(path: str, headers: Mapping[str, str]) -> str:
-    """Whose error shape an unmatched path gets (errors.md 1)."""
-    last = path.rsplit("/", 1)[-1]
-    if path.startswith("/admin"):
-        return "admin"
-    if "/anthropic" in path or path.endswith(("/messages", "/count_tokens")) or "anthropic-version" in headers:
-        return "claude"
-    if path.startswith("/v1beta/") or ":" in last or "x-goog-api-key" in headers:
-        return "gemini"
-    return "openai_chat"
 
 
 def add_dialect_routes(router: web.UrlDispatcher, handler_for: Callable[[str, str], Handler]) -> None:

@@ -1,0 +1,43 @@
+"""Paths as clients really send them, and whose error shape a path without a route gets.
+
+Rule: a route is declared once, in its canonical form; a trailing slash, `//`, a doubled `/v1/v1` and a missing `/v1` in a
+client's base URL reach the same one.
+Surprise: model ids may begin with a slash (vLLM's default id is a path), so `/v1/models//mnt/x` is an id, not a typo;
+only the part of a path before such an id is tidied.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+DOUBLED = re.compile(r"(/v1)(?:/v1)+(?=/)")
+IDS = re.compile(r"^((?:/anthropic)?/(?:v1|v1beta)/models/|/models/)(.*)$")
+SLASHES = re.compile(r"/{2,}")
+
+
+def tidy_path(path: str) -> str:
+    """The canonical form of a path that a client sent."""
+    if path.startswith("//"):
+        path = "/" + path.lstrip("/")
+    path = DOUBLED.sub(r"\1", path)
+    head, tail = (found.group(1), found.group(2)) if (found := IDS.match(path)) and found.group(2).strip("/") else (path, "")
+    head = SLASHES.sub("/", head)
+    return head + tail if tail else (head.rstrip("/") or "/")
+
+
+def short_form(path: str) -> str | None:
+    """The path without its `/v1`, which many clients leave out; None where there is none to leave out."""
+    return path.removeprefix("/v1") if path.startswith("/v1/") else None
+
+
+def dialect_of(path: str, headers: Mapping[str, str]) -> str:
+    """Whose error shape an unmatched path gets (errors.md 1)."""
+    last = path.rsplit("/", 1)[-1]
+    if path.startswith("/admin"):
+        return "admin"
+    if "/anthropic" in path or path.endswith(("/messages", "/count_tokens")) or "anthropic-version" in headers:
+        return "claude"
+    if path.startswith("/v1beta/") or ":" in last or "x-goog-api-key" in headers:
+        return "gemini"
+    return "openai_chat"
