@@ -6,12 +6,15 @@ Surprise: a snapshot is frozen and a request keeps the one it started with, so t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import msgspec
+import msgspec.inspect as kinds
 from msgspec import Meta
 
+from ds2d.config.notices import Notice
 from ds2d.core.settings import (
     AccountSpec,
     AtLeastOne,
@@ -27,6 +30,13 @@ from ds2d.core.settings import (
     about,
     derived,
 )
+
+
+@functools.cache
+def struct_type(cls: type[msgspec.Struct]) -> kinds.StructType:
+    """What msgspec knows of a struct; asking it anew for each of a thousand entries would cost more than reading them."""
+    return cast(kinds.StructType, kinds.type_info(cls))
+
 
 Bytes = Annotated[int, Meta(ge=0, le=2**40)]
 Networks = tuple[Label, ...]
@@ -219,18 +229,6 @@ class Vercel(Section, frozen=True, kw_only=True):
     token: Annotated[Secret | None, about("access token")] = None
     project_id: Annotated[Text, about("project")] = ""
     team_id: Annotated[Text, about("team")] = ""
-
-
-class Notice(msgspec.Struct, frozen=True):
-    """Something about one place in the config: `path` as in `accounts[0].token`, a sentence, and what might be meant."""
-
-    path: str
-    message: str
-    hint: str = ""
-
-    def __str__(self) -> str:
-        head = f"{self.path}: " if self.path else ""
-        return f"{head}{self.message}" + (f" ({self.hint})" if self.hint else "")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

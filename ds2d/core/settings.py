@@ -20,9 +20,10 @@ MAX_INT = 2**53 - 1
 """The largest integer that every JSON reader keeps exact."""
 
 
-def about(text: str, *, restart: bool = False, settings: bool = False) -> Meta:
-    """A key's meaning. `restart`: a change needs one; `settings`: the key is in `PUT /admin/settings` (config.md 2)."""
-    return Meta(description=text, extra={"restart": restart, "settings": settings})
+def about(text: str, *, restart: bool = False, settings: bool = False, one: bool = False) -> Meta:
+    """A key's meaning. `restart`: a change needs one; `settings`: the key is in `PUT /admin/settings` (config.md 2);
+    `one`: one item may stand in place of a list of one."""
+    return Meta(description=text, extra={"restart": restart, "settings": settings, "one": one})
 
 
 def derived(text: str) -> Meta:
@@ -164,6 +165,7 @@ class UpstreamSpec(Entry, frozen=True, kw_only=True):
     direct_token: Annotated[bool, about("an unknown key is sent on as this upstream's token")] = False
     headers: Annotated[dict[Label, Secret], about("fixed extra headers")] = {}
     ca_file: Annotated[Label | None, about("CA certificates for TLS, relative to the config file")] = None
+    ca_digest: Annotated[str, derived("SHA-256 of the file, so that a new one is taken up")] = ""
     escape_special_tokens: Annotated[bool, about("break up text of special tokens that users typed")] = False
     pace_ms: Annotated[Annotated[int, Meta(ge=0, le=60000)], about("demo: milliseconds between two pieces")] = 0
     login: Annotated[LoginSpec | None, about("how accounts with a password get a token")] = None
@@ -210,7 +212,7 @@ class AccountSpec(Entry, frozen=True, kw_only=True):
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a public model name stands for."""
 
-    upstream: Annotated[tuple[Label, ...], about("name or list of names, any of them; empty = any that lists it")] = ()
+    upstream: Annotated[tuple[Label, ...], about("a name or a list, any of them; empty = any that lists it", one=True)] = ()
     model: Annotated[Label | None, about("the upstream's id; default the public name")] = None
     context: Annotated[AtLeastOne | None, about("tokens of the window; learned where absent")] = None
     max_output: Annotated[AtLeastOne | None, about("tokens of an answer at most; learned where absent")] = None
