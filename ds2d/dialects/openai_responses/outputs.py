@@ -296,7 +296,8 @@ class ActionWriter:
         if action is None:
             plain = FunctionWriter(self._frames, self.id, self._index, self._call_id, self._native)
             plain.open()
-            plain.feed(arguments)
+            if arguments:
+                plain.feed(arguments)
             return plain.close(status)
         item: Item = {"id": self.id, "type": f"{self._native.kind}_call", "status": status, "call_id": self._call_id}
         announced = item | action | {"status": "in_progress"}
