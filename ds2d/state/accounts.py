@@ -127,8 +127,8 @@ class AccountQueue:
         return dict(self._queued)
 
     def expected_wait(self) -> float:
-        """Seconds that a request would wait which came now, by the measured rate."""
-        return self._drain.wait(self.waiting + 1, self.capacity)
+        """Seconds that a request would wait which came now, by the measured rate; 1 at least, as in a Retry-After."""
+        return max(1.0, self._drain.wait(self.waiting + 1, self.capacity))
 
     # Leases
 
@@ -243,6 +243,7 @@ class AccountQueue:
         for slot in self._slots.values():
             if slot.account.upstream == upstream:
                 slot.gate.close(Cause.SERVER)
+                slot.budget.gate.close(Cause.CONCURRENCY)
         self._grant(self.clock())
 
     # Decisions
@@ -257,11 +258,11 @@ class AccountQueue:
             tag = self._share.tag(want.caller, want.weight, want.caller not in self._queued)
             return self._give(want, slot, tag, now)
         prospect = self._prospect(lane, now)
-        if prospect is not None and now + timeout < prospect[0]:
+        if prospect is not None and (want.avoid or now + timeout < prospect[0]):  # a second attempt waits out no cool-down
             raise _unavailable(want, prospect[1], now)
         wait = self.expected_wait()
         if self.waiting >= self.bound:
-            message = f"The queue is full: {self.waiting} requests are waiting. Expected wait: about {wait:.0f} s."
+            message = f"The queue is full ({self.waiting} waiting). Expected wait: about {wait:.0f} s."
             raise GatewayError(ErrorKind.QUEUE_FULL, message, retry_after=wait)
         if timeout <= 0:
             raise GatewayError(ErrorKind.QUEUE_TIMEOUT, "No account is free, and waiting is switched off.", retry_after=wait)
@@ -413,6 +414,7 @@ class AccountQueue:
         self.waiting -= 1
         if not self.waiting:
             self._drain.emptied()
+            self._set_alarm(self.clock())
         return True
 
     # Time

@@ -51,10 +51,6 @@ AT_ONCE = frozenset({Cause.AUTH, Cause.BALANCE})
 """Causes that no repetition makes clearer: the first one puts the whole account aside (reliability.md, upstreams)."""
 
 _WINDOW = re.compile(r"\((\w{1,40}By\w{1,40})\)")
-_ASKS = re.compile(r"(?:retry|try again) (?:after|in) ~?", re.IGNORECASE)
-_STEP = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?(ms|d|h|m|s)?(?:ec|econds?|in|inutes?|ours?|ays?)? ?", re.IGNORECASE)
-_UNITS = {"ms": 0.001, "d": 86400.0, "h": 3600.0, "m": 60.0}
-_TELLS_CONCURRENCY = re.compile(r"concurren|too many (?:simultaneous|parallel)", re.IGNORECASE)
 
 
 class Verdict(NamedTuple):
@@ -68,31 +64,15 @@ class Verdict(NamedTuple):
 def judge(error: GatewayError) -> Verdict | None:
     """What this error says about the account it happened on; None if nothing.
 
-    The delay is the error's own, else read from its text, such as "... (UserByModelByDay). Retry after ~20663s.".
+    The delay is the error's `retry_after`, which the upstream's own module read from headers or text.
     """
     cause = CAUSES.get(error.kind)
     if cause is None:
         return None
-    if cause is Cause.RATE and _TELLS_CONCURRENCY.search(error.message):
-        cause = Cause.CONCURRENCY
-    if cause not in SHARED:  # a crash announces no time of recovery, whatever its headers say
+    if cause not in SHARED or not error.retry_after:  # a crash announces no recovery, whatever its headers say
         return Verdict(cause, None, None)
-    delay = error.retry_after if error.retry_after is not None else told_delay(error.message)
     window = _WINDOW.search(error.message)
-    return Verdict(cause, min(delay, MAX_COOL_DOWN) if delay else None, window.group(1) if window else None)
-
-
-def told_delay(text: str) -> float | None:
-    """Seconds that a limit's text asks to wait ("Retry after ~20663s", "try again in 1m30s"); None if it says none."""
-    asks = _ASKS.search(text)
-    step = _STEP.match(text, asks.end()) if asks else None
-    if step is None:
-        return None
-    seconds = 0.0
-    while step is not None:
-        seconds += float(step.group(1)) * _UNITS.get((step.group(2) or "s").lower(), 1.0)
-        step = _STEP.match(text, step.end())
-    return seconds
+    return Verdict(cause, min(error.retry_after, MAX_COOL_DOWN), window.group(1) if window else None)
 
 
 class Breaker:
