@@ -36,9 +36,9 @@ class Crowd:
         self.were: dict[str, int] = {}
         self.refused: list[ErrorKind] = []
 
-    async def ask(self, timeout: float, **want: Any) -> None:
+    async def ask(self, patience: float, **want: Any) -> None:
         bound, waiting = self.world.queue.bound, self.world.queue.waiting
-        task = self.world.ask(timeout, **want)
+        task = self.world.ask(patience, **want)
         self.asks.append(task)
         self.arrivals.append((task, self.world.want(**want).lane))
         await settle()

@@ -155,11 +155,11 @@ async def test_an_announced_delay_is_waited_out_by_those_who_have_the_time() -> 
     world = World()
     limit = "The upstream's rate limit for model 'm' is reached (UserByModelByDay). Retry after ~40s."
     await fail(world, 1, fault(ErrorKind.UPSTREAM_RATE_LIMITED, message=limit, retry_after=40))
-    error = await refusal(world.ask(timeout=39))
+    error = await refusal(world.ask(patience=39))
     assert error.retry_after == 40
     assert "UserByModelByDay" in error.message
     assert "~40s" in error.message
-    ask = world.ask(timeout=41)
+    ask = world.ask(patience=41)
     await settle()
     assert not ask.done()
     world.time.advance(40)
@@ -217,7 +217,7 @@ async def test_the_one_back_first_gives_the_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind, retry_after, delay",
+    ("kind", "retry_after", "delay"),
     [
         (ErrorKind.UPSTREAM_RATE_LIMITED, 7, 7),
         (ErrorKind.UPSTREAM_OVERLOADED, 3, 3),

@@ -95,16 +95,16 @@ class World:
         fields.setdefault("model", "m")
         return Want(**fields)
 
-    async def run(self, timeout: float = 60, **fields: Any) -> Lease:
+    async def run(self, patience: float = 60, **fields: Any) -> Lease:
         """A lease that must be there at once."""
-        ask = self.ask(timeout, **fields)
+        ask = self.ask(patience, **fields)
         await settle()
         assert ask.done(), "it waits"
         return ask.result()
 
-    def ask(self, timeout: float = 60, **fields: Any) -> asyncio.Task[Lease]:
+    def ask(self, patience: float = 60, **fields: Any) -> asyncio.Task[Lease]:
         """A task that asks for a lease and keeps it."""
-        return asyncio.create_task(self.queue.acquire(self.want(**fields), timeout))
+        return asyncio.create_task(self.queue.acquire(self.want(**fields), patience))
 
     def in_use(self) -> dict[str, int]:
         return {slot.account.label: slot.inflight for slot in self.queue.slots}
