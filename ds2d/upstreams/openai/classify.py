@@ -133,7 +133,7 @@ _TOO_LONG = _any(
     r"exceed context window",
     r"context[_ ](length|window)[_ ](is |was )?exceeded",
     r"\bcontext limit\b",
-    r"prompt is too long",
+    r"\b(input|prompt) is too long",
     r"reduce the length of",
 ).search
 

@@ -29,6 +29,9 @@ from ds2d.upstreams.openai.usage import read_usage, sum_usage
 MAX_MISSES = 8
 """Records in a row that did not fit the narrow view, after which it is not tried again in this answer."""
 
+MAX_DEPTH = 200
+"""Brackets in a record up to which it cannot be nested too deeply to be written again."""
+
 
 class _PlainDelta(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     content: str | None = None
@@ -87,12 +90,15 @@ _CUT = {
 _KNOWN_IN_CHUNK = frozenset(
     ("id", "object", "created", "model", "choices", "usage", "error", "kv_transfer_params", "ec_transfer_params")
 )
-"""Top-level fields that are not handed on as they are. The two kinds of transfer parameters name hosts."""
+"""Top-level fields that are not handed on as they are. The two kinds of transfer parameters name hosts.
 
-_OF_THE_END = frozenset(("stop_reason", "matched_stop"))
+Others are, null only in a whole answer, whose clients look for the key.
+"""
+
+_OF_THE_END = ("stop_reason", "matched_stop")
 """Fields of a choice that belong to its end, null or not; all others ride on the text they came with."""
 
-_KNOWN_IN_CHOICE = frozenset(("index", "delta", "message", "text", "finish_reason")) | _OF_THE_END
+_KNOWN_IN_CHOICE = frozenset(("index", "delta", "message", "text", "finish_reason", *_OF_THE_END))
 
 _KNOWN_IN_DELTA = frozenset(("role", "content", "reasoning", "reasoning_content", "refusal", "tool_calls", "function_call"))
 
@@ -200,10 +206,7 @@ class Decoder:
         if data == b"[DONE]":
             self._end()
             return
-        try:
-            chunk = orjson.loads(data)
-        except orjson.JSONDecodeError as error:
-            raise _garbled("an answer that is not JSON") from error
+        chunk = _read_json(data)
         if chunk is None:  # llama-server's first event for a list of prompts
             return
         refusal = read_object(chunk)
@@ -231,9 +234,9 @@ class Decoder:
                 raise _garbled("a choice that is not an object")
             self._take_choice(choice, number)
         whole = any("message" in choice for choice in choices)
-        for name in chunk.keys() - _KNOWN_IN_CHUNK:
-            if chunk[name] is not None or (whole and name not in ("system_fingerprint", "service_tier")):
-                self._extra[name] = chunk[name]
+        for name, value in chunk.items():
+            if name not in _KNOWN_IN_CHUNK and (value is not None or (whole and name not in self._extra)):
+                self._extra[name] = value
 
     def _take_choice(self, fields: dict[str, Any], number: int) -> None:
         index = fields.get("index", number)
@@ -247,7 +250,7 @@ class Decoder:
         if said is None:
             self._say_content(choice, index, fields.get("text"), extra)
         elif isinstance(said, dict):
-            extra.update({name: said[name] for name in said.keys() - _KNOWN_IN_DELTA if said[name]})
+            extra.update({name: value for name, value in said.items() if name not in _KNOWN_IN_DELTA and value})
             self._take_delta(choice, index, said, extra, whole)
         else:
             raise _garbled("a delta that is not an object")
@@ -309,8 +312,7 @@ class Decoder:
             word = "tool_calls" if choice.calls.seen else "stop"
         stops = (fields.get("stop_reason"), fields.get("matched_stop"))
         choice.ending = Ending(word, next((stop for stop in stops if isinstance(stop, str)), None))
-        for name in fields.keys() & _OF_THE_END:
-            choice.extra[name] = fields[name]
+        choice.extra |= {name: fields[name] for name in _OF_THE_END if name in fields}
 
     def _new_choice(self, index: int) -> _Choice:
         if not 0 <= index < self._most_choices:
@@ -383,6 +385,17 @@ class Decoder:
             self._settle_usage()
         self._over = True
         self._out.append(Failure(error, self.usage))
+
+
+def _read_json(data: bytes) -> Any:
+    """Any JSON that can be written again: orjson reads 1024 levels and writes 254, of which a dialect needs a few itself."""
+    try:
+        chunk = orjson.loads(data)
+        if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
+            orjson.dumps([[[[[[[[chunk]]]]]]]])
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
+        raise _garbled("an answer that is not JSON") from error
+    return chunk
 
 
 def _prompts(request: ChatRequest) -> int:
