@@ -12,6 +12,8 @@ import orjson
 
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*("?)|[{}\[\]]', re.DOTALL)
 _CLOSERS = {"{": "}", "[": "]"}
+_SCALAR = re.compile(r"(?:t(?:ru?)?|f(?:a(?:ls?)?)?|n(?:ul?)?|-|-?(?:0|[1-9]\d*)(?:\.\d*)?(?:[eE][+-]?\d*)?)$")
+"""A number, or a word that is not whole yet, at the end of a text."""
 
 
 def read_object(text: str) -> dict[str, Any] | None:
@@ -30,16 +32,30 @@ def missing_end(text: str) -> str | None:
         return "{}"
     if read_object(text) is not None:
         return ""
+    brackets, string_at = _open_ends(text)
+    end = ('"' if string_at is not None else "") + brackets
+    return end if end and read_object(text + end) is not None else None
+
+
+def is_beginning(text: str) -> bool:
+    """Whether an object could begin with `text`: what a limit may leave, and what clients can read as partial JSON."""
+    if missing_end(text) is not None:
+        return True
+    brackets, string_at = _open_ends(text)
+    whole = _SCALAR.sub("0", text) if string_at is None else text[:string_at] + '""'
+    return any(read_object(whole + next_part + brackets) is not None for next_part in ("", ":0", "0", '"":0'))
+
+
+def _open_ends(text: str) -> tuple[str, int | None]:
+    """The brackets that would close what is open, and where a string without an end begins."""
     open_brackets: list[str] = []
-    quote = ""
     for token in _TOKENS.finditer(text):
         mark = token[0]
         if mark in _CLOSERS:
             open_brackets.append(_CLOSERS[mark])
         elif mark in "}]":
             if not open_brackets or open_brackets.pop() != mark:
-                return None
-        else:
-            quote = "" if token[1] else '"'
-    end = quote + "".join(reversed(open_brackets))
-    return end if end and read_object(text + end) is not None else None
+                return "", None
+        elif not token[1]:
+            return "".join(reversed(open_brackets)), token.start()
+    return "".join(reversed(open_brackets)), None

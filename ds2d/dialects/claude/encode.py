@@ -15,7 +15,7 @@ import orjson
 from ds2d.core.errors import GatewayError
 from ds2d.core.events import Event, Failure, Finish, Reasoning, Text, ToolArgs, ToolEnd, ToolStart, Usage
 from ds2d.core.request import Envelope
-from ds2d.dialects.claude.arguments import missing_end
+from ds2d.dialects.claude.arguments import is_beginning, missing_end
 from ds2d.dialects.claude.render import CUTTING, broken_arguments, message, render_error, reply_of, stop_fields, usage_fields
 
 _PING = b'event: ping\ndata: {"type":"ping"}\n\n'
@@ -45,8 +45,8 @@ class Encoder:
         self._head = b""  # of the open block's deltas
         self._name = ""
         self._arguments: list[str] = []
-        self._lacks: str | None = ""  # what the ended call's arguments lack, until the next event decides; None: cannot be mended
-        self._in_doubt = False
+        self._in_doubt = False  # the open call has ended, but what it says is no object
+        self._broken = False
         self._failure: GatewayError | None = None
 
     def feed(self, batch: list[Event]) -> bytes:
@@ -58,9 +58,12 @@ class Encoder:
             kind = type(event)
             if kind is Finish or kind is Failure:
                 self._end(out, event)  # type: ignore[arg-type]
-            elif self._failure is not None:
                 continue
-            elif kind is Text:
+            if self._in_doubt:
+                self._end_doubt(out)
+            if self._failure is not None:
+                continue
+            if kind is Text:
                 if self._open != _TEXT:
                     self._open_block(out, _TEXT, {"type": "text", "text": ""}, b'"text_delta","text":')
                 out += (self._head, orjson.dumps(event.text), _END_OF_DELTA)  # type: ignore[union-attr]
@@ -86,10 +89,14 @@ class Encoder:
         if isinstance(ending, Failure):
             return ending
         error = self._failure
-        if error is None and self._open == _CALL and ending.reason not in CUTTING:
-            lacks = self._lacks if self._in_doubt else missing_end("".join(self._arguments))
-            error = broken_arguments(self._name) if lacks is None else None
+        if error is None and self._open == _CALL and not self._passes(cut=ending.reason in CUTTING):
+            error = broken_arguments(self._name)
         return Failure(error, ending.usage) if error else ending
+
+    def _passes(self, *, cut: bool) -> bool:
+        """Whether the arguments of the open call may end here. `cut`: by a limit, which excuses a missing end."""
+        text = "".join(self._arguments)
+        return is_beginning(text) if cut else not self._broken and missing_end(text) is not None
 
     def _start(self, out: list[bytes]) -> None:
         self._started = True
@@ -109,23 +116,31 @@ class Encoder:
 
     def _start_call(self, out: list[bytes], event: ToolStart) -> None:
         self._called = True
-        self._arguments = []
+        self._arguments, self._broken = [], False
         name = self._reply.names.get(event.name, event.name)
         block = {"type": "tool_use", "id": event.id, "name": name, "input": {}}
         self._open_block(out, _CALL, block, b'"input_json_delta","partial_json":')
         self._name = name
 
     def _end_call(self, out: list[bytes], event: ToolEnd) -> None:
-        self._lacks = None if event.broken else missing_end("".join(self._arguments))
-        if self._lacks == "":
-            self._close_block(out)
-        else:
+        self._broken = event.broken
+        if event.broken or missing_end("".join(self._arguments)) != "":
             self._in_doubt = True
+        else:
+            self._close_block(out)
+
+    def _end_doubt(self, out: list[bytes]) -> None:
+        """The answer goes on behind the call, or ended without a limit: its arguments had to be whole."""
+        self._in_doubt = False
+        if not self._passes(cut=False):
+            self._failure = broken_arguments(self._name)
+            return
+        if lacks := missing_end("".join(self._arguments)):
+            out += (self._head, orjson.dumps(lacks), _END_OF_DELTA)
+        self._close_block(out)
 
     def _open_block(self, out: list[bytes], kind: int, block: dict[str, Any], delta: bytes) -> None:
         self._close_block(out)
-        if self._failure is not None:
-            return
         self._open = kind
         self._index += 1
         out.append(_frame("content_block_start", {"index": self._index, "content_block": block}))
@@ -133,20 +148,10 @@ class Encoder:
             b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":' % self._index + delta
         )
 
-    def _close_block(self, out: list[bytes], *, as_it_stands: bool = False) -> None:
-        if self._in_doubt and not as_it_stands:
-            self._mend(out)
-        self._in_doubt = False
-        if self._open == _NONE or self._failure is not None:
-            return
-        out.append(b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n' % self._index)
-        self._open = _NONE
-
-    def _mend(self, out: list[bytes]) -> None:
-        if self._lacks is None:
-            self._failure = broken_arguments(self._name)
-        elif self._lacks:
-            out += (self._head, orjson.dumps(self._lacks), _END_OF_DELTA)
+    def _close_block(self, out: list[bytes]) -> None:
+        if self._open != _NONE:
+            out.append(b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n' % self._index)
+            self._open = _NONE
 
     def _end(self, out: list[bytes], event: Finish | Failure) -> None:
         if self._ended:
@@ -156,9 +161,9 @@ class Encoder:
         if isinstance(ending, Failure):
             out += (b"event: error\ndata: ", render_error(ending.error, self._envelope.request_id), b"\n\n")
             return
-        if self._open == _CALL and not self._in_doubt:
-            self._lacks, self._in_doubt = missing_end("".join(self._arguments)), True
-        self._close_block(out, as_it_stands=ending.reason in CUTTING)
+        if self._open == _CALL and ending.reason not in CUTTING:
+            self._end_doubt(out)
+        self._close_block(out)
         usage = ending.usage or self._envelope.usage() or Usage(self._envelope.prompt_tokens(), 0)
         delta = stop_fields(ending.endings[0], self._envelope, called=self._called)
         out += (_frame("message_delta", {"delta": delta, "usage": usage_fields(usage)}), _STOP)

@@ -12,7 +12,7 @@ import orjson
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.events import CallPart, Completion, Ending, Part, ReasoningPart, TextPart, Usage
 from ds2d.core.request import Envelope
-from ds2d.dialects.claude.arguments import missing_end, read_object
+from ds2d.dialects.claude.arguments import is_beginning, missing_end, read_object
 from ds2d.dialects.claude.reply import Reply
 
 _STOP_REASONS = {"stop": "end_turn", "tool_calls": "tool_use", "length": "max_tokens", "content_filter": "refusal"}
@@ -121,9 +121,9 @@ def _call_block(call: CallPart, reply: Reply, *, cut: bool) -> dict[str, Any] | 
     """The tool_use block; None for a call that the token limit or a filter cut (mapping.md 7)."""
     name = reply.names.get(call.name, call.name)
     end = None if call.broken else missing_end(call.arguments)
-    if cut and end != "":
+    if cut and end != "" and is_beginning(call.arguments):
         return None
-    if end is None:
+    if end is None or (cut and end != ""):
         raise broken_arguments(name)
     return {"type": "tool_use", "id": call.id, "name": name, "input": read_object(call.arguments + end)}
 
