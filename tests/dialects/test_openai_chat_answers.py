@@ -248,6 +248,20 @@ def test_running_usage_stands_on_every_chunk() -> None:
     assert seen == [[None, None], [1], [2, 20]]
 
 
+def test_running_usage_needs_the_final_one_to_be_asked_for_too() -> None:
+    env = asked(stream_options={"continuous_usage_stats": True})
+    env.usage = lambda: USAGE
+    assert ["usage" in frame for frame in stream([[Text("a")], [finish()]], env)[:-1]] == [False, False, True]
+
+
+def test_usage_details_stand_where_they_are_known_even_as_zero() -> None:
+    none = whole([finish(usage=Usage(1, 2))])["usage"]
+    zero = whole([finish(usage=Usage(1, 2, reasoning=0, cached=0, cache_write=0))])["usage"]
+    assert none == {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    assert zero["prompt_tokens_details"] == {"cached_tokens": 0, "cache_write_tokens": 0}
+    assert zero["completion_tokens_details"] == {"reasoning_tokens": 0}
+
+
 def test_usage_that_nobody_counted_is_estimated_never_left_out() -> None:
     env = asked()
     env.prompt_tokens = lambda: 7
