@@ -9,7 +9,6 @@ read with the paths they have in the file, so that an error can be found there.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os.path
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,7 +23,7 @@ from ds2d.config.describe import keys
 from ds2d.config.environment import FALLBACKS, OVERRIDES, overlay
 from ds2d.config.notices import ConfigErrors, Notice, child
 from ds2d.config.reader import Reader
-from ds2d.config.references import Sources
+from ds2d.config.references import Sources, digest_of
 from ds2d.config.schema import Config, struct_type
 from ds2d.config.strict_json import load
 from ds2d.core.settings import KeySpec, Secret
@@ -67,15 +66,10 @@ def parse(
         digest=digest_of(raw),
         warnings=(*warnings, *reader.warnings, *check.warnings),
         origins=reader.origins,
-        files=tuple(sources.files),
+        files=sources.files,
         env_backed=env_backed,
     )
     return _completed(config, environ, base_dir)
-
-
-def digest_of(raw: bytes) -> str:
-    """What tells two versions of the source apart."""
-    return hashlib.sha256(raw).hexdigest()
 
 
 def _with_effect(document: dict[str, Any], warnings: list[Notice]) -> dict[str, Any]:

@@ -26,12 +26,15 @@ class UnreadableError(Exception):
 
 
 class Sources(msgspec.Struct):
-    """Where references lead. `read(path)` gives bytes or raises OSError; `files` collects every path that was asked for."""
+    """Where references lead. `read(path)` gives bytes or raises OSError.
+
+    `files` collects every path that was asked for, with the hex SHA-256 of what it held, empty if it could not be read.
+    """
 
     environ: Mapping[str, str]
     base_dir: str
     read: Callable[[str], bytes]
-    files: dict[str, bytes | None] = {}
+    files: dict[str, str] = {}
 
     def resolve(self, reference: dict[str, str]) -> str:
         """The secret behind a reference that `is_reference` accepted. Raises UnreadableError."""
@@ -56,15 +59,15 @@ class Sources(msgspec.Struct):
         try:
             data = self.read(path)
         except (OSError, ValueError) as error:
-            self.files[path] = None
+            self.files[path] = ""
             raise UnreadableError(_WORDS.get(type(error), "the file cannot be read")) from None
-        self.files[path] = data
+        self.files[path] = digest_of(data)
         return data
 
     def located(self, name: str) -> tuple[str, str]:
         """The whole path of a file that somebody else reads, and the hex SHA-256 of what it holds. Raises UnreadableError."""
         path = os.path.normpath(os.path.join(self.base_dir, name))
-        return path, hashlib.sha256(self.open(path)).hexdigest()
+        return path, digest_of(self.open(path))
 
     def _text(self, path: str) -> str:
         data = self.open(path)
@@ -77,6 +80,11 @@ class Sources(msgspec.Struct):
         if not text:
             raise UnreadableError("the file is empty")
         return text
+
+
+def digest_of(data: bytes) -> str:
+    """What tells two versions of a file apart: the hex SHA-256."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def is_reference(value: Any) -> bool:

@@ -262,7 +262,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     digest: Annotated[str, derived("hex SHA-256 of the source bytes")] = ""
     warnings: Annotated[tuple[Notice, ...], derived("what is odd but holds")] = ()
     origins: Annotated[Mapping[str, str], derived("path to `file`, `flag`, or `$NAME` of a variable")] = {}
-    files: Annotated[tuple[str, ...], derived("files it was read from besides the config file")] = ()
+    files: Annotated[Mapping[str, str], derived("other files it was read from: path to SHA-256, empty if unreadable")] = {}
     state_dir: Annotated[str, derived("the state folder, absolute")] = ""
     admin_key: Annotated[Secret | None, derived("DS2API_ADMIN_KEY while no password hash is set")] = None
     env_backed: Annotated[bool, derived("it comes from a variable, not from a file")] = False

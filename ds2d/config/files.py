@@ -1,0 +1,138 @@
+"""Reading a file that somebody may be writing, and replacing one without anybody seeing half of it.
+
+Rule: what is read is what stood there at one moment; what is replaced is what the writer had read, or nothing happens.
+Surprise: a plain rename would win silently over an editor that saved a moment before. So the new file and the old one
+are exchanged in one step (renameat2), the old one is looked at, and exchanged back if it is not the one expected.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+try:
+    import ctypes
+
+    _libc: ctypes.CDLL | None = ctypes.CDLL(None, use_errno=True)
+except (ImportError, MemoryError, OSError):  # MemoryDenyWriteExecute= with an old libffi
+    _libc = None
+
+MAX_BYTES = 64 * 1024 * 1024
+_TRIES = 5
+_EXCHANGE = 2
+_AT_FDCWD = -100
+_UNSUPPORTED = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM})
+
+
+class ConflictError(Exception):
+    """The file on disk is not the one that a change was based on."""
+
+
+def read_stable(path: str | Path) -> bytes:
+    """The bytes of a regular file, read again while it changes under the reading. Raises OSError."""
+    data = b""
+    for _ in range(_TRIES):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            before = os.fstat(descriptor)
+            if not stat.S_ISREG(before.st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")
+            data = file.read(MAX_BYTES + 1)
+            after = os.fstat(descriptor)
+        if len(data) > MAX_BYTES:
+            raise OSError(errno.EFBIG, "the file is too large")
+        if _version(before) == _version(after) and len(data) == after.st_size:
+            break
+    return data
+
+
+def create(path: Path, data: bytes) -> None:
+    """A new file, mode 0600, whole from the first moment. Raises ConflictError if there is one, OSError."""
+    with _draft(path, data) as draft:
+        try:
+            os.link(draft, path)  # unlike a rename it never replaces
+        except FileExistsError:
+            raise ConflictError from None
+        except OSError:  # a file system without hard links
+            if os.path.lexists(path):
+                raise ConflictError from None
+            os.rename(draft, path)
+    _sync_folder(path.parent)
+
+
+def replace(path: Path, data: bytes, expected: bytes) -> None:
+    """Put `data` in the place of `expected`, keeping mode and owner; a link is followed to its target.
+
+    Raises ConflictError if the file holds anything else by then, OSError.
+    """
+    target = Path(os.path.realpath(path))
+    old = os.stat(target)
+    with _draft(target, data, like=old) as draft:
+        if not _exchange(draft, target):
+            if read_stable(target) != expected:
+                raise ConflictError
+            os.rename(draft, target)
+        elif read_stable(draft) != expected:
+            _exchange(draft, target)
+            if read_stable(draft) != data:  # somebody replaced ours in between: theirs is the newest
+                _exchange(draft, target)
+            raise ConflictError
+    _sync_folder(target.parent)
+
+
+def _version(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+@contextlib.contextmanager
+def _draft(path: Path, data: bytes, like: os.stat_result | None = None) -> Iterator[Path]:
+    """A file beside `path` that holds `data`, safely on disk; whatever has its name in the end is removed."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            if like is not None:
+                _take_after(descriptor, like)
+            os.fsync(descriptor)
+        yield draft
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
+
+
+def _take_after(descriptor: int, like: os.stat_result) -> None:
+    """Owner and mode as the file had that is replaced."""
+    mine = os.fstat(descriptor)
+    if (mine.st_uid, mine.st_gid) != (like.st_uid, like.st_gid):
+        with contextlib.suppress(PermissionError):  # only root may give files away
+            os.fchown(descriptor, like.st_uid, like.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(like.st_mode))
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two files change places in one step; False where kernel or file system cannot."""
+    call = getattr(_libc, "renameat2", None)
+    if call is None:
+        return False
+    if call(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _UNSUPPORTED:
+        return False
+    raise OSError(code, os.strerror(code))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last over a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,294 @@
+"""The config in force, and the one door through which it changes.
+
+Rule: watcher, SIGHUP and admin all come through here. What is sound is swapped whole and told to the subscribers in
+order; what is not changes nothing and is kept as `problem`; what means the same is no change.
+Surprise: bytes that are no JSON at all, or no file, are what half of a save looks like. The watcher gives them
+`PATIENCE` before they count; everybody else asks for the truth of this moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from watchfiles import awatch
+
+from ds2d.config.describe import restart_paths
+from ds2d.config.files import ConflictError, read_stable
+from ds2d.config.history import Generation, History
+from ds2d.config.notices import ConfigErrors, Notice
+from ds2d.config.references import digest_of
+from ds2d.config.schema import Config
+from ds2d.config.source import Reading, Source, SourceError
+from ds2d.config.strict_json import dump, load
+
+logger = logging.getLogger("ds2d.config")
+
+PATIENCE = 0.4
+"""Seconds for which something that may be half of a save is not believed; within the second that a change may take."""
+
+RETRY = 0.05
+POLL = 2.0
+"""Seconds between looks without any sign of a change: what the file system does not report is found then."""
+
+
+class Outcome(StrEnum):
+    """What became of an attempt to change the config."""
+
+    APPLIED = "applied"
+    UNCHANGED = "unchanged"
+    REJECTED = "rejected"
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Why the config on disk is not the one in force. `kind`: invalid, missing, denied or unreadable."""
+
+    kind: str
+    errors: tuple[Notice, ...]
+
+
+class Look(msgspec.Struct, frozen=True):
+    """What one look at the source found: a config, or a problem, or neither where all is as it was.
+
+    `turn` says which state of the store it was compared with; `unsure`: it may be half of a save.
+    """
+
+    turn: int
+    reading: Reading | None = None
+    config: Config | None = None
+    problem: Problem | None = None
+    unsure: bool = False
+
+
+class ConfigStore:
+    """Owner of the current config. Raises ConfigErrors or SourceError at the start if there is nothing sound to start with.
+
+    No file at all is the empty config, and a problem until there is one. `keep_history` False leaves no trace on disk.
+    """
+
+    def __init__(self, source: Source, *, keep_history: bool = True) -> None:
+        self._source = source
+        self._subscribers: list[Callable[[Config], None]] = []
+        self._turn = 0
+        self._seen: Reading | None = None
+        self._unsure_since: float | None = None
+        self.problem: Problem | None = None
+        self.unsynced = False
+        try:
+            reading = source.read()
+        except SourceError as error:
+            if error.kind != "missing":
+                raise
+            reading = source.empty()
+            self.problem = Problem(error.kind, (error.notice,))
+        config = source.parse(reading)
+        self._history = History(Path(config.state_dir)) if keep_history else None
+        number = self._history.number_for(config.digest) if self._history else 1
+        self._raw = reading.raw
+        self.current = self._booted = msgspec.structs.replace(config, generation=number)
+        self._seen = reading
+        self._keep()
+        self._say_warnings()
+
+    def subscribe(self, callback: Callable[[Config], None]) -> None:
+        """Have every new config told to `callback`, synchronously and in the order of subscribing, before the next request."""
+        self._subscribers.append(callback)
+
+    @property
+    def pending_restart(self) -> list[str]:
+        """Keys that were changed since the start and count only after a restart."""
+        return restart_paths(self._booted, self.current)
+
+    @property
+    def path(self) -> Path:
+        """The config file, whether or not it exists or counts."""
+        return self._source.path
+
+    def reload(self) -> Outcome:
+        """Look at the source and believe what is there now."""
+        before = self.current.generation
+        self.settle(self.examine(), None)
+        if self.problem:
+            return Outcome.REJECTED
+        return Outcome.UNCHANGED if self.current.generation == before else Outcome.APPLIED
+
+    def examine(self) -> Look:
+        """Read and check what is there now, without changing anything; may run in a thread."""
+        turn = self._turn
+        try:
+            reading = self._source.read()
+        except SourceError as error:
+            return Look(turn, problem=Problem(error.kind, (error.notice,)), unsure=True)
+        except ConfigErrors as errors:
+            return Look(turn, problem=Problem("invalid", errors.errors), unsure=errors.incomplete)
+        if reading == self._seen and all(_digest(path) == digest for path, digest in self.current.files.items()):
+            return Look(turn)
+        try:
+            return Look(turn, reading, self._source.parse(reading))
+        except ConfigErrors as errors:
+            return Look(turn, reading, problem=Problem("invalid", errors.errors), unsure=errors.incomplete)
+
+    def settle(self, look: Look, now: float | None) -> float | None:
+        """Let what `examine` found count. Returns the seconds after which to look again, None where nothing is open.
+
+        `now` is the clock by which patience is measured; None: there is none.
+        """
+        if look.turn != self._turn:
+            return 0.0  # the store was written to meanwhile
+        if look.problem is not None:
+            if look.unsure and now is not None and self._is_patient(look.problem, now):
+                return RETRY
+            self._report(look.problem)
+            return None
+        self._unsure_since = None
+        if self.problem is not None:
+            logger.info("the config can be read again")
+            self.problem = None
+        if look.reading is not None and look.config is not None:
+            self._seen = look.reading
+            self.unsynced = False
+            self._take(look.reading.raw, look.config)
+        return None
+
+    def write(self, change: Callable[[dict[str, Any]], None], based_on: str | None = None) -> Config:
+        """Let `change` edit the document, and put the result in force and on disk; key order and notes stay.
+
+        `based_on` is the `digest` of the config that the editor saw. A config from a variable changes in memory only, and
+        `unsynced` says so. Raises ConflictError if the file changed since; ConfigErrors (nothing is written then);
+        SourceError or OSError if the file cannot be read or written.
+        """
+        on_disk, reading = self._base()
+        if based_on is not None and digest_of(reading.raw) != based_on:
+            raise ConflictError
+        document = load(reading.raw)
+        before = dump(document)
+        change(document)
+        if dump(document) == before:
+            return self.current
+        changed = msgspec.structs.replace(reading, raw=dump(document, like=reading.raw))
+        config = self._source.parse(changed)
+        if reading.variable is None:
+            self._source.write(changed.raw, reading.raw if on_disk else None)
+            self._seen = changed
+            self.problem = None
+        else:
+            self.unsynced = True
+        self._take(changed.raw, config)
+        return self.current
+
+    def generations(self) -> list[Generation]:
+        """The last configs that were in force, newest first."""
+        return self._history.all() if self._history else []
+
+    async def watch(self) -> None:
+        """Follow the source until cancelled: by what the file system reports, and by a look every `POLL` seconds."""
+        while True:
+            folders = self._source.folders(self.current.files)
+            try:
+                await self._follow(folders)
+            except (OSError, RuntimeError) as error:  # no inotify to be had, a folder gone in the same moment
+                logger.debug("watching by polling only: %s", error)
+                await asyncio.sleep(POLL)
+                await self._look()
+
+    async def _follow(self, folders: Mapping[str, tuple[int, int]]) -> None:
+        """Look whenever something happens in these folders, until they are no longer the ones that matter."""
+        wait = int(POLL * 1000)
+        signs = awatch(
+            *folders, watch_filter=None, recursive=False, debounce=50, step=10, rust_timeout=wait, yield_on_timeout=True
+        )
+        async with contextlib.aclosing(signs):
+            sign = asyncio.ensure_future(anext(signs))
+            try:
+                await asyncio.sleep(0)  # the watch stands from here on; the next look finds what happened before
+                await self._look()
+                while self._source.folders(self.current.files) == folders:
+                    await sign
+                    sign = asyncio.ensure_future(anext(signs))
+                    await self._look()
+            finally:
+                sign.cancel()
+                await asyncio.wait({sign})
+
+    async def _look(self) -> None:
+        """Look until nothing is open. Reading and checking run in a thread, so that a large file stalls no stream."""
+        clock = asyncio.get_running_loop().time
+        again: float | None = 0.0
+        while again is not None:
+            if again:
+                await asyncio.sleep(again)
+            again = self.settle(await asyncio.to_thread(self.examine), clock())
+
+    def _is_patient(self, problem: Problem, now: float) -> bool:
+        """Whether this may pass by itself; a problem that was reported already may not."""
+        if problem == self.problem:
+            return False
+        if self._unsure_since is None:
+            self._unsure_since = now
+        return now - self._unsure_since < PATIENCE
+
+    def _report(self, problem: Problem) -> None:
+        self._unsure_since = None
+        if problem == self.problem:
+            return
+        self.problem = problem
+        for error in problem.errors:
+            logger.error("config not taken up: %s", error)
+
+    def _base(self) -> tuple[bool, Reading]:
+        """What a change starts from: the file as it is now, or the config in memory where a variable holds it."""
+        try:
+            reading = self._source.read()
+        except SourceError as error:
+            if error.kind != "missing":
+                raise
+            return False, self._source.empty()
+        if reading.variable is None:
+            return True, reading
+        return True, msgspec.structs.replace(reading, raw=self._raw)
+
+    def _take(self, raw: bytes, config: Config) -> None:
+        """Swap and tell; where only the bytes differ, swap in silence."""
+        self._turn += 1
+        self._raw = raw
+        current = self.current
+        number = current.generation
+        if msgspec.structs.replace(config, generation=number, digest=current.digest, files=current.files) == current:
+            self.current = msgspec.structs.replace(config, generation=number)
+            return
+        self.current = msgspec.structs.replace(config, generation=number + 1)
+        self._keep()
+        self._say_warnings()
+        logger.info("config generation %d is in force", number + 1)
+        if pending := self.pending_restart:
+            logger.warning("a restart is needed for: %s", ", ".join(pending))
+        for callback in self._subscribers:
+            try:
+                callback(self.current)
+            except Exception:
+                logger.exception("a part of the daemon did not take the config up")
+
+    def _keep(self) -> None:
+        if self._history is None:
+            return
+        try:
+            self._history.save(self.current.generation, self.current.digest, self._raw)
+        except OSError as error:
+            logger.warning("the config generation could not be kept: %s", error.strerror)
+
+    def _say_warnings(self) -> None:
+        for warning in self.current.warnings:
+            logger.warning("config: %s", warning)
+
+
+def _digest(path: str) -> str:
+    try:
+        return digest_of(read_stable(path))
+    except OSError:
+        return ""
