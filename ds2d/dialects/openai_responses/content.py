@@ -13,8 +13,8 @@ from ds2d.core.validate import check_image_url, decode_base64, invalid, split_da
 
 Part = dict[str, Any]
 
-TEXT_TYPES = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
-DETAILS = frozenset({"auto", "low", "high", "original"})
+TEXT_TYPES = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
+DETAILS = ("auto", "low", "high", "original")
 MAX_PARTS = 10_000
 
 

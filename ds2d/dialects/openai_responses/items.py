@@ -28,7 +28,7 @@ DROPPED = frozenset({"web_search_call", "file_search_call", "code_interpreter_ca
     {"computer_call", "computer_call_output", "compaction_trigger", "configuration_update", "additional_tools"}
 )
 DROPPED_PREFIXES = ("mcp_", "tool_search_", "program")
-ROLES = frozenset({"user", "system", "developer", "assistant"})
+ROLES = ("user", "system", "developer", "assistant")
 
 
 class Round(msgspec.Struct):
