@@ -20,7 +20,6 @@ from aiohttp import web
 
 from ds2d.config.schema import Config
 from ds2d.config.store import ConfigStore
-from ds2d.core.calls import Call, Reply
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.request import ChatRequest
 from ds2d.core.seal import Sealer
@@ -89,3 +88,139 @@ class Toolbox:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class Daemon:
+    """Everything that lives as long as the process. `draining`: no new work should come here."""
+
+    def __init__(self, store: ConfigStore, sealing_key: bytes | None = None) -> None:
+        self.store = store
+        self.draining = False
+        self.tokenizer = Tokenizer()
+        self.sealer = Sealer(sealing_key or secrets.token_bytes(32))
+        self.callers = Callers(secrets.token_bytes(32), lambda: datetime.now(UTC))
+        self.queue = AccountQueue(store.current.runtime)
+        self._background: list[asyncio.Task[None]] = []
+        self._runner: Runner | None = None
+        self._sites: list[web.BaseSite] = []
+
+    def config(self) -> Config:
+        """The snapshot that new requests start with."""
+        return self.store.current
+
+    async def start(self, port: int | None = None, sockets: Sequence[socket.socket] = ()) -> int:
+        """Build what needs a running loop and take connections. Returns the port (0 with inherited sockets)."""
+        self.client = Client()
+        self.toolbox = Toolbox(self.tokenizer, self.sealer)
+        self.logins = Logins(self.client.drive)
+        self.catalog = Catalog(self.client.fetch)
+        self.service = Service(self.config, self.catalog, self.queue, self.logins, self.client, self.toolbox, self._record)
+        for subscriber in (self._apply_keys, self._apply_accounts, self.catalog.apply):
+            self.store.subscribe(subscriber)
+            subscriber(self.config())
+        for work in (self.catalog.run(), self.store.watch(), self._load_tokenizer()):
+            self._background.append(asyncio.create_task(work))
+        return await self._listen(self.config().server.port if port is None else port, sockets)
+
+    async def stop(self) -> None:
+        """End everything at once: connections, turns, background work."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self.toolbox.close()
+        await self.client.close()
+
+    async def drain(self, at_once: asyncio.Event) -> None:
+        """Take no new connections, let live turns finish (at most `server.drain_seconds`, or until `at_once`), end the rest
+        in their own dialect's words (reliability.md, promise 8)."""
+        self.draining = True
+        for site in self._sites:
+            await site.stop()
+        try:
+            async with asyncio.timeout(self.config().server.drain_seconds):
+                await self._quiet(at_once)
+        except TimeoutError:
+            logger.warning("drain time is up: ending %d turns", len(self.service.turns))
+        error = GatewayError(ErrorKind.SHUTTING_DOWN, "The gateway is shutting down.")
+        for turn in list(self.service.turns.values()):
+            turn.stop(error)
+        while self.service.turns:
+            await asyncio.sleep(0.01)
+
+    def addresses(self) -> list[str]:
+        """Where it listens, for people."""
+        found = self._runner.addresses if self._runner else []
+        return [f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address) for address in found]
+
+    def readiness(self) -> tuple[str, dict[str, object]]:
+        """What /readyz says, and its details."""
+        if self.draining:
+            return "draining", {}
+        upstreams = self.catalog.states()
+        ready = any(state in ("ready", "degraded") for state in upstreams.values())
+        problem = self.store.problem
+        details: dict[str, object] = {
+            "upstreams": upstreams,
+            "config": {
+                "generation": self.config().generation,
+                "problem": [str(error) for error in problem.errors] if problem else [],
+                "warnings": [str(warning) for warning in self.config().warnings],
+                "pending_restart": self.store.pending_restart,
+            },
+            "tokenizer": "exact" if self.tokenizer.loaded else "loading",
+        }
+        return "ready" if ready else "not_ready", details
+
+    async def _listen(self, port: int, sockets: Sequence[socket.socket]) -> int:
+        server = self.config().server
+        bounds = {"new_id": new_id, "header_seconds": server.header_seconds, "max_connections": server.max_connections}
+        self._runner = Runner(
+            self._application(), bounds, access_log=None, keepalive_timeout=server.idle_seconds, lingering_time=2, shutdown_timeout=1
+        )
+        await self._runner.setup()
+        if sockets:
+            self._sites = [web.SockSite(self._runner, inherited, backlog=4096) for inherited in sockets]
+        else:
+            self._sites = [web.TCPSite(self._runner, server.host, port, backlog=4096, reuse_address=True)]
+        for site in self._sites:
+            await site.start()
+        return int(self._runner.addresses[0][1]) if not sockets else 0
+
+    def _application(self) -> web.Application:
+        app = web.Application(router=Router(), middlewares=[around(new_id, lambda: self.draining)], handler_args={"auto_decompress": False})
+        business = Business(self.config, self.service, self.callers, self.catalog, self.sealer.unseal, lambda: self.draining)
+        probes = Probes(self.readiness)
+        add_dialect_routes(app.router, business.handler)
+        for path, handler in probes.routes():
+            app.router.add_route("GET", path, handler)
+            app.router.add_route("HEAD", path, handler)
+        app.router.add_route("POST", "/ping", probes.ping)
+        return app
+
+    def _apply_keys(self, config: Config) -> None:
+        direct = any(upstream.direct_token for upstream in config.upstreams)
+        self.callers.apply(config.keys, config.server.open_networks, direct)
+
+    def _apply_accounts(self, config: Config) -> None:
+        self.queue.apply(config.upstreams, config.accounts, config.runtime)
+
+    def _record(self, turn: Turn) -> None:
+        """The end of a turn, whatever it was."""
+
+    async def _load_tokenizer(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self.tokenizer.load)
+
+    async def _quiet(self, at_once: asyncio.Event) -> None:
+        """Return when no turn has run for a moment, or at once when told."""
+        while not at_once.is_set():
+            if not self.service.turns:
+                await asyncio.sleep(QUIET_SECONDS)
+                if not self.service.turns:
+                    return
+            try:
+                async with asyncio.timeout(QUIET_SECONDS):
+                    await at_once.wait()
+            except TimeoutError:
+                continue

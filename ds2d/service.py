@@ -21,7 +21,7 @@ from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.events import Failure, Finish, Folder, Usage
 from ds2d.core.models import Route, Target
 from ds2d.core.pipeline import Encoding, Pipeline
-from ds2d.core.request import ChatRequest, Envelope
+from ds2d.core.request import ChatRequest, Envelope, Message
 from ds2d.core.sse import Splitter, WholeBody
 from ds2d.dialects import Dialect
 from ds2d.net.client import MAX_ERROR_BODY, Client, Exchange
@@ -34,6 +34,10 @@ logger = logging.getLogger("ds2d.turn")
 
 MAX_WHOLE_BODY = 256 * 1024 * 1024
 """Bytes of an answer that comes in one piece."""
+
+
+OMITTED = {"type": "text", "text": "[image omitted]"}
+"""What stands in an image's place under `images.on_text_model: drop` (mapping.md 9)."""
 
 
 class Sink(Protocol):
@@ -432,12 +436,13 @@ def with_images_checked(request: ChatRequest, route: Route, policy: str) -> Chat
         where = request.images[0]
         message = f"Model '{request.model}' does not accept images ({where})."
         raise GatewayError(ErrorKind.IMAGE_NOT_SUPPORTED, message, param=where)
-    messages = []
-    for message_in in request.messages:
-        content = message_in.get("content")
-        if isinstance(content, list):
-            note = {"type": "text", "text": "[image omitted]"}
-            parts = [note if part.get("type") == "image_url" else part for part in content]
-            message_in = {**message_in, "content": parts}  # type: ignore[misc]
-        messages.append(message_in)
-    return msgspec.structs.replace(request, messages=messages, images=())
+    return msgspec.structs.replace(request, messages=[_without_images(message) for message in request.messages], images=())
+
+
+def _without_images(message: Message) -> Message:
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    shown = message.copy()
+    shown["content"] = [OMITTED if part.get("type") == "image_url" else part for part in content]
+    return shown

@@ -72,6 +72,11 @@ class Pipeline:
         """Everything the model produced, kept only while the upstream reports no usage: what a local count needs."""
 
     @property
+    def ended(self) -> bool:
+        """Whether the answer has its ending."""
+        return self.ending is not None
+
+    @property
     def usage(self) -> Usage | None:
         """The upstream's latest usage."""
         return self._decoder.usage
@@ -96,7 +101,7 @@ class Pipeline:
 
     def finish(self) -> bytes:
         """The upstream's body has ended. Without a finish the answer is broken: an end of body alone is no success."""
-        if self.ending is not None:
+        if self.ended:
             return b""
         try:
             records = self._splitter.finish()
@@ -107,7 +112,7 @@ class Pipeline:
             out = self._pass(events)
         except GatewayError as error:
             return self.fail(error)
-        if self.ending is None:
+        if not self.ended:
             return out + self.fail(GatewayError(ErrorKind.UPSTREAM_DISCONNECTED, "The upstream ended its answer without a finish."))
         return out
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies, proxy_bypass
 
 
 def join_url(base: str, path: str) -> str:
@@ -27,8 +27,8 @@ def proxy_for(url: str, setting: str | None) -> str | None:
     host = parts.hostname or ""
     if setting is None and _is_local(host):
         return None
-    proxies = getproxies_environment()
-    if proxy_bypass_environment(host, proxies):
+    proxies = getproxies()
+    if proxy_bypass(host):
         return None
     return proxies.get(parts.scheme) or proxies.get("all")
 

@@ -38,13 +38,20 @@ class Business:
     """What the handlers of the business routes share."""
 
     def __init__(
-        self, config: Callable[[], Config], service: Service, callers: Callers, lists: Lists, unseal: Callable[[str], str | None]
+        self,
+        config: Callable[[], Config],
+        service: Service,
+        callers: Callers,
+        lists: Lists,
+        unseal: Callable[[str], str | None],
+        draining: Callable[[], bool],
     ) -> None:
         self._config = config
         self._service = service
         self._callers = callers
         self._lists = lists
         self._unseal = unseal
+        self._draining = draining
 
     def handler(self, dialect: str, action: str) -> Handler:
         """The handler of one route of a dialect."""
@@ -89,7 +96,7 @@ class Business:
         if not question.stream:
             return json_reply(await self._service.answer(ask))
         headers = stream_headers(ask.request_id, dialect)
-        sink = ClientStream(request, headers, self._config().server.write_stall_seconds)
+        sink = ClientStream(request, headers, self._config().server.write_stall_seconds, self._draining())
         await self._service.stream(ask, sink)
         await sink.end()
         return sink.response
@@ -141,6 +148,19 @@ class Probes:
 
     def __init__(self, readiness: Callable[[], tuple[str, dict[str, object]]]) -> None:
         self._readiness = readiness
+
+    def routes(self) -> list[tuple[str, Handler]]:
+        """Paths that answer to GET and HEAD."""
+        return [
+            ("/healthz", self.healthz),
+            ("/readyz", self.readyz),
+            ("/ping", self.ping),
+            ("/health", self.health),
+            ("/version", self.version),
+            ("/", self.root),
+            ("/anthropic", self.root),
+            ("/v1", self.root),
+        ]
 
     async def healthz(self, request: web.Request) -> web.StreamResponse:
         """The process is up."""

@@ -22,7 +22,7 @@ class Router(web.UrlDispatcher):
         tidy = tidy_path(path)
         if tidy != path:
             request = request.clone(rel_url=request.rel_url.with_path(tidy, encoded=True).with_query(request.rel_url.query))
-        return await super().resolve(request)  # type: ignore[return-value]
+        return await super().resolve(request)
 
 
 def add_dialect_routes(router: web.UrlDispatcher, handler_for: Callable[[str, str], Handler]) -> None:

@@ -69,4 +69,4 @@ class ClientStream:
     def _cut(self) -> None:
         transport = self._request.transport
         if transport is not None:
-            transport.abort()  # type: ignore[attr-defined]
+            transport.abort()

@@ -1,0 +1,119 @@
+"""`ds2d serve`: the daemon as a process, by hand or under systemd.
+
+Rule: READY is said when the port is open and the config holds; SIGTERM drains, a second one ends at once; SIGHUP reloads.
+Surprise: without aiohttp's C parser everything works and is many times slower, so its absence is refused, not tolerated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from ds2d.app import Daemon
+from ds2d.config.notices import ConfigErrors
+from ds2d.config.schema import Config
+from ds2d.config.source import Source, SourceError
+from ds2d.config.store import ConfigStore
+from ds2d.net.systemd import inherited_sockets, notify, watchdog_seconds
+
+logger = logging.getLogger("ds2d")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of this verb."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the config file (default: see `ds2d config show`)")
+    parser.add_argument("--host", help="address to listen on, instead of server.host")
+    parser.add_argument("--port", type=int, help="port to listen on, instead of server.port")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="instead of log.level")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until told to stop. 0 after an orderly end, 1 if it could not start."""
+    if not _has_c_parser():
+        print("error: aiohttp's C parser is missing: reinstall aiohttp from a wheel (pip install --force-reinstall aiohttp)", file=sys.stderr)
+        return 1
+    flags = {"server.host": options.host, "server.port": options.port, "log.level": options.log_level}
+    given = {path: value for path, value in flags.items() if value is not None}
+    os.umask(0o077)
+    start_logging(given.get("log.level") or "info")
+    try:
+        store = ConfigStore(Source.from_environment(os.environ, options.config, cwd=Path.cwd(), flags=given))
+    except (ConfigErrors, SourceError) as error:
+        for line in getattr(error, "errors", None) or [getattr(error, "notice", error)]:
+            print(f"error: {line}", file=sys.stderr)
+        print("nothing was started; `ds2d check-config` checks a file", file=sys.stderr)
+        return 1
+    store.subscribe(_apply_log)
+    _apply_log(store.current)
+    return _loop()(_serve(Daemon(store)))
+
+
+async def _serve(daemon: Daemon) -> int:
+    loop = asyncio.get_running_loop()
+    stopping, at_once = asyncio.Event(), asyncio.Event()
+
+    def terminate() -> None:
+        (at_once if stopping.is_set() else stopping).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, terminate)
+    loop.add_signal_handler(signal.SIGHUP, lambda: daemon.store.reload())
+    config = daemon.config()
+    try:
+        await daemon.start(sockets=inherited_sockets())
+    except OSError as error:
+        print(f"error: cannot listen on {config.server.host}:{config.server.port}: {os.strerror(error.errno or 0)}", file=sys.stderr)
+        print("is another ds2d running? `ds2d serve --port N` takes another port", file=sys.stderr)
+        await daemon.stop()
+        return 1
+    feeding = loop.create_task(_feed_watchdog())
+    logger.info("serving on %s generation=%d", ", ".join(daemon.addresses()), config.generation)
+    notify("READY=1\nSTATUS=serving")
+    await stopping.wait()
+    notify("STOPPING=1\nSTATUS=draining")
+    logger.info("draining: %d turns run", len(daemon.service.turns))
+    await daemon.drain(at_once)
+    await daemon.stop()
+    feeding.cancel()
+    logger.info("stopped")
+    return 0
+
+
+async def _feed_watchdog() -> None:
+    """From the loop itself, so that a loop that hangs is noticed."""
+    every = watchdog_seconds()
+    while every:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(every)
+
+
+def start_logging(level: str) -> None:
+    """One line an event on standard error; under journald without a time stamp of our own."""
+    journald = "JOURNAL_STREAM" in os.environ
+    form = "%(levelname)s %(name)s %(message)s" if journald else "%(asctime)s %(levelname)s %(name)s %(message)s"
+    logging.basicConfig(level=level.upper(), format=form, stream=sys.stderr)
+
+
+def _apply_log(config: Config) -> None:
+    logging.getLogger("ds2d").setLevel(config.log.level.upper())
+
+
+def _loop() -> Callable[[Coroutine[Any, Any, int]], int]:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run
+    return uvloop.run
+
+
+def _has_c_parser() -> bool:
+    from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
+
+    return HttpRequestParser is not HttpRequestParserPy
