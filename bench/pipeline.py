@@ -39,11 +39,8 @@ def vllm(delta: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 def sglang(delta: dict[str, Any]) -> dict[str, Any]:
     said = {"role": None, "content": None, "reasoning_content": None, "tool_calls": None, **delta}
-    return {
-        **VLLM,
-        "choices": [{"index": 0, "delta": full, "logprobs": None, "finish_reason": None, "matched_stop": None}],
-        "usage": None,
-    }
+    choice = {"index": 0, "delta": said, "logprobs": None, "finish_reason": None, "matched_stop": None}
+    return {**VLLM, "choices": [choice], "usage": None}
 
 
 def arguments(text: str) -> dict[str, Any]:

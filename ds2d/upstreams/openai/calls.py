@@ -112,6 +112,16 @@ class CallSorter:
             out += self._take(delta, whole)
         return out
 
+    def go_on(self, index: int, arguments: str) -> list[Event]:
+        """A further piece of the arguments of the call under the server's `index`: what most deltas are."""
+        call = self._calls.get(index)
+        if call is None or call.ended or call is not self._queue[0] or len(self._queue) > 1 or call.index < 0:
+            return self._take({"index": index, "function": {"arguments": arguments}}, whole=False)
+        if not arguments:
+            return []
+        call.nesting.feed(arguments)
+        return [ToolArgs(call.index, arguments, self._choice)]
+
     def finish(self) -> list[Event]:
         """The answer has ended: everything that waits, and the end of each call."""
         for item in self._queue:

@@ -33,13 +33,27 @@ MAX_DEPTH = 200
 """Brackets in a record up to which it cannot be nested too deeply to be written again."""
 
 
+class _PlainArguments(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    arguments: str
+    name: None = None
+
+
+class _PlainCall(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A further piece of a call's arguments."""
+
+    index: int
+    function: _PlainArguments
+    id: None = None
+    type: str | None = None
+
+
 class _PlainDelta(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     content: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     role: str | None = None
     refusal: None = None
-    tool_calls: None = None
+    tool_calls: list[_PlainCall] | None = None
     function_call: None = None
 
 
@@ -56,7 +70,7 @@ class _PlainChoice(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 
 class _PlainChunk(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A chunk that holds text and nothing else; fields typed None are accepted as null only."""
+    """A chunk that holds text or arguments and nothing else; fields typed None are accepted as null only."""
 
     choices: list[_PlainChoice]
     id: str | None = None
@@ -194,6 +208,8 @@ class Decoder:
                 self._say(choice, Reasoning(thought, index))
             if delta.content:
                 self._say(choice, Text(delta.content, index))
+            for call in delta.tool_calls or ():
+                self._out += choice.calls.go_on(call.index, call.function.arguments)
 
     def _say(self, choice: _Choice, event: Text | Reasoning) -> None:
         if choice.calls.open:
