@@ -14,10 +14,12 @@ import msgspec
 import msgspec.inspect as kinds
 
 from ds2d.config.references import KINDS
-from ds2d.config.schema import Config, struct_type
-from ds2d.core.settings import KeySpec, Secret
+from ds2d.config.schema import Config, derived_fields, struct_type
+from ds2d.core.settings import KeySpec, Secret, UpstreamSpec
 
 SCHEMA_URL = "https://json-schema.org/draft/2020-12/schema"
+
+_DERIVED = derived_fields(Config) | derived_fields(KeySpec) | derived_fields(UpstreamSpec)
 
 _NAMES: dict[type[kinds.Type], str] = {
     kinds.BoolType: "true or false",
@@ -57,9 +59,10 @@ class Key(msgspec.Struct, frozen=True):
 
 def keys(cls: type[msgspec.Struct] = Config, prefix: str = "") -> Iterator[Key]:
     """Every key below a struct, in the order of the schema; sections themselves have no row."""
+    hidden = derived_fields(cls)
     for field in struct_type(cls).fields:
         kind, extra, text = _unwrapped(field.type)
-        if extra.get("derived"):
+        if field.name in hidden:
             continue
         path = f"{prefix}{field.name}"
         if isinstance(kind, kinds.StructType):
@@ -187,8 +190,3 @@ def _reference_names(properties: dict[str, Any]) -> dict[str, Any]:
         "api_keys": {"description": "as keys", "type": "array", "items": properties["keys"]["items"]},
         "claude_model_mapping": {"description": "as claude_mapping", "$ref": properties["claude_mapping"]["$ref"]},
     }
-
-
-_DERIVED = frozenset(
-    field.name for cls in (Config, KeySpec) for field in struct_type(cls).fields if _unwrapped(field.type)[1].get("derived")
-)

@@ -18,7 +18,7 @@ from msgspec import UNSET
 
 from ds2d.config.notices import Notice, child, nearest
 from ds2d.config.references import Sources, UnreadableError, is_reference, unreadable
-from ds2d.config.schema import Section, struct_type
+from ds2d.config.schema import Section, derived_fields, struct_type
 from ds2d.core.settings import MAX_INT, Entry, KeySpec, Secret
 
 Overlay = Mapping[str, tuple[Any, str]]
@@ -49,7 +49,8 @@ class Reader:
     def fields(self, cls: type[msgspec.Struct], data: Mapping[str, Any], path: str = "") -> dict[str, Any]:
         """The fields of a struct that stand in `data` or in an overlay; UNSET for a faulty one."""
         info = struct_type(cls)
-        known = {field.name: field for field in info.fields if not _is_derived(field.type)}
+        hidden = derived_fields(cls)
+        known = {field.name: field for field in info.fields if field.name not in hidden}
         known_names = [*known, info.tag_field] if info.tag_field else list(known)
         for name in data:
             if name not in known_names and not name.startswith("_"):
@@ -222,10 +223,6 @@ class Reader:
 
 def _sound(whole: Any, items: Iterable[Any]) -> Any:
     return UNSET if any(item is UNSET for item in items) else whole
-
-
-def _is_derived(kind: kinds.Type) -> bool:
-    return bool((kind.extra or {}).get("derived")) if isinstance(kind, kinds.Metadata) else False
 
 
 def _bare(kind: kinds.Type) -> kinds.Type:

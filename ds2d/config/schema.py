@@ -38,6 +38,14 @@ def struct_type(cls: type[msgspec.Struct]) -> kinds.StructType:
     return cast(kinds.StructType, kinds.type_info(cls))
 
 
+def derived_fields(cls: type[msgspec.Struct]) -> frozenset[str]:
+    """The fields of a struct that are worked out, not read."""
+    metadata = {field.name: field.type for field in struct_type(cls).fields}
+    return frozenset(
+        name for name, kind in metadata.items() if isinstance(kind, kinds.Metadata) and (kind.extra or {}).get("derived")
+    )
+
+
 Bytes = Annotated[int, Meta(ge=0, le=2**40)]
 Networks = tuple[Label, ...]
 

@@ -1,0 +1,87 @@
+"""The command line: one small file a verb, found through one table.
+
+Rule: `main` returns the exit code: 0 done, 1 refused or failed (said on standard error), 2 asked wrongly.
+Surprise: a verb's module is imported when it is asked for, so `ds2d version` does not load a web server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, cast
+
+from ds2d import __version__
+
+
+class Verb(Protocol):
+    """What a verb's module offers."""
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the verb's options."""
+
+    def run(self, options: argparse.Namespace) -> int:
+        """Do it; the exit code."""
+
+
+class _Entry(NamedTuple):
+    module: str
+    summary: str
+
+
+VERBS: dict[str, _Entry] = {
+    "serve": _Entry("ds2d.cli.serve", "run the daemon"),
+    "init": _Entry("ds2d.cli.init", "make config.json with fresh keys, and find local model servers"),
+    "check-config": _Entry("ds2d.cli.check_config", "say everything that is wrong with a config file"),
+    "config": _Entry("ds2d.cli.config", "show the values in force, or the schema for editors"),
+    "version": _Entry("ds2d.cli.version", "print the version"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; `argv` is without the program's name."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in {"-h", "--help", "help"}:
+        print(_usage())
+        return 0 if words else 2
+    name = "version" if words[0] in {"-V", "--version"} else words[0]
+    if name not in VERBS:
+        near = difflib.get_close_matches(name, VERBS, 1)
+        hint = f"did you mean {near[0]}?" if near else "`ds2d --help` lists the commands"
+        print(f"error: there is no command {name!r}: {hint}", file=sys.stderr)
+        return 2
+    return _run(name, words[1:])
+
+
+def _run(name: str, words: list[str]) -> int:
+    verb = cast(Verb, importlib.import_module(VERBS[name].module))
+    parser = argparse.ArgumentParser(
+        prog=f"ds2d {name}", description=verb.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verb.configure(parser)
+    try:
+        return verb.run(parser.parse_args(words))
+    except SystemExit as stop:  # argparse: --help, or asked wrongly
+        return stop.code if isinstance(stop.code, int) else 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `ds2d config show | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _usage() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {name:{width}}  {entry.summary}" for name, entry in VERBS.items()]
+    return "\n".join(
+        [
+            f"ds2d {__version__}: a gateway between AI clients and DeepSeek models",
+            "",
+            "usage: ds2d COMMAND [options]    (`ds2d COMMAND --help` says more)",
+            "",
+            *lines,
+        ]
+    )
