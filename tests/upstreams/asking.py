@@ -23,12 +23,10 @@ def ask(messages: list[Any] | None = None, **fields: Any) -> ChatRequest:
     return ChatRequest("asked", HI if messages is None else messages, **fields)  # type: ignore[arg-type]
 
 
-def target(
-    flavour: str = "vllm", *, spec: ModelSpec | None = None, facts: dict[str, Any] | None = None, **upstream: Any
-) -> Target:
-    base = "https://api.deepseek.com" if flavour == "deepseek" else "http://127.0.0.1:8000"
+def target(found: str = "vllm", *, spec: ModelSpec | None = None, facts: dict[str, Any] | None = None, **upstream: Any) -> Target:
+    base = "https://api.deepseek.com" if found == "deepseek" else "http://127.0.0.1:8000"
     entry = UpstreamSpec(name="up", **{"base_url": base, **upstream})
-    return Target(entry, "their-model", spec or ModelSpec(), Facts(flavour, **(facts or {})))
+    return Target(entry, "their-model", spec or ModelSpec(), Facts(found, **(facts or {})))
 
 
 def tool(name: str = "f", **more: Any) -> Tool:

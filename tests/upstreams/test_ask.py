@@ -171,13 +171,10 @@ LONG = "mcp__a_server_with_a_rather_long_name__and_a_tool_with_a_longer_one_stil
 
 @pytest.mark.parametrize("name", [LONG, "dots.and:colons", "ümlaut"])
 def test_names_that_servers_refuse_are_shortened_everywhere(name: str) -> None:
+    called = {"name": name, "arguments": "{}"}
     history = [
         {"role": "user", "content": "x"},
-        {
-            "role": "assistant",
-            "content": None,
-            "tool_calls": [{"id": "1", "type": "function", "function": {"name": name, "arguments": "{}"}}],
-        },
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": called}]},
         {"role": "tool", "tool_call_id": "1", "content": "y"},
     ]
     made = body(ask(history, tools=[tool(name)], tool_choice=ToolChoice("required", (name,), named=True)))

@@ -205,7 +205,7 @@ def _too_many(refusal: Refusal, request: ChatRequest, headers: Mapping[str, str]
 
 
 _DURATION = r"(?>\d+(?:\.\d+)?)\s?(?>ms|[smhd])[a-z]*+\s?"  # atomic: it stands under a +
-_AFTER = re.compile(rf"\b(?:retry|try again|wait)\b[^\d\n]{{0,40}}?((?:{_DURATION})+)", re.IGNORECASE).search
+_AFTER = re.compile(rf"\b(?:retry|try again|wait)\b[^\d\n.]{{0,40}}?((?:{_DURATION})+)", re.IGNORECASE).search
 _IS_DURATION = re.compile(rf"(?:{_DURATION})+", re.IGNORECASE).fullmatch
 _PIECE = re.compile(r"(\d+(?:\.\d+)?)\s?(ms|[smhd])", re.IGNORECASE)
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

@@ -69,11 +69,9 @@ def clean(text: str) -> str:
     text = text[:MAX_TEXT]
     for pattern, instead in _SECRETS:
         text = pattern.sub(instead, text)
-    text = " ".join(_CONTROL.sub(" ", text).split())
+    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
 
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"Traceback \(most recent call last\).*", re.DOTALL), ""),
