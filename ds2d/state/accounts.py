@@ -126,6 +126,11 @@ class AccountQueue:
         """How many requests of each caller (by id) wait."""
         return dict(self._queued)
 
+    def account_of(self, upstream: str) -> Account | None:
+        """Any usable account of this upstream, for calls that are no turn, such as looking at its model list."""
+        pool = self._pools.get((upstream, False))
+        return pool.order[0][2].account if pool is not None and pool.order else None
+
     def expected_wait(self) -> float:
         """Seconds that a request would wait which came now, by the measured rate; 1 at least, as in a Retry-After."""
         return max(1.0, self._drain.wait(self.waiting + 1, self.capacity))

@@ -1,0 +1,203 @@
+"""Which models there are, what a name becomes, and how each upstream is.
+
+Rule: answers come from what was seen last; nothing here waits for an upstream but `look` and `run`.
+Surprise: a route is remembered per name until anything changes, so that resolving costs a look-up; only names that resolve are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from ds2d.core.errors import GatewayError
+from ds2d.core.models import TABLES, ModelInfo, Names, Route, Seen, State, names_of, resolve
+from ds2d.core.settings import ModelSpec, UpstreamSpec
+from ds2d.state.health import Fetch, TokenFor, Watch
+
+MAX_ROUTES = 4096
+"""Names remembered at most: clients choose them."""
+
+Allowed = Callable[[str], bool]
+
+
+class ClaudeNames(Protocol):
+    """Config's `claude_mapping`."""
+
+    @property
+    def fast(self) -> str: ...
+    @property
+    def slow(self) -> str: ...
+
+
+class Settings(Protocol):
+    """The part of a config that is about models."""
+
+    @property
+    def upstreams(self) -> Sequence[UpstreamSpec]: ...
+    @property
+    def models(self) -> Mapping[str, ModelSpec]: ...
+    @property
+    def model_aliases(self) -> Mapping[str, str]: ...
+    @property
+    def claude_mapping(self) -> ClaudeNames: ...
+
+
+async def _no_token(_upstream: UpstreamSpec) -> str | None:
+    return None
+
+
+class Catalog:
+    """Owner of the watches. `fetch` makes a call; `token_for` gives the credential to look at an upstream with; `recovered`
+    hears the name of an upstream that serves again after it did not."""
+
+    def __init__(
+        self, fetch: Fetch, *, token_for: TokenFor = _no_token, recovered: Callable[[str], None] = lambda _name: None
+    ) -> None:
+        self._fetch = fetch
+        self._token_for = token_for
+        self._recovered = recovered
+        self._watches: dict[str, Watch] = {}
+        self._names = Names()
+        self._routes: dict[tuple[str, bool], Route] = {}
+        self._reconfigured = asyncio.Event()
+
+    def apply(self, config: Settings) -> None:
+        """Take over a config. What was seen of an upstream stays known unless it may be another server now."""
+        mapping = config.claude_mapping
+        self._names = names_of(config.models, config.model_aliases, mapping.fast, mapping.slow)
+        watches = {}
+        for upstream in config.upstreams:
+            watch = self._watches.get(upstream.name)
+            if watch is None or not watch.takes(upstream):
+                watch = Watch(upstream, self._fetch, self._token_for, self._listener(upstream.name))
+            watches[upstream.name] = watch
+        self._watches = watches
+        self._routes.clear()
+        self._reconfigured.set()
+
+    async def run(self) -> None:
+        """Keep every upstream under watch until cancelled."""
+        tasks: dict[Watch, asyncio.Task[None]] = {}
+        try:
+            while True:
+                self._reconfigured.clear()
+                watches = set(self._watches.values())
+                for watch in tasks.keys() - watches:
+                    tasks.pop(watch).cancel()
+                for watch in watches - tasks.keys():
+                    tasks[watch] = asyncio.get_running_loop().create_task(watch.run(), name=f"watch {watch.upstream.name}")
+                await self._reconfigured.wait()
+        finally:
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+    async def look(self) -> None:
+        """Look at every upstream once, now; returns when the slowest has answered or run out of time."""
+        await asyncio.gather(*(watch.look() for watch in self._watches.values()))
+
+    # What others ask
+
+    def route(self, name: str, *, claude_route: bool = False) -> Route:
+        """What a model name becomes (config.md 3). Raises GatewayError: MODEL_NOT_FOUND, MODEL_UNAVAILABLE."""
+        key = (name, claude_route)
+        route = self._routes.get(key)
+        if route is None:
+            route = resolve(name, self._names, self.seen(), claude_route=claude_route)
+            if len(self._routes) >= MAX_ROUTES:
+                self._routes.clear()
+            self._routes[key] = route
+        return route
+
+    def models(self, allowed: Allowed | None = None, *, claude: bool = False) -> list[ModelInfo]:
+        """One list: entries of `models`, native ids, each upstream's own ids. `allowed` narrows it to a key's models.
+
+        `claude`: the list for Claude clients, with the Claude ids that are mapped in front (anthropic-messages.md 7).
+        """
+        infos: dict[str, ModelInfo] = {}
+        if claude:
+            for name in TABLES.claude:
+                infos[name] = self._info(name, TABLES.claude_created, TABLES.claude_owner)
+        for name in TABLES.native:
+            infos[name] = self._info(name, TABLES.native_created, TABLES.native_owner)
+        for key, (name, _) in self._names.entries.items():
+            if key not in infos:
+                infos[key] = self._info(name, TABLES.native_created, "ds2d")
+        for upstream in self.seen():
+            for model in upstream.models:
+                if model.id.lower() not in infos:
+                    created = model.created or TABLES.native_created
+                    owner = model.owned_by or upstream.upstream.name
+                    infos[model.id.lower()] = self._info(model.id, created, owner, model.extra)
+        found: Iterable[ModelInfo] = infos.values()
+        return [info for info in found if allowed is None or self._may(allowed, info.id)]
+
+    def seen(self) -> list[Seen]:
+        """Every upstream as it was seen last, in config order."""
+        return [watch.seen for watch in self._watches.values()]
+
+    def states(self) -> dict[str, State]:
+        """How each upstream is, by name."""
+        return {name: watch.seen.state for name, watch in self._watches.items()}
+
+    def details(self) -> dict[str, Any]:
+        """The same with what was found out, for operators."""
+        return {
+            upstream.upstream.name: {
+                "state": upstream.state,
+                "kind": upstream.upstream.kind,
+                "flavour": upstream.facts.flavour,
+                "models": [model.id for model in upstream.models],
+            }
+            for upstream in self.seen()
+        }
+
+    # What became of requests
+
+    def note_success(self, upstream: str) -> None:
+        """A turn on this upstream was answered."""
+        if watch := self._watches.get(upstream):
+            watch.note_success()
+
+    def note_failure(self, upstream: str, error: GatewayError) -> None:
+        """A turn on this upstream failed; what the error tells of the server is remembered."""
+        if watch := self._watches.get(upstream):
+            watch.learn(error.details)
+            watch.note_failure(error)
+
+    def _listener(self, name: str) -> Callable[[State, State], None]:
+        def changed(before: State, after: State) -> None:
+            self._routes.clear()
+            if after == "ready" and before != "ready":
+                self._recovered(name)
+
+        return changed
+
+    def _may(self, allowed: Allowed, name: str) -> bool:
+        """Whether a key that may use this name, or what it stands for, sees it."""
+        if allowed(name):
+            return True
+        try:
+            return allowed(self.route(name, claude_route=name in TABLES.claude).public)
+        except GatewayError:
+            return False
+
+    def _info(self, name: str, created: int, owner: str, extra: dict[str, object] | None = None) -> ModelInfo:
+        try:
+            route = self.route(name)
+        except GatewayError:
+            return ModelInfo(name, created, owner, "down", extra=extra or {})
+        first = route.targets[0]
+        state = self._watches[first.upstream.name].seen.state
+        return ModelInfo(
+            name,
+            created,
+            owner,
+            state,
+            first.context,
+            first.max_output,
+            thinking=route.thinking != "off",
+            images=first.spec.images,
+            extra=extra or {},
+        )
