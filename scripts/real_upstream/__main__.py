@@ -35,11 +35,12 @@ MODEL_NAME = "deepseek-tiny"
 
 PARSERS = {
     "v31": ("deepseek_v31", "deepseek_v3", '{"tool_format": "v31"}'),
-    "r1": ("deepseek_v3", "deepseek_r1", '{"tool_format": "v3"}'),
+    "r1": ("deepseek_v3", "deepseek_r1", '{"tool_format": "v3", "thinking": true}'),
     "v32": ("deepseek_v32", "deepseek_v3", '{"tool_format": "v32"}'),
     "v4": ("deepseek_v4", "deepseek_v4", '{"tool_format": "v4", "thinking": false}'),
 }
-"""Flavours that parse: vLLM's tool parser, its reasoning parser, and what the chat template is told."""
+"""Flavours that parse: vLLM's tool parser, its reasoning parser, and what the chat template is told. R1 always
+thinks: its parser takes a text without </think> to be all reasoning."""
 
 DESCRIPTION = "A real vLLM on the CPU, for tests: no GPU, no downloaded weights."
 
