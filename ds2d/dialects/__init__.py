@@ -60,13 +60,15 @@ class ModelLists(Protocol):
 
 
 # The modules need `Endpoint` from above, hence down here.
-from ds2d.dialects import openai_chat, openai_completions  # noqa: E402
+from ds2d.dialects import gemini, openai_chat, openai_completions  # noqa: E402
 
 REGISTRY: dict[str, Dialect] = {
+    "gemini": gemini,
     "openai_chat": openai_chat,
     "openai_completions": openai_completions,
 }
 
 MODEL_LISTS: dict[str, ModelLists] = {
+    "gemini": gemini,
     "openai_chat": openai_chat,
 }
