@@ -20,9 +20,11 @@ from aiohttp import web
 
 from ds2d.config.schema import Config
 from ds2d.config.store import ConfigStore
+from ds2d.core.account import accounts_of
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.request import ChatRequest
 from ds2d.core.seal import Sealer
+from ds2d.core.settings import UpstreamSpec
 from ds2d.core.tokens import Tokenizer
 from ds2d.net.client import Client
 from ds2d.service import Service, Turn
@@ -32,7 +34,7 @@ from ds2d.state.catalog import Catalog
 from ds2d.state.logins import Logins
 from ds2d.web.handlers import Business, Probes
 from ds2d.web.middleware import around
-from ds2d.web.routes import Router, add_dialect_routes
+from ds2d.web.routes import add_dialect_routes
 from ds2d.web.server import Runner
 
 logger = logging.getLogger("ds2d")
@@ -113,7 +115,7 @@ class Daemon:
         self.client = Client()
         self.toolbox = Toolbox(self.tokenizer, self.sealer)
         self.logins = Logins(self.client.drive)
-        self.catalog = Catalog(self.client.fetch)
+        self.catalog = Catalog(self.client.fetch, token_for=self._token_for, recovered=self.queue.recovered)
         self.service = Service(self.config, self.catalog, self.queue, self.logins, self.client, self.toolbox, self._record)
         for subscriber in (self._apply_keys, self._apply_accounts, self.catalog.apply):
             self.store.subscribe(subscriber)
@@ -129,6 +131,7 @@ class Daemon:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self.logins.close()
         await self.toolbox.close()
         await self.client.close()
 
@@ -158,11 +161,10 @@ class Daemon:
         """What /readyz says, and its details."""
         if self.draining:
             return "draining", {}
-        upstreams = self.catalog.states()
-        ready = any(state in ("ready", "degraded") for state in upstreams.values())
+        ready = any(state in ("ready", "degraded") for state in self.catalog.states().values())
         problem = self.store.problem
         details: dict[str, object] = {
-            "upstreams": upstreams,
+            "upstreams": self.catalog.details(),
             "config": {
                 "generation": self.config().generation,
                 "problem": [str(error) for error in problem.errors] if problem else [],
@@ -189,7 +191,7 @@ class Daemon:
         return int(self._runner.addresses[0][1]) if not sockets else 0
 
     def _application(self) -> web.Application:
-        app = web.Application(router=Router(), middlewares=[around(new_id, lambda: self.draining)], handler_args={"auto_decompress": False})
+        app = web.Application(middlewares=[around(new_id, lambda: self.draining)], handler_args={"auto_decompress": False})
         business = Business(self.config, self.service, self.callers, self.catalog, self.sealer.unseal, lambda: self.draining)
         probes = Probes(self.readiness)
         add_dialect_routes(app.router, business.handler)
@@ -208,6 +210,16 @@ class Daemon:
 
     def _record(self, turn: Turn) -> None:
         """The end of a turn, whatever it was."""
+
+    async def _token_for(self, upstream: UpstreamSpec) -> str | None:
+        """A credential to look at an upstream with: that of its first account that may be used."""
+        accounts = accounts_of(self.config().upstreams, self.config().accounts)
+        account = next((a for a in accounts if a.upstream == upstream.name and a.usable and not a.direct), None)
+        return await self.logins.token(account) if account else None
+
+    async def first_look(self) -> None:
+        """Look at every upstream now; returns when all have answered or run out of time."""
+        await self.catalog.look()
 
     async def _load_tokenizer(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self.tokenizer.load)

@@ -21,7 +21,7 @@ from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.events import Failure, Finish, Folder, Usage
 from ds2d.core.models import Route, Target
 from ds2d.core.pipeline import Encoding, Pipeline
-from ds2d.core.request import ChatRequest, Envelope, Message
+from ds2d.core.request import ChatRequest, Envelope, Message, ReasoningWish
 from ds2d.core.sse import Splitter, WholeBody
 from ds2d.dialects import Dialect
 from ds2d.net.client import MAX_ERROR_BODY, Client, Exchange
@@ -98,6 +98,10 @@ class Turn(msgspec.Struct):
     notes: list[str] = []
     task: asyncio.Task[Any] | None = None
     stopped: GatewayError | None = None
+    failure: GatewayError | None = None
+    """How an answer that had begun ended, if badly."""
+    same_account: bool = False
+    """Whether asking the same account again, differently, may mend the last attempt: a new token, or no native tools."""
 
     def stop(self, error: GatewayError) -> None:
         """End this turn from outside (shutdown, cancel): the client gets `error` in its dialect, the upstream is closed."""
@@ -169,7 +173,7 @@ class Service:
         tools = self._tools
         turn = Turn(ask, self._config(), self.route(ask), tools.monotonic(), tools.now())
         ask.turn = turn
-        ask.request = with_images_checked(ask.request, turn.route, turn.config.images.on_text_model)
+        ask.request = with_thinking(with_images_checked(ask.request, turn.route, turn.config.images.on_text_model), turn.route)
         turn.task = asyncio.current_task()
         key = ask.request_id if ask.request_id not in self.turns else tools.new_id(ask.request_id)  # clients choose ids
         self.turns[key] = turn
@@ -209,13 +213,13 @@ class Service:
                 if not self._may_retry(error, turn, sink):
                     cause.status = _status(cause, turn.config)
                     raise cause from error
-                if not _same_account(error):
+                if not turn.same_account:
                     tried.add(account)
                 logger.info("retry request_id=%s attempt=%d cause=%s", turn.ask.request_id, turn.attempts, error.kind)
 
     def _may_retry(self, error: GatewayError, turn: Turn, sink: Sink | None) -> bool:
         """Whether another attempt may be made: nothing sent, a cause that another attempt can mend, and budget left."""
-        if (sink is not None and sink.started) or not (error.row.retry or _same_account(error)):
+        if (sink is not None and sink.started) or not (error.row.retry or turn.same_account):
             return False
         if turn.attempts >= (2 if error.kind is ErrorKind.EMPTY_ANSWER else turn.config.runtime.max_attempts):
             return False
@@ -231,12 +235,23 @@ class Service:
         """One account's try: ask, read, write. Raises GatewayError while nothing was sent."""
         turn.account, turn.upstream = lease.account.label, lease.account.upstream
         turn.waited, turn.position = turn.waited + lease.waited, lease.position
+        turn.same_account = False
         try:
             result = await self._exchange(turn, lease, sink)
         except GatewayError as error:
-            lease.report(error)
+            turn.same_account = turn.same_account or (error.details or {}).get("native_tools") is False
+            if not turn.same_account:
+                lease.report(error)
+            self._catalog.note_failure(turn.upstream, error)
             raise
-        lease.report(None)
+        failed = turn.failure
+        lease.report(failed)
+        if failed is None:
+            self._catalog.note_success(turn.upstream)
+        else:
+            self._catalog.note_failure(turn.upstream, failed)
+        if turn.usage is not None:
+            lease.charge(turn.usage.total)
         return result
 
     async def _exchange(self, turn: Turn, lease: Lease, sink: Sink | None) -> bytes | None:
@@ -247,8 +262,10 @@ class Service:
         call = await self._client.drive(upstream.prepare(request, target, token))
         async with self._client.open(call) as exchange:
             if exchange.status != 200:
-                reply = await exchange.read(MAX_ERROR_BODY)
-                raise upstream.classify(reply, request)
+                error = upstream.classify(await exchange.read(MAX_ERROR_BODY), request)
+                if error.kind is ErrorKind.UPSTREAM_AUTH:
+                    turn.same_account = self._logins.refused(lease.account, token)
+                raise _for_direct_caller(error) if turn.ask.caller.token else error
             pipeline, encoder = self._pipeline(turn, target, exchange, sink)
             if sink is None:
                 return await self._whole(turn, exchange, pipeline, encoder)
@@ -343,11 +360,12 @@ class Service:
             prompt = await self._tools.count_request(turn.ask.request)
             usage = Usage(prompt, await self._tools.count_text("".join(pipeline.said)), source="counted")
         turn.usage, turn.answer_id = usage, pipeline.answer_id
-        if type(ending) is Finish:
+        if isinstance(ending, Finish):
             turn.outcome, turn.cause = "completed", ending.reason
             turn.notes = list(ending.notes)
         else:
-            turn.outcome, turn.cause = "failed", ending.error.kind  # type: ignore[union-attr]
+            turn.outcome, turn.cause = "failed", ending.error.kind
+            turn.failure = ending.error
         return msgspec.structs.replace(ending, usage=usage)
 
 
@@ -400,6 +418,7 @@ def _want(turn: Turn, tried: set[str]) -> Want:
         caller=ask.caller.id,
         weight=ask.caller.weight,
         avoid=frozenset(tried),
+        direct=ask.caller.token is not None,
     )
 
 
@@ -409,9 +428,13 @@ def _uncancel(turn: Turn) -> None:
         turn.task.uncancel()
 
 
-def _same_account(error: GatewayError) -> bool:
-    """Whether asking the same account again, differently, mends it: the upstream refused native tools."""
-    return (error.details or {}).get("native_tools") is False
+def _for_direct_caller(error: GatewayError) -> GatewayError:
+    """What a refused credential means to the caller who brought it (errors.md 2)."""
+    if error.kind is ErrorKind.UPSTREAM_AUTH:
+        return GatewayError(ErrorKind.INVALID_KEY, "The upstream does not know this token.")
+    if error.kind is ErrorKind.UPSTREAM_BILLING:
+        return GatewayError(ErrorKind.QUOTA_EXHAUSTED, "The balance behind this token is used up.")
+    return error
 
 
 def _clearer(first: GatewayError | None, second: GatewayError) -> GatewayError:
@@ -423,6 +446,13 @@ def _clearer(first: GatewayError | None, second: GatewayError) -> GatewayError:
 
 def _status(error: GatewayError, config: Config) -> int:
     return config.runtime.timeout_status if error.kind is ErrorKind.UPSTREAM_TIMEOUT else error.status
+
+
+def with_thinking(request: ChatRequest, route: Route) -> ChatRequest:
+    """The request with what the model's name says of thinking, where the request says nothing (mapping.md 6)."""
+    if request.reasoning.mode is not None or route.thinking == "switch":
+        return request
+    return msgspec.structs.replace(request, reasoning=ReasoningWish(route.thinking))
 
 
 def with_images_checked(request: ChatRequest, route: Route, policy: str) -> ChatRequest:

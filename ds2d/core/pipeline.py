@@ -72,11 +72,6 @@ class Pipeline:
         """Everything the model produced, kept only while the upstream reports no usage: what a local count needs."""
 
     @property
-    def ended(self) -> bool:
-        """Whether the answer has its ending."""
-        return self.ending is not None
-
-    @property
     def usage(self) -> Usage | None:
         """The upstream's latest usage."""
         return self._decoder.usage
@@ -101,7 +96,7 @@ class Pipeline:
 
     def finish(self) -> bytes:
         """The upstream's body has ended. Without a finish the answer is broken: an end of body alone is no success."""
-        if self.ended:
+        if self.ending is not None:
             return b""
         try:
             records = self._splitter.finish()
@@ -112,9 +107,8 @@ class Pipeline:
             out = self._pass(events)
         except GatewayError as error:
             return self.fail(error)
-        if not self.ended:
-            return out + self.fail(GatewayError(ErrorKind.UPSTREAM_DISCONNECTED, "The upstream ended its answer without a finish."))
-        return out
+        # does nothing where the last records brought the ending
+        return out + self.fail(GatewayError(ErrorKind.UPSTREAM_DISCONNECTED, "The upstream ended its answer without a finish."))
 
     def fail(self, error: GatewayError) -> bytes:
         """The turn cannot go on: text that was held back goes out, then the failure is the ending."""

@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import aiohttp
 
-from ds2d.core.calls import Call, Compute, Preparation, Reply, Script
+from ds2d.core.calls import Call, Compute, Reply, Script, Step
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.pipeline import Pipeline
 from ds2d.core.settings import Timeouts, UpstreamSpec
@@ -33,6 +33,7 @@ DRAIN_SECONDS = 1.0
 """How long the end of a finished answer may take to arrive before its connection is closed instead of kept."""
 
 Write = Callable[[bytes], Awaitable[None]]
+T = TypeVar("T")
 
 
 class Exchange(Protocol):
@@ -59,25 +60,26 @@ class HttpExchange:
         self._stream = stream
         self.status = response.status
         self.headers = {name.lower(): value for name, value in response.headers.items()}
+        self._inflater = Inflater.for_encoding(self.headers.get("content-encoding", ""))
 
     async def pump(self, pipeline: Pipeline, write: Write) -> None:
         try:
             await self._pump(pipeline, write)
         except TimeoutError:
-            out = pipeline.fail(GatewayError(ErrorKind.UPSTREAM_TIMEOUT, "The upstream stopped sending."))
-            if out:
-                await write(out)
-        except (aiohttp.ClientError, ConnectionError, OSError, ValueError) as error:
+            fault = GatewayError(ErrorKind.UPSTREAM_TIMEOUT, "The upstream stopped sending.")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             logger.info("upstream answer broke: %s", type(error).__name__)
-            out = pipeline.fail(GatewayError(ErrorKind.UPSTREAM_DISCONNECTED, "The upstream broke off its answer."))
-            if out:
-                await write(out)
+            fault = GatewayError(ErrorKind.UPSTREAM_DISCONNECTED, "The upstream broke off its answer.")
+        else:
+            return
+        if out := pipeline.fail(fault):
+            await write(out)
 
     async def _pump(self, pipeline: Pipeline, write: Write) -> None:
         loop = asyncio.get_running_loop()
         end = self._started + self._timeouts.total
         first = self._timeouts.first_payload if self._stream else self._timeouts.answer
-        inflater = Inflater.for_encoding(self.headers.get("content-encoding", ""))
+        inflater = self._inflater
         content = self._response.content
         seen = 0
         async with asyncio.timeout_at(min(self._started + first, end)) as clock:
@@ -101,7 +103,7 @@ class HttpExchange:
 
     async def read(self, limit: int) -> Reply:
         held = bytearray()
-        inflater = Inflater.for_encoding(self.headers.get("content-encoding", ""))
+        inflater = self._inflater
         async with asyncio.timeout_at(self._started + self._timeouts.answer):
             while len(held) < limit:
                 chunk = await self._response.content.readany()
@@ -190,19 +192,20 @@ class Client:
             except (aiohttp.ClientError, OSError) as error:
                 raise GatewayError(ErrorKind.UPSTREAM_DISCONNECTED, "The upstream broke off its answer.") from error
 
-    async def drive(self, preparation: Preparation) -> Call | Script:
-        """Run an upstream's steps until it says what the streaming call is."""
+    async def drive(self, steps: Generator[Step, Any, T]) -> T:
+        """Run an upstream's steps and return what they come to: the streaming call, or a login's token."""
         loop = asyncio.get_running_loop()
         result: Any = None
-        try:
-            while True:
-                step = preparation.send(result)
-                if isinstance(step, Compute):
-                    result = await loop.run_in_executor(None, step.function)
-                else:
-                    result = await self.fetch(step)
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
+        while True:
+            try:
+                step = steps.send(result)
+            except StopIteration as stop:
+                value: T = stop.value
+                return value
+            if isinstance(step, Compute):
+                result = await loop.run_in_executor(None, step.function)
+            else:
+                result = await self.fetch(step)
 
     async def _request(self, call: Call, upstream: UpstreamSpec, started: float) -> aiohttp.ClientResponse:
         timeouts = upstream.timeouts

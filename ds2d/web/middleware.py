@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import orjson
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.dialects import REGISTRY
@@ -27,9 +28,7 @@ access = logging.getLogger("ds2d.access")
 GONE = 499
 
 
-def around(
-    new_id: Callable[[str], str], draining: Callable[[], bool]
-) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+def around(new_id: Callable[[str], str], draining: Callable[[], bool]) -> Middleware:
     """The one middleware. `new_id(prefix)` makes request ids; while `draining` each connection is served once more."""
 
     @web.middleware

@@ -11,18 +11,7 @@ from aiohttp import web
 
 from ds2d.dialects import REGISTRY as DIALECTS
 from ds2d.web.keys import Handler
-from ds2d.web.paths import short_form, tidy_path
-
-
-class Router(web.UrlDispatcher):
-    """aiohttp's router over tidied paths."""
-
-    async def resolve(self, request: web.Request) -> web.UrlMappingMatchInfo:
-        path = request.rel_url.raw_path
-        tidy = tidy_path(path)
-        if tidy != path:
-            request = request.clone(rel_url=request.rel_url.with_path(tidy, encoded=True).with_query(request.rel_url.query))
-        return await super().resolve(request)
+from ds2d.web.paths import short_form
 
 
 def add_dialect_routes(router: web.UrlDispatcher, handler_for: Callable[[str, str], Handler]) -> None:

@@ -13,10 +13,13 @@ import logging
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
+from yarl import URL
 
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.dialects import REGISTRY
+from ds2d.web.paths import tidy_path
 from ds2d.web.replies import error_reply
 
 logger = logging.getLogger("ds2d.http")
@@ -162,14 +165,28 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         plain = await super()._make_server()
+
+        def tidy_request(message: RawRequestMessage, *more: Any) -> web.BaseRequest:
+            return plain.request_factory(tidied(message), *more)
+
         return BoundedServer(
             plain.request_handler,
-            request_factory=plain.request_factory,
+            request_factory=tidy_request,
             handler_cancellation=True,
             loop=asyncio.get_running_loop(),
             **self._bounds,
             **plain._kwargs,
         )
+
+
+def tidied(message: RawRequestMessage) -> RawRequestMessage:
+    """The request line with its path in canonical form; the query stays as it came."""
+    path, mark, query = message.path.partition("?")
+    tidy = tidy_path(path)
+    if tidy == path or not path.startswith("/"):
+        return message
+    whole = tidy + mark + query
+    return message._replace(path=whole, url=URL(whole, encoded=True))
 
 
 def _with_one_agent(data: bytes, end: int) -> bytes:
