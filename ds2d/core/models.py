@@ -196,11 +196,11 @@ def _public(name: str, names: Names, upstreams: Sequence[Seen]) -> Route | None:
         twin = names.entries.get(key.removesuffix("-search"))
         if twin is not None:  # no search is configured: it answers like its plain twin
             return msgspec.structs.replace(_by_entry(name, twin[0], twin[1], upstreams), public=key)
-        return _by_nature(name, key, ModelSpec(), upstreams)
+        return _by_nature(name, key, None, upstreams)
     listing = _best([upstream for upstream in upstreams if upstream.find(key)])
     if not listing:
         return None
-    targets = tuple(_target(upstream, _listed_name(upstream, key), ModelSpec()) for upstream in listing)
+    targets = tuple(_target(upstream, _listed_name(upstream, key), None) for upstream in listing)
     return Route(name, targets[0].model, targets, "listed")
 
 
@@ -221,14 +221,15 @@ def _by_entry(asked: str, public: str, spec: ModelSpec, upstreams: Sequence[Seen
     return Route(asked, public, targets, "models entry", _thinking(public, spec))
 
 
-def _by_nature(asked: str, native: str, spec: ModelSpec, upstreams: Sequence[Seen]) -> Route:
+def _by_nature(asked: str, native: str, spec: ModelSpec | None, upstreams: Sequence[Seen]) -> Route:
     """A native id: the first upstream with a ready chat model, and of its models that id, else its first."""
     candidates = [(upstream, model) for upstream in upstreams if (model := _chat_model(upstream, native))]
     best = _best([upstream for upstream, _ in candidates])
     if not best:
         raise _unavailable(asked)
     model = next(model for upstream, model in candidates if upstream is best[0])
-    return Route(asked, native, (_target(best[0], model, spec),), "native id", _thinking(native, spec))
+    target = _target(best[0], model, spec)
+    return Route(asked, native, (target,), "native id", _thinking(native, target.spec))
 
 
 def _chat_model(upstream: Seen, native: str) -> str | None:
@@ -252,10 +253,11 @@ def _best(upstreams: Sequence[Seen]) -> list[Seen]:
     return []
 
 
-def _target(upstream: Seen, model: str, spec: ModelSpec) -> Target:
+def _target(upstream: Seen, model: str, spec: ModelSpec | None) -> Target:
+    """`spec` is the entry of `models`; without one, whether the model sees images is told by its name."""
     listed = upstream.find(model)
-    if not spec.images and _matches(model, TABLES.see_images):
-        spec = msgspec.structs.replace(spec, images=True)
+    if spec is None:
+        spec = ModelSpec(images=_matches(model, TABLES.see_images))
     context = spec.context or (listed.context if listed else None)
     return Target(upstream.upstream, model, spec, upstream.facts, context, spec.max_output)
 
