@@ -20,9 +20,9 @@ from ds2d.dialects.openai_responses import Answer, Reply, join_body
 from ds2d.state.background import BackgroundResponse
 
 MAX_COUNT = 100_000
-ENTRY_OVERHEAD = 1200
+ENTRY_OVERHEAD = 700
 """Bytes of an entry beside its texts: the objects themselves and their places in the tables (measured)."""
-ITEM_OVERHEAD = 260
+ITEM_OVERHEAD = 240
 """Bytes of one item id and its place in the index."""
 SEGMENT_OVERHEAD = 100
 FULL_RETRY_SECONDS = 10.0
@@ -198,10 +198,9 @@ class ResponseStore:
     def _entry(self, caller: str, reply: Reply) -> Entry:
         items = [stored_item(item, self._new_id) for item in reply.items]
         ids = tuple(dict.fromkeys(item["id"] for item in items))
+        own = Segment(msgspec.json.encode(items))  # orjson's bytes keep a buffer of 4 KB however short they are
         nothing = Segment(b"[]")
-        return Entry(
-            reply.id, caller, "queued", reply.background, b"{}", Segment(orjson.dumps(items)), nothing, nothing, reply.chain, ids
-        )
+        return Entry(reply.id, caller, "queued", reply.background, b"{}", own, nothing, nothing, reply.chain, ids)
 
     def _keep(self, entry: Entry, ended: float) -> None:
         """Add an ended entry. One that is larger than the whole bound is not kept, and costs nobody else's place."""
