@@ -15,7 +15,7 @@ from ds2d.core.events import Event, Text, ToolArgs, ToolEnd, ToolStart
 from ds2d.upstreams.openai.calls import MAX_WAITING, CallSorter, Nesting
 
 json_values = st.recursive(
-    st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10
+    st.none() | st.integers(0, 99) | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10
 )
 
 
