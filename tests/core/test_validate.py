@@ -25,7 +25,7 @@ class View(msgspec.Struct):
 
 
 @pytest.mark.parametrize(
-    "body,at,param,message",
+    ("body", "at", "param", "message"),
     [
         ({}, "", "model", "model: required field is missing."),
         ({"model": 1}, "", "model", "model: expected string, got integer."),
@@ -57,7 +57,7 @@ def test_what_a_client_sent_is_quoted_shortly_and_never_taken_for_a_path(word: s
 
 
 @pytest.mark.parametrize(
-    "url,parts",
+    ("url", "parts"),
     [
         ("data:image/PNG;base64,AAAA", ("image/png", "AAAA")),
         ("DATA:text/plain;charset=utf-8;BASE64,AAAA", ("text/plain", "AAAA")),
@@ -72,7 +72,7 @@ def test_a_data_url_comes_apart(url: str, parts: tuple[str, str] | None) -> None
 
 
 @pytest.mark.parametrize(
-    "text,data", [("AAAA", b"\0\0\0"), ("", b""), ("AA==", b"\0"), ("AA", None), ("A A=", None), ("-_-_", None), ("é", None)]
+    ("text", "data"), [("AAAA", b"\0\0\0"), ("", b""), ("AA==", b"\0"), ("AA", None), ("A A=", None), ("-_-_", None), ("é", None)]
 )
 def test_base64_is_the_standard_one_with_padding(text: str, data: bytes | None) -> None:
     assert decode_base64(text) == data

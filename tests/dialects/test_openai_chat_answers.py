@@ -209,7 +209,7 @@ def test_two_parallel_calls_count_up_and_the_arguments_are_intact() -> None:
 
 
 @pytest.mark.parametrize(
-    "reason,called,expected",
+    ("reason", "called", "expected"),
     [
         ("stop", True, "tool_calls"),
         ("tool_calls", True, "tool_calls"),

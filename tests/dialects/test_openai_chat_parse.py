@@ -60,12 +60,12 @@ NUMBERS = {  # field: values just inside, values just outside
 }
 
 
-@pytest.mark.parametrize("name,value", [(name, value) for name, (inside, _) in NUMBERS.items() for value in inside])
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, (inside, _) in NUMBERS.items() for value in inside])
 def test_a_number_within_its_limits_goes_on_as_it_was_written(name: str, value: object) -> None:
     assert ask(**{name: value}).params == {name: value}
 
 
-@pytest.mark.parametrize("name,value", [(name, value) for name, (_, outside) in NUMBERS.items() for value in outside])
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, (_, outside) in NUMBERS.items() for value in outside])
 def test_a_number_outside_its_limits_is_refused_by_name(name: str, value: object) -> None:
     assert refusal(**{name: value}).param == name
 
@@ -88,7 +88,7 @@ def test_stop_strings_go_on(stop: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "stop,param", [("", "stop"), (["a", ""], "stop[1]"), (["a"] * 17, "stop"), ([1], "stop[0]"), (1, "stop")]
+    ("stop", "param"), [("", "stop"), (["a", ""], "stop[1]"), (["a"] * 17, "stop"), ([1], "stop[0]"), (1, "stop")]
 )
 def test_stop_strings_outside_the_limits_are_refused(stop: object, param: str) -> None:
     assert refusal(stop=stop).param == param
@@ -110,7 +110,7 @@ def test_top_logprobs_needs_logprobs_and_is_at_most_20() -> None:
 
 
 @pytest.mark.parametrize(
-    "body,param", [({}, "model"), ({"model": ""}, "model"), ({"model": None}, "model"), ({"model": 1}, "model")]
+    ("body", "param"), [({}, "model"), ({"model": ""}, "model"), ({"model": None}, "model"), ({"model": 1}, "model")]
 )
 def test_the_model_is_required(body: dict[str, Any], param: str) -> None:
     with pytest.raises(GatewayError) as caught:
@@ -144,7 +144,7 @@ def test_stream_options_need_a_stream() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields,wish",
+    ("fields", "wish"),
     [
         ({}, ReasoningWish()),
         ({"reasoning_effort": "none"}, ReasoningWish("off")),
@@ -163,7 +163,7 @@ def test_a_wish_about_reasoning(fields: dict[str, Any], wish: ReasoningWish) -> 
 
 
 @pytest.mark.parametrize(
-    "fields,param",
+    ("fields", "param"),
     [
         ({"reasoning_effort": "huge"}, "reasoning_effort"),
         ({"reasoning_effort": 1}, "reasoning_effort"),
@@ -256,7 +256,7 @@ def test_messages_that_need_no_change_are_the_clients_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "message,param",
+    ("message", "param"),
     [
         ({"role": "robot", "content": "x"}, "messages[0].role"),
         ({"content": "x"}, "messages[0].role"),
@@ -414,7 +414,7 @@ def test_a_broken_inline_image_is_refused_by_its_own_code(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "image,param",
+    ("image", "param"),
     [
         ({"url": "file:///etc/passwd"}, "image_url.url"),
         ({"url": "ftp://example.com/x"}, "image_url.url"),
@@ -480,7 +480,7 @@ def test_a_function_without_parameters_gets_an_empty_schema() -> None:
 
 
 @pytest.mark.parametrize(
-    "tools,param",
+    ("tools", "param"),
     [
         ([{"type": "function"}], "tools[0].function"),
         ([{"function": {"name": "f"}}], "tools[0].type"),
@@ -512,7 +512,7 @@ def test_custom_tools_are_refused_by_name_and_hosted_ones_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "choice,expected",
+    ("choice", "expected"),
     [
         (None, ToolChoice("auto")),
         ("none", ToolChoice("none")),
@@ -544,7 +544,7 @@ def test_without_tools_only_none_and_auto_make_sense() -> None:
 
 
 @pytest.mark.parametrize(
-    "choice,param",
+    ("choice", "param"),
     [
         (named("g"), "tool_choice"),
         (allowed("f", "g"), "tool_choice"),
@@ -593,7 +593,7 @@ def test_the_format_text_is_no_format() -> None:
 
 
 @pytest.mark.parametrize(
-    "form,param",
+    ("form", "param"),
     [
         ({"type": "xml"}, "response_format.type"),
         ({}, "response_format.type"),

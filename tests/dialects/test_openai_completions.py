@@ -52,7 +52,7 @@ def test_a_prompt_goes_on_as_it_came(prompt: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "prompt,param",
+    ("prompt", "param"),
     [
         (None, "prompt"),
         ([], "prompt"),
@@ -88,7 +88,7 @@ def test_max_tokens_is_16_where_none_is_given_and_may_be_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    "field,inside,outside",
+    ("field", "inside", "outside"),
     [
         ("logprobs", [0, 5], [-1, 6, True, "1"]),
         ("n", [1, 128], [0, 129]),
