@@ -88,14 +88,14 @@ class AccountQueue:
         self.clock = clock
         self.running = 0
         self.waiting = 0
-        self._wall = wall
+        self.wall = wall
         self._call_later = call_later
         self._load = load
         self._slots: dict[str, Slot] = {}
         self._leaving: dict[str, Slot] = {}  # gone from config, leases still out
         self._budgets: dict[tuple[str, str], Budget] = {}
         self._pools: dict[tuple[str, bool], Pool] = {}
-        self._slots_in_all = 0
+        self.slots_in_all = 0
         self._lanes: dict[Hashable, Lane] = {}  # those where somebody waits
         self._queued: dict[str, int] = {}  # waiting requests by caller
         self._turn = 0.0
@@ -109,7 +109,7 @@ class AccountQueue:
     @property
     def capacity(self) -> int:
         """How many leases may be out: `global_max_inflight`, else the sum over accounts, a group counted once."""
-        return self.limits.global_max_inflight or self._slots_in_all
+        return self.limits.global_max_inflight or self.slots_in_all
 
     @property
     def bound(self) -> int:
@@ -213,7 +213,7 @@ class AccountQueue:
         self._leaving = {name: slot for name, slot in known.items() if slot.inflight}
         for slot in [*self._slots.values(), *self._leaving.values()]:
             slot.budget.inflight += slot.inflight
-        self._slots_in_all = sum(budget.limit for budget in self._budgets.values() if not budget.members[0].account.direct)
+        self.slots_in_all = sum(budget.limit for budget in self._budgets.values() if not budget.members[0].account.direct)
         now = self.clock()
         for lane in self._lanes.values():
             lane.pools, lane.only = self._reach(lane.want, now)
@@ -339,7 +339,7 @@ class AccountQueue:
         slot.inflight += 1
         slot.budget.inflight += 1
         slot.pool.inflight += 1
-        slot.last_used = self._wall()
+        slot.last_used = self.wall()
         self._turn = max(self._turn, slot.turn)
         step = 1 / slot.weight if self.limits.routing == "weighted" else 1.0
         slot.pool.move(slot, self._turn + step, next(self._numbers))

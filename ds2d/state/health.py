@@ -167,35 +167,36 @@ class Watch:
         self._unanswered = 0
         self._refused = reply.status in (401, 403)
         status = reply.status
-        if status == 200:
-            await self._take_list(prefix, reply)
+        entries = _entries(reply) if status == 200 else None
+        if entries is not None:
+            await self._take_list(prefix, reply, entries)
         elif status == 503:
             self._set("loading" if not self.seen.models or self.seen.state in ("loading", "down") else "degraded")
         elif status in (502, 504):
             self._away()
-        elif status != 429 and (status >= 500 or self.seen.state != "ready"):
+        elif status != 429 and (status == 200 or status >= 500 or self.seen.state != "ready"):
             # it answers, but shows no list: only a turn can prove that it serves
             self._set("degraded", facts=await self._find_out(prefix, None, reply))
 
-    async def _take_list(self, prefix: str, reply: Reply) -> None:
-        parsed = _parsed(reply.body)
-        models = _read_list(parsed, self.seen)
-        facts = await self._find_out(prefix, parsed, reply)
+    async def _take_list(self, prefix: str, reply: Reply, entries: list[Any]) -> None:
+        models = _read_list(entries, self.seen)
+        facts = await self._find_out(prefix, entries, reply)
         doubtful = self.seen.state == "degraded" and self._failed > 0
         if doubtful:  # turns failed there: good looks win back trust one by one, since nobody may be sent there meanwhile
             self._failed -= 1
         self._set("degraded" if doubtful else "ready", facts=facts, models=models)
 
-    async def _find_out(self, prefix: str, models: Any, reply: Reply) -> Facts:
+    async def _find_out(self, prefix: str, entries: list[Any] | None, reply: Reply) -> Facts:
         """Flavour and prefix, found out once while the server stays."""
         if self._known:
             return self.seen.facts
         flavour = _configured(self.upstream)
         if self.upstream.flavour == "auto":
+            models = {"data": entries or []}
             flavour = detect_flavour(self.upstream.base_url, models, reply.headers)
             if flavour == "generic":
                 flavour = detect_flavour(self.upstream.base_url, models, reply.headers, await self._version())
-        self._known = reply.status == 200
+        self._known = entries is not None
         return Facts(flavour=flavour, prefix=prefix)
 
     async def _version(self) -> Any:
@@ -255,11 +256,17 @@ def _parsed(body: bytes) -> Any:
 _OWN = frozenset(("id", "object", "created", "owned_by", "max_model_len"))
 
 
-def _read_list(parsed: Any, before: Seen) -> tuple[Listed, ...]:
-    """The models of a list; what cannot be read as one is left out. `created` stays as first seen: vLLM renews it each time."""
+def _entries(reply: Reply) -> list[Any] | None:
+    """What a model list holds; None if the answer is none."""
+    parsed = _parsed(reply.body)
     entries = parsed.get("data") if isinstance(parsed, dict) else parsed
+    return entries[:MAX_MODELS] if isinstance(entries, list) else None
+
+
+def _read_list(entries: list[Any], before: Seen) -> tuple[Listed, ...]:
+    """The models of a list; what cannot be read as one is left out. `created` stays as first seen: vLLM renews it each time."""
     found: dict[str, Listed] = {}
-    for entry in entries[:MAX_MODELS] if isinstance(entries, list) else ():
+    for entry in entries:
         name = entry.get("id") if isinstance(entry, dict) else None
         if not isinstance(name, str) or not name or name in found:
             continue

@@ -46,7 +46,7 @@ class Logins:
         self._clock = clock
         self._wall = wall
         self._kept: dict[str, _Kept] = {}
-        self._running: dict[str, asyncio.Task[_Kept]] = {}
+        self._running: dict[tuple[object, ...], asyncio.Task[_Kept]] = {}
 
     async def token(self, account: Account) -> str | None:
         """The credential to send for this account now; None where it has none.
@@ -91,22 +91,23 @@ class Logins:
 
     def _begin(self, account: Account) -> asyncio.Task[_Kept]:
         """The login of this account that runs, or a new one."""
-        task = self._running.get(account.id)
+        credential = _credential(account)
+        key = (account.id, *credential)
+        task = self._running.get(key)
         if task is None:
-            task = self._running[account.id] = asyncio.get_running_loop().create_task(self._log_in(account))
-            task.add_done_callback(lambda done: self._ended(account, done))
+            task = self._running[key] = asyncio.get_running_loop().create_task(self._log_in(account, credential))
+            task.add_done_callback(lambda done: self._ended(account, key, done))
         return task
 
-    async def _log_in(self, account: Account) -> _Kept:
-        credential = _credential(account)
+    async def _log_in(self, account: Account, credential: tuple[object, ...]) -> _Kept:
         got: Token = await self._drive(login(account.server, account.spec, self._wall()))
         now, life = self._clock(), got.expires_in
         if life is None:
             return _Kept(got.value, credential, None, None)
         return _Kept(got.value, credential, now + life - min(MARGIN_SECONDS, life / 5), now + life)
 
-    def _ended(self, account: Account, task: asyncio.Task[_Kept]) -> None:
-        self._running.pop(account.id, None)
+    def _ended(self, account: Account, key: tuple[object, ...], task: asyncio.Task[_Kept]) -> None:
+        self._running.pop(key, None)
         if task.cancelled():
             return
         if (error := task.exception()) is not None:
