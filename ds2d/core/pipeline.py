@@ -8,6 +8,7 @@ of an answer must be on disk before its last frame goes out; `close` encodes it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from ds2d.core.errors import ErrorKind, GatewayError
@@ -46,6 +47,8 @@ class Encoding(Protocol):
 
     Frames that open an answer (role chunk, message_start, response.created) go out with the first event, not before: until
     then the turn may still be retried or fail with an HTTP status. The ending comes as the only event of the last batch.
+    An encoder may have `settle(ending)`: the ending as its dialect can tell it, asked once all before the ending is encoded.
+    A call without usable arguments is a failure where calls carry objects, and the ledger must say what the client was told.
     """
 
     @property
@@ -63,6 +66,7 @@ class Pipeline:
         self._decoder = decoder
         self._stages = stages
         self._encoder = encoder
+        self._settle: Callable[[Finish | Failure], Finish | Failure] | None = getattr(encoder, "settle", None)
         self.ending: Finish | Failure | None = None
         self.records = 0
         """Payloads seen so far: what the payload clocks are stopped by (comments and blank lines are none)."""
@@ -140,9 +144,12 @@ class Pipeline:
             batch = stage.feed(batch) if batch else batch
             if ended and not (batch and type(batch[-1]) in (Finish, Failure)):
                 raise AssertionError(f"stage {position} swallowed the ending")
-        if batch and type(batch[-1]) in (Finish, Failure):
-            self.ending = batch.pop()  # type: ignore[assignment]
-        return self._encode(batch)
+        if not (batch and type(batch[-1]) in (Finish, Failure)):
+            return self._encode(batch)
+        ending: Finish | Failure = batch.pop()  # type: ignore[assignment]
+        out = self._encode(batch)
+        self.ending = self._settle(ending) if self._settle else ending
+        return out
 
     def _encode(self, batch: list[Event]) -> bytes:
         if not batch:

@@ -13,7 +13,9 @@ from pydantic import TypeAdapter
 
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.events import Ending, Event, Failure, Finish, Reasoning, Text, ToolArgs, ToolEnd, ToolStart, Usage, fold
+from ds2d.core.pipeline import Pipeline
 from ds2d.core.request import ChatRequest
+from ds2d.core.sse import Record
 from ds2d.dialects.claude import Encoder, render
 from ds2d.dialects.claude.reply import Reply
 from tests.dialects.answers import answers, envelope
@@ -172,6 +174,31 @@ def test_the_ending_that_a_broken_call_turns_into_a_failure_can_be_asked_for() -
     assert isinstance(settled, Failure)
     assert (settled.error.kind, settled.usage) == (ErrorKind.MALFORMED_CALL, USAGE)
     assert encoder.settle(finish("length")) == finish("length")
+
+
+class OneRead:
+    """A splitter and a decoder for an upstream that says everything at once."""
+
+    usage = None
+    answer_id = None
+
+    def __init__(self, *events: Event) -> None:
+        self._events = list(events)
+
+    def feed(self, taken: Any) -> list[Any]:
+        return [Record(taken)] if isinstance(taken, bytes) else self._events
+
+    def finish(self) -> list[Any]:
+        return []
+
+
+def test_a_turn_with_a_broken_call_is_recorded_as_the_failure_that_the_client_sees() -> None:
+    source = OneRead(Text("a"), *call(0, "[1]"), finish("tool_calls"))
+    pipeline = Pipeline(source, source, [], Encoder(envelope(request())))
+    out = pipeline.feed(b"x")
+    assert isinstance(pipeline.ending, Failure)
+    assert pipeline.ending.error.kind is ErrorKind.MALFORMED_CALL
+    assert Reader(out + pipeline.close()).error is not None
 
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
