@@ -15,39 +15,19 @@ from heapq import heappop, heappush
 from itertools import count
 from math import inf
 from types import TracebackType
-from typing import Literal, Protocol
 
 from ds2d.core.account import Account, accounts_of
-from ds2d.core.errors import ErrorKind, GatewayError
-from ds2d.core.settings import AccountSpec, BreakerSpec, UpstreamSpec
+from ds2d.core.errors import GatewayError
+from ds2d.core.settings import AccountSpec, UpstreamSpec
 from ds2d.state.breakers import AT_ONCE, Cause, judge
 from ds2d.state.fairness import DrainRate, FairShare
-from ds2d.state.leases import CallLater, Lane, Lease, Place, Timer, Waiter, Want
+from ds2d.state.leases import CallLater, Lane, Lease, Limits, Place, Timer, Waiter, Want
+from ds2d.state.refusals import queue_full, queue_timeout, unavailable
 from ds2d.state.slots import Budget, Outlook, Pool, Slot, Standing
 
 __all__ = ["AccountQueue", "Lease", "Limits", "Want"]
 
-RETRY_UNKNOWN = 30.0
-"""Retry-After in seconds where nothing says when an account will be usable."""
-
 NOBODY = Outlook(Standing.OPEN)
-
-
-class Limits(Protocol):
-    """The part of config's `runtime` that is about accounts and queue; meaning and bounds are config.md 2's."""
-
-    @property
-    def account_max_inflight(self) -> int: ...
-    @property
-    def account_max_queue(self) -> int: ...
-    @property
-    def global_max_inflight(self) -> int: ...
-    @property
-    def min_request_gap_ms(self) -> int: ...
-    @property
-    def breaker(self) -> BreakerSpec: ...
-    @property
-    def routing(self) -> Literal["least_loaded", "weighted"]: ...
 
 
 class Leasing:
@@ -264,13 +244,11 @@ class AccountQueue:
             return self._give(want, slot, tag, now)
         prospect = self._prospect(lane, now)
         if prospect is not None and (want.avoid or now + timeout < prospect[0]):  # a second attempt waits out no cool-down
-            raise _unavailable(want, prospect[1], now)
-        wait = self.expected_wait()
+            raise unavailable(want, prospect[1], now)
         if self.waiting >= self.bound:
-            message = f"The queue is full ({self.waiting} waiting). Expected wait: about {wait:.0f} s."
-            raise GatewayError(ErrorKind.QUEUE_FULL, message, retry_after=wait)
+            raise queue_full(self.waiting, self.expected_wait())
         if timeout <= 0:
-            raise GatewayError(ErrorKind.QUEUE_TIMEOUT, "No account is free, and waiting is switched off.", retry_after=wait)
+            raise queue_timeout(0, self.expected_wait())
         return self._enqueue(lane, now, timeout, want)
 
     def _enqueue(self, lane: Lane, now: float, timeout: float, want: Want) -> Waiter:
@@ -385,13 +363,11 @@ class AccountQueue:
             if prospect is not None:
                 announced, back = prospect
                 for waiter in [waiter for waiter in lane.waiters.values() if waiter.deadline < announced]:
-                    self._end(waiter, _unavailable(waiter.want, back, now))
+                    self._end(waiter, unavailable(waiter.want, back, now))
 
     def _expire(self, waiter: Waiter) -> None:
         """The waiter's time is up."""
-        wait = self.expected_wait()
-        message = f"No account was free within {waiter.deadline - waiter.arrived:g} s. Expected wait: about {wait:.0f} s."
-        self._end(waiter, GatewayError(ErrorKind.QUEUE_TIMEOUT, message, retry_after=wait))
+        self._end(waiter, queue_timeout(waiter.deadline - waiter.arrived, self.expected_wait()))
 
     def _end(self, waiter: Waiter, error: GatewayError) -> None:
         if self._leave(waiter) and not waiter.future.done():
@@ -483,23 +459,3 @@ def _credential(account: Account) -> tuple[object, ...]:
     """What a fault of an account is about: who it is, and where."""
     spec, server = account.spec, account.server
     return (spec.token, spec.password, spec.disabled) if spec else (), server.name, server.base_url, server.login
-
-
-def _unavailable(want: Want, back: Outlook, now: float) -> GatewayError:
-    """Why no account can serve, in words that name no account; `back` is the one that returns first."""
-    after = max(1.0, back.until - now) if back.until else RETRY_UNKNOWN
-    cause = back.breaker.cause if back.breaker else None
-    if want.pin is not None and cause is None:
-        message = "The account that X-Ds2-Target-Account names cannot serve this model."
-    elif cause is None:
-        message = f"No account can serve the model '{want.model}' now."
-    elif cause is Cause.AUTH:
-        message = f"The upstream of the model '{want.model}' refuses its credentials."
-    elif cause is Cause.BALANCE:
-        message = f"The balance for the model '{want.model}' is used up."
-    elif back.standing is Standing.OPEN:
-        message = f"Circuit breaker open for model: {want.model}"
-    else:
-        window = f" ({back.breaker.window})" if back.breaker and back.breaker.window else ""
-        message = f"Upstream rate limit reached{window} for model: {want.model}. Retry after ~{after:.0f}s."
-    return GatewayError(ErrorKind.MODEL_UNAVAILABLE, message, retry_after=after)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left, insort
 from collections.abc import Callable, Hashable, Iterator
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
 from ds2d.core.account import Account
 from ds2d.core.errors import GatewayError
+from ds2d.core.settings import BreakerSpec
 from ds2d.state.breakers import Breaker
 from ds2d.state.slots import Pool, Slot
 
@@ -31,6 +32,23 @@ class Timer(Protocol):
 
 CallLater = Callable[[float, Callable[[], None]], Timer]
 """Run a function after so many seconds, as the event loop's method of that name does."""
+
+
+class Limits(Protocol):
+    """The part of config's `runtime` that is about accounts and queue; meaning and bounds are config.md 2's."""
+
+    @property
+    def account_max_inflight(self) -> int: ...
+    @property
+    def account_max_queue(self) -> int: ...
+    @property
+    def global_max_inflight(self) -> int: ...
+    @property
+    def min_request_gap_ms(self) -> int: ...
+    @property
+    def breaker(self) -> BreakerSpec: ...
+    @property
+    def routing(self) -> Literal["least_loaded", "weighted"]: ...
 
 
 class Want(msgspec.Struct, frozen=True):
