@@ -32,7 +32,7 @@ def ids(**query: str) -> list[str]:
 
 
 def test_a_model_has_both_shapes() -> None:
-    line = orjson.loads(render_model(MODELS[3]))
+    line = orjson.loads(render_model(MODELS[3], Inbound({})))
     assert line == {
         "id": "claude-opus-4-6",
         "type": "model",
@@ -48,7 +48,7 @@ def test_a_model_has_both_shapes() -> None:
         "deprecated_at": None,
         "retires_at": None,
     }
-    sdk.ModelInfo.model_validate_json(render_model(MODELS[3]), strict=True)
+    sdk.ModelInfo.model_validate_json(render_model(MODELS[3], Inbound({})), strict=True)
 
 
 def test_without_a_paging_query_the_list_comes_whole_with_the_ends_that_the_reference_fixes() -> None:

@@ -21,7 +21,7 @@ DEFAULT_PAGE, MAX_PAGE = 20, 1000
 _PAGING = ("limit", "after_id", "before_id")
 
 
-def render_model(model: ModelInfo) -> bytes:
+def render_model(model: ModelInfo, inbound: Inbound) -> bytes:
     """One model."""
     return orjson.dumps(_line(model))
 
