@@ -27,11 +27,16 @@ MARGIN_SECONDS = 60.0
 """How long before its end a token is renewed; at most a fifth of its life."""
 
 
+FRESH_SECONDS = 5.0
+"""How old a token must be for its refusal to mean that it ended: another login right after one would change nothing."""
+
+
 class _Kept(msgspec.Struct):
     """A token, what it was fetched with, and its times on the monotonic clock (None: the server did not say)."""
 
     value: str
     credential: tuple[object, ...]
+    fetched_at: float
     renew_at: float | None
     ends_at: float | None
 
@@ -67,15 +72,16 @@ class Logins:
         return kept.value
 
     def refused(self, account: Account, token: str | None) -> bool:
-        """The upstream answered 401 to `token`. Whether asking for the token again gives another one, so that one more try
-        on the same account makes sense: it came from a login and is forgotten now, or was replaced meanwhile."""
+        """The upstream answered 401 to `token`. Whether one more try on the same account makes sense: the token came from a
+        login some time ago and is forgotten now, or was replaced meanwhile. A new one that is refused is the account's fault."""
         spec = account.spec
         if account.server.login is None or account.direct or (spec is not None and spec.token is not None):
             return False
         kept = self._kept.get(account.id)
-        if kept is not None and kept.value == token:
-            del self._kept[account.id]
-        return True
+        if kept is None or kept.value != token:
+            return True
+        del self._kept[account.id]
+        return self._clock() - kept.fetched_at >= FRESH_SECONDS
 
     def retain(self, accounts: Iterable[str]) -> None:
         """Forget the tokens of all accounts but those with these ids."""
@@ -103,8 +109,8 @@ class Logins:
         got: Token = await self._drive(login(account.server, account.spec, self._wall()))
         now, life = self._clock(), got.expires_in
         if life is None:
-            return _Kept(got.value, credential, None, None)
-        return _Kept(got.value, credential, now + life - min(MARGIN_SECONDS, life / 5), now + life)
+            return _Kept(got.value, credential, now, None, None)
+        return _Kept(got.value, credential, now, now + life - min(MARGIN_SECONDS, life / 5), now + life)
 
     def _ended(self, account: Account, key: tuple[object, ...], task: asyncio.Task[_Kept]) -> None:
         self._running.pop(key, None)

@@ -124,10 +124,18 @@ async def test_a_token_that_has_ended_is_not_used() -> None:
 async def test_a_refused_token_is_fetched_anew_once_for_all_who_held_it() -> None:
     server = Server()
     token = await server.logins.token(account())
+    server.now = 100
     assert server.logins.refused(account(), token)
     assert await server.logins.token(account()) == "token 2"
     assert server.logins.refused(account(), token)  # somebody late: it was replaced already
     assert await server.logins.token(account()) == "token 2"
+
+
+async def test_a_token_that_is_refused_as_soon_as_it_was_fetched_is_not_fetched_again_for_that() -> None:
+    server = Server()
+    token = await server.logins.token(account())
+    assert not server.logins.refused(account(), token)
+    assert await server.logins.token(account()) == "token 2"  # the next turn may try
 
 
 async def test_another_password_needs_another_login() -> None:
