@@ -15,11 +15,11 @@ import msgspec.inspect as kinds
 
 from ds2d.config.references import KINDS
 from ds2d.config.schema import Config, derived_fields, struct_type
-from ds2d.core.settings import KeySpec, Secret, UpstreamSpec
+from ds2d.core.settings import AccountSpec, KeySpec, Secret, UpstreamSpec
 
 SCHEMA_URL = "https://json-schema.org/draft/2020-12/schema"
 
-_DERIVED = derived_fields(Config) | derived_fields(KeySpec) | derived_fields(UpstreamSpec)
+_DERIVED = {cls.__name__: derived_fields(cls) for cls in (Config, KeySpec, UpstreamSpec, AccountSpec)}
 
 _NAMES: dict[type[kinds.Type], str] = {
     kinds.BoolType: "true or false",
@@ -90,8 +90,8 @@ def json_schema() -> dict[str, Any]:
     _, parts = msgspec.json.schema_components([Config], schema_hook=_hook, ref_template="#/$defs/{name}")
     parts = copy.deepcopy(parts)
     parts.pop("Notice", None)
-    for part in parts.values():
-        _tidy(part)
+    for name, part in parts.items():
+        _tidy(name, part)
     parts["Secret"] = _secret_schema()
     parts["KeySpec"] = {"anyOf": [{"type": "string", "minLength": 1}, parts["KeySpec"]]}
     upstream = parts["ModelSpec"]["properties"]["upstream"]
@@ -176,12 +176,12 @@ def _secret_schema() -> dict[str, Any]:
     return {"description": "a secret, or where to read it", "anyOf": [{"type": "string"}, *references]}
 
 
-def _tidy(part: dict[str, Any]) -> None:
+def _tidy(name: str, part: dict[str, Any]) -> None:
     """Take out of an object's schema what no file holds, refuse unknown keys, allow notes."""
     part["additionalProperties"] = False
     part["patternProperties"] = {"^_": {}}
-    for name in _DERIVED & part["properties"].keys():
-        del part["properties"][name]
+    for field in _DERIVED.get(name, ()):
+        del part["properties"][field]
 
 
 def _reference_names(properties: dict[str, Any]) -> dict[str, Any]:

@@ -78,9 +78,7 @@ def replace(path: Path, data: bytes, expected: bytes) -> None:
                 raise ConflictError
             os.rename(draft, target)
         elif read_stable(draft) != expected:
-            _exchange(draft, target)
-            if read_stable(draft) != data:  # somebody replaced ours in between: theirs is the newest
-                _exchange(draft, target)
+            _put_back(draft, target, data)
             raise ConflictError
     _sync_folder(target.parent)
 
@@ -105,6 +103,17 @@ def _draft(path: Path, data: bytes, like: os.stat_result | None = None) -> Itera
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
+
+
+def _put_back(draft: Path, target: Path, placed: bytes) -> None:
+    """Undo an exchange that put `placed` on the target. If something else comes out, somebody wrote meanwhile, and that is
+    the newest: it goes in again, until what comes out is what was put in."""
+    while True:
+        next_placed = read_stable(draft)
+        _exchange(draft, target)
+        if read_stable(draft) == placed:
+            return
+        placed = next_placed
 
 
 def _take_after(descriptor: int, like: os.stat_result) -> None:

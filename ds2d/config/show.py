@@ -1,7 +1,7 @@
 """A config as people may see it.
 
 Rule: no secret leaves here. One that stands in the file is masked, one by reference is shown as the reference.
-Surprise: `model_dump`-like encoders would refuse a `Secret`, so this is the only way from a snapshot to JSON.
+Surprise: encoders refuse a `Secret`, so this is the only way from a snapshot to JSON.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def shown(value: Any, *, defaults: bool = True) -> Any:
         return value.reference or mask(value.reveal() or "")
     if isinstance(value, msgspec.Struct):
         return _struct(value, defaults)
-    if isinstance(value, dict):
+    if isinstance(value, dict) and any(isinstance(item, Secret | msgspec.Struct) for item in value.values()):
         return {redact(name): shown(item, defaults=defaults) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [shown(item, defaults=defaults) for item in value]

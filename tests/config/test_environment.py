@@ -44,7 +44,7 @@ def test_the_first_variable_that_is_set_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    "line, value",
+    ('line', 'value'),
     [
         ("A=b", "b"), ("A = b c  ", "b c"), ("A=", ""), ("A='x y' ", "x y"), ('A="x y"', "x y"), ("A='a'\"b\"c", "abc"),
         (r"A=a\ b", "a b"), ("A=a\\\nb", "ab"), ("A='a\\b'", "a\\b"), (r'A="a\"b\\c\$d\n"', r'a"b\c$d\n'), ('A="a\nb"', "a\nb"),

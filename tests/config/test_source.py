@@ -27,7 +27,7 @@ def test_a_variable_with_the_whole_config_comes_before_any_file(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "environ, expected",
+    ("environ", "expected"),
     [
         ({"DS2D_CONFIG": "a.json", "DS2API_CONFIG_PATH": "b.json"}, "a.json"),
         ({"DS2D_CONFIG": "", "DS2API_CONFIG_PATH": "b.json"}, "b.json"),

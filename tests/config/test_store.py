@@ -210,10 +210,12 @@ def test_a_secret_s_file_is_watched_too(path: Path) -> None:
     assert not watched.store.current.keys[0].usable
     secret.write_text("sk-one\n")
     watched.follow()
-    assert watched.store.current.keys[0].key and watched.store.current.keys[0].key.reveal() == "sk-one"
+    assert watched.store.current.keys[0].key
+    assert watched.store.current.keys[0].key.reveal() == "sk-one"
     secret.write_text("sk-two\n")
     watched.follow()
-    assert watched.store.current.keys[0].key and watched.store.current.keys[0].key.reveal() == "sk-two"
+    assert watched.store.current.keys[0].key
+    assert watched.store.current.keys[0].key.reveal() == "sk-two"
     secret.unlink()
     watched.follow()
     assert not watched.store.current.keys[0].usable
@@ -411,7 +413,9 @@ def test_numbers_go_on_after_a_restart(path: Path) -> None:
     assert Watched(path, keep_history=True).store.current.generation == 3
 
 
-def test_a_state_folder_that_cannot_be_written_is_said_and_changes_nothing_else(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_state_folder_that_cannot_be_written_is_said_and_changes_nothing_else(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (path.parent / "state").write_text("in the way")
     watched = Watched(path, keep_history=True)
     path.write_text(text(4))

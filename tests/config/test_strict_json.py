@@ -28,7 +28,7 @@ def test_a_key_that_stands_twice_is_an_error_with_its_place() -> None:
     assert not found.incomplete
 
 
-@pytest.mark.parametrize("raw", [b"", b" ", b"{", b'{"a"', b'{"a": 1,}', b"{} {}", b"nul", b'{"a": "\xe4\xbd']  )
+@pytest.mark.parametrize("raw", [b"", b" ", b"{", b'{"a"', b'{"a": 1,}', b"{} {}", b"nul", b'{"a": "\xe4\xbd'])
 def test_what_may_be_half_of_a_file_is_told_apart(raw: bytes) -> None:
     assert refusal(raw).incomplete
 
@@ -52,13 +52,19 @@ def test_a_byte_order_mark_is_passed_over() -> None:
 
 @pytest.mark.parametrize("indent", [2, 4, "\t", 3])
 def test_what_is_written_keeps_order_text_and_indentation(indent: int | str) -> None:
-    raw = (json.dumps({"z": "你好", "_note": {"b": 1, "a": [1, 2.5, None]}, "a": 1e3}, ensure_ascii=False, indent=indent) + "\n").encode()
+    raw = (
+        json.dumps({"z": "你好", "_note": {"b": 1, "a": [1, 2.5, None]}, "a": 1e3}, ensure_ascii=False, indent=indent) + "\n"
+    ).encode()
     assert dump(load(raw), like=raw) == raw
 
 
 LEAVES = st.text(max_size=5) | st.integers() | st.booleans() | st.none()
 
 
-@given(st.dictionaries(st.text(max_size=5), st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3), max_leaves=5), max_size=3))
+@given(
+    st.dictionaries(
+        st.text(max_size=5), st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3), max_leaves=5), max_size=3
+    )
+)
 def test_what_is_written_reads_the_same(document: dict[str, object]) -> None:
     assert load(dump(document)) == document
