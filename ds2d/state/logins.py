@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterable
+from math import inf
 from typing import Any
 
 import msgspec
@@ -27,8 +28,8 @@ MARGIN_SECONDS = 60.0
 """How long before its end a token is renewed; at most a fifth of its life."""
 
 
-FRESH_SECONDS = 5.0
-"""How old a token must be for its refusal to mean that it ended: another login right after one would change nothing."""
+REFUSED_AGAIN_SECONDS = 30.0
+"""Two tokens of an account refused within this time mean that it is not the token's age."""
 
 
 class _Kept(msgspec.Struct):
@@ -36,7 +37,6 @@ class _Kept(msgspec.Struct):
 
     value: str
     credential: tuple[object, ...]
-    fetched_at: float
     renew_at: float | None
     ends_at: float | None
 
@@ -51,6 +51,7 @@ class Logins:
         self._clock = clock
         self._wall = wall
         self._kept: dict[str, _Kept] = {}
+        self._refusals: dict[str, tuple[float, bool]] = {}  # by account: when a token was refused last, and what was said to it
         self._running: dict[tuple[object, ...], asyncio.Task[_Kept]] = {}
 
     async def token(self, account: Account) -> str | None:
@@ -73,20 +74,25 @@ class Logins:
 
     def refused(self, account: Account, token: str | None) -> bool:
         """The upstream answered 401 to `token`. Whether one more try on the same account makes sense: the token came from a
-        login some time ago and is forgotten now, or was replaced meanwhile. A new one that is refused is the account's fault."""
+        login and is forgotten now, or was replaced meanwhile. Where the one fetched for that reason is refused too, it does
+        not: the account is at fault."""
         spec = account.spec
         if account.server.login is None or account.direct or (spec is not None and spec.token is not None):
             return False
-        kept = self._kept.get(account.id)
+        kept, now = self._kept.get(account.id), self._clock()
+        before, verdict = self._refusals.get(account.id, (-inf, True))
         if kept is None or kept.value != token:
-            return True
+            return kept is not None or verdict
         del self._kept[account.id]
-        return self._clock() - kept.fetched_at >= FRESH_SECONDS
+        verdict = now - before >= REFUSED_AGAIN_SECONDS
+        self._refusals[account.id] = now, verdict
+        return verdict
 
     def retain(self, accounts: Iterable[str]) -> None:
         """Forget the tokens of all accounts but those with these ids."""
         wanted = set(accounts)
         self._kept = {account: kept for account, kept in self._kept.items() if account in wanted}
+        self._refusals = {account: refusal for account, refusal in self._refusals.items() if account in wanted}
 
     async def close(self) -> None:
         """End the logins that still run."""
@@ -109,8 +115,8 @@ class Logins:
         got: Token = await self._drive(login(account.server, account.spec, self._wall()))
         now, life = self._clock(), got.expires_in
         if life is None:
-            return _Kept(got.value, credential, now, None, None)
-        return _Kept(got.value, credential, now, now + life - min(MARGIN_SECONDS, life / 5), now + life)
+            return _Kept(got.value, credential, None, None)
+        return _Kept(got.value, credential, now + life - min(MARGIN_SECONDS, life / 5), now + life)
 
     def _ended(self, account: Account, key: tuple[object, ...], task: asyncio.Task[_Kept]) -> None:
         self._running.pop(key, None)
