@@ -428,6 +428,19 @@ def test_a_queued_response_can_fail() -> None:
     assert check(openai_responses.opening(made) + openai_responses.Encoder(made).feed([full])).response["status"] == "failed"
 
 
+def test_an_end_from_outside_goes_on_from_what_was_written() -> None:
+    error = GatewayError(ErrorKind.SHUTTING_DOWN, "Shutting down.")
+    for events in ([], [Text("a")], [Text("a"), *call(0, "f", "{", end=False)]):
+        made = envelope({"background": True})
+        opening = openai_responses.opening(made)
+        assert check(opening + openai_responses.fail(made, error)).response["status"] == "failed"
+        made = envelope({"background": True})
+        opening = openai_responses.opening(made)
+        written = openai_responses.Encoder(made).feed(list(events))
+        check(opening + written + openai_responses.fail(made, error))
+        assert openai_responses.fail(made, error) == b""
+
+
 def test_snapshots_show_how_far_it_is() -> None:
     encoder = openai_responses.Encoder(envelope({"background": True, "tools": [F, PATCH]}))
     for events, kinds in [
@@ -460,12 +473,16 @@ def test_only_the_first_choice_is_answered() -> None:
     assert output([Text("a"), Text("b", choice=1), STOP])[0]["content"][0]["text"] == "a"
 
 
+def test_counts() -> None:
+    assert orjson.loads(openai_responses.render_count(7)) == {"object": "response.input_tokens", "input_tokens": 7}
+
+
 def test_routes() -> None:
     routes = {(route.method, route.path): route.action for route in openai_responses.ROUTES}
     for base in ("/v1/responses", "/responses"):
         assert routes["POST", base] == "generate"
         assert routes["GET", base] == "responses_socket"
-        assert routes["POST", f"{base}/input_tokens"] == "responses_count"
+        assert routes["POST", f"{base}/input_tokens"] == "count"
         assert routes["POST", f"{base}/compact"] == "responses_compact"
         assert routes["GET", f"{base}/{{id}}"] == "responses_get"
         assert routes["DELETE", f"{base}/{{id}}"] == "responses_delete"

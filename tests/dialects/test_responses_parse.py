@@ -59,7 +59,7 @@ def test_bodies_of_real_clients_are_taken_as_written_down(path: Path) -> None:
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return orjson.loads(b"{" + value + b"}")
-    return {name: getattr(value, name) for name in value.__struct_fields__}
+    return {name: getattr(value, name) for name in value.__struct_fields__ if name not in ("id", "opened", "encoder", "answer")}
 
 
 # Fields --------------------------------------------------------------------------------------------------------------
@@ -606,9 +606,7 @@ def test_references_stand_for_stored_items() -> None:
 
 NAMES = "model input messages type role content text tools tool_choice function custom namespace name call_id output arguments id"
 KINDS = "input_text input_image image_url message reasoning function_call function_call_output item_reference local_shell_call"
-MORE = (
-    "user assistant allowed_tools mode required auto format json_schema schema include metadata action summary"
-)
+MORE = "user assistant allowed_tools mode required auto format json_schema schema include metadata action summary"
 WORDS = st.sampled_from(f"{NAMES} {KINDS} {MORE}".split())
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | WORDS | st.text(max_size=4),

@@ -126,8 +126,8 @@ def test_a_whole_answer_has_the_items_of_the_stream(events: list[Event], mode: s
 @given(answers(), st.integers(-1, 60))
 async def test_a_background_stream_resumes_anywhere_with_the_same_bytes(events: list[Event], after: int) -> None:
     made = envelope(body(background=True))
-    run = BackgroundResponse("resp_1", "me", 0.0, lambda: openai_responses.queued(made), lambda _size: True)
     opening = openai_responses.opening(made)
+    run = BackgroundResponse("resp_1", "me", 0.0, lambda: openai_responses.queued(made), lambda _size: True)
     run.append(opening)
     encoder = openai_responses.Encoder(made)
     written = opening

@@ -10,6 +10,7 @@ import pytest
 
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.events import Failure, Text
+from ds2d.core.request import Envelope
 from ds2d.dialects import openai_responses
 from ds2d.state import response_routes as routes
 from ds2d.state.background import BackgroundResponse
@@ -134,14 +135,14 @@ async def test_only_background_responses_are_streamed_again_or_cancelled() -> No
     assert caught.value.status == 400
 
 
-def work_until_stopped(world: World, run: BackgroundResponse, encoder: openai_responses.Encoder) -> list[GatewayError]:
+def work_until_stopped(world: World, run: BackgroundResponse, made: Envelope) -> list[GatewayError]:
     """What the service does when a run is stopped."""
     seen: list[GatewayError] = []
 
     def stop(error: GatewayError) -> None:
         seen.append(error)
-        run.append(encoder.feed([Failure(error)]))
-        world.store.end(run, encoder._reply)
+        run.append(openai_responses.fail(made, error))
+        world.store.end(run, made.request.reply)
 
     run.on_stop(stop)
     return seen
@@ -149,8 +150,8 @@ def work_until_stopped(world: World, run: BackgroundResponse, encoder: openai_re
 
 async def test_cancel_stops_the_work_and_keeps_what_has_come() -> None:
     world = World()
-    run, encoder, _ = world.begun()
-    seen = work_until_stopped(world, run, encoder)
+    run, encoder, made = world.begun()
+    seen = work_until_stopped(world, run, made)
     run.append(encoder.feed([Text("so far")]))
     follower = asyncio.create_task(read(following(world, run.id)))
     await asyncio.sleep(0)
@@ -179,10 +180,10 @@ async def test_cancel_waits_for_the_work_to_have_stopped() -> None:
 
 async def test_a_run_stopped_before_its_work_began_learns_it_then() -> None:
     world = World()
-    run, encoder, _ = world.begun()
+    run, _encoder, made = world.begun()
     run.stop(CANCELLED)
     run.stop(GatewayError(ErrorKind.SHUTTING_DOWN, "Later."))
-    seen = work_until_stopped(world, run, encoder)
+    seen = work_until_stopped(world, run, made)
     assert seen == [CANCELLED]
     assert status(world, run.id) == "cancelled"
 
@@ -199,8 +200,8 @@ async def test_cancel_of_a_finished_response_changes_nothing() -> None:
 
 async def test_deleting_stops_the_work_first_and_it_stays_deleted() -> None:
     world = World()
-    run, encoder, _ = world.begun()
-    seen = work_until_stopped(world, run, encoder)
+    run, _encoder, made = world.begun()
+    seen = work_until_stopped(world, run, made)
     follower = asyncio.create_task(read(following(world, run.id)))
     await asyncio.sleep(0)
     routes.delete(world.store, "me", run.id)
@@ -212,8 +213,8 @@ async def test_deleting_stops_the_work_first_and_it_stays_deleted() -> None:
 
 async def test_shutdown_fails_what_runs() -> None:
     world = World()
-    run, encoder, _ = world.begun()
-    work_until_stopped(world, run, encoder)
+    run, _encoder, made = world.begun()
+    work_until_stopped(world, run, made)
     for running in world.store.runs:
         running.stop(GatewayError(ErrorKind.SHUTTING_DOWN, "The gateway is shutting down."))
     found = orjson.loads(routes.retrieve(world.store, "me", run.id))

@@ -7,7 +7,7 @@ Rule: this package translates; what is kept between requests lives in state/resp
 from __future__ import annotations
 
 from ds2d.dialects import Endpoint
-from ds2d.dialects.openai_responses.encode import Encoder, answer, opening, queued, render
+from ds2d.dialects.openai_responses.encode import Encoder, answer, fail, opening, queued, render, render_count
 from ds2d.dialects.openai_responses.failures import render_error
 from ds2d.dialects.openai_responses.objects import Answer, Recalled, Reply, join_body
 from ds2d.dialects.openai_responses.parse import parse
@@ -19,11 +19,13 @@ __all__ = [
     "Recalled",
     "Reply",
     "answer",
+    "fail",
     "join_body",
     "opening",
     "parse",
     "queued",
     "render",
+    "render_count",
     "render_error",
 ]
 
@@ -33,7 +35,7 @@ def _routes(base: str) -> tuple[Endpoint, ...]:
     return (
         Endpoint("POST", base),
         Endpoint("GET", base, "responses_socket"),
-        Endpoint("POST", f"{base}/input_tokens", "responses_count"),
+        Endpoint("POST", f"{base}/input_tokens", "count"),
         Endpoint("POST", f"{base}/compact", "responses_compact"),
         Endpoint("GET", f"{base}/{{id}}", "responses_get"),
         Endpoint("DELETE", f"{base}/{{id}}", "responses_delete"),

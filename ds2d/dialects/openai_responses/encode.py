@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from ds2d.core.errors import ErrorKind
+from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.events import (
     CallPart,
     Completion,
@@ -75,6 +75,7 @@ class Encoder:
         self._ids: list[str] = []
         self._memory: list[bytes] = []
         self.final: Answer | None = None
+        reply.encoder = self
 
     def feed(self, batch: list[Event]) -> bytes:
         """Take the events of one read; return whole frames."""
@@ -234,6 +235,18 @@ def queued(envelope: Envelope) -> Answer:
     return Answer(response_id(envelope), "queued", head(envelope, "queued"), (), (), ())
 
 
+def fail(envelope: Envelope, error: GatewayError) -> bytes:
+    """The last frames of a streamed answer that ends outside of its pipeline, numbered on from what was written so far.
+
+    Nothing if the answer has ended already.
+    """
+    reply: Reply = envelope.request.reply
+    if reply.answer is not None:
+        return b""
+    encoder = reply.encoder or Encoder(envelope)
+    return encoder.feed([Failure(error)])
+
+
 def answer(completion: Completion, envelope: Envelope) -> Answer:
     """The response object of a whole answer; also left in `request.reply.answer`. Raises the failure of a failed one."""
     if completion.failure is not None:
@@ -246,6 +259,11 @@ def answer(completion: Completion, envelope: Envelope) -> Answer:
 def render(completion: Completion, envelope: Envelope) -> bytes:
     """The body of a non-streamed answer."""
     return answer(completion, envelope).body()
+
+
+def render_count(tokens: int) -> bytes:
+    """The body of an input_tokens answer."""
+    return orjson.dumps({"object": "response.input_tokens", "input_tokens": tokens})
 
 
 def _events(completion: Completion) -> list[Event]:

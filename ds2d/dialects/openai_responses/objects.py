@@ -14,6 +14,7 @@ import msgspec
 import orjson
 
 from ds2d.core.events import Usage
+from ds2d.core.pipeline import Encoding
 from ds2d.core.request import Envelope
 
 Item = dict[str, Any]
@@ -67,7 +68,8 @@ class Reply(msgspec.Struct):
 
     `echo` are the members of the response object that repeat the question (JSON, without braces). `items` are the question's
     own input items. `chain` is what the previous response gave. `id` is chosen once per question, so attempts share it;
-    `opened` counts the events that were written before an encoder began (background). `answer` is the latest final state.
+    `opened` counts the events that were written before an encoder began (background). `encoder` is the latest one;
+    `answer` is the final state.
     """
 
     echo: bytes
@@ -76,11 +78,11 @@ class Reply(msgspec.Struct):
     background: bool = False
     encrypted: bool = False
     logprobs: bool = False
-    truncate: bool = False
     natives: dict[str, Native] = {}
     chain: tuple[Any, ...] = ()
     id: str = ""
     opened: int = 0
+    encoder: Encoding | None = None
     answer: Answer | None = None
 
 

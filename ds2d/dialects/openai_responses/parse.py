@@ -128,7 +128,6 @@ def parse(inbound: Inbound) -> ChatRequest:
             background=bool(view.background),
             encrypted=ENCRYPTED in include,
             logprobs="logprobs" in params,
-            truncate=view.truncation == "auto",
             natives=table.natives,
             chain=chain,
         ),
