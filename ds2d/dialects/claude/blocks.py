@@ -6,6 +6,7 @@ Surprise: blocks of Anthropic's own services stand in histories of clients that 
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from ds2d.core.errors import ErrorKind
@@ -15,7 +16,7 @@ from ds2d.dialects.claude.fields import array, mapping, one_of, text
 Part = dict[str, Any]
 """A content part in chat form (openai-chat.md 3)."""
 
-IMAGE_OMITTED = "[image omitted]"
+_log = logging.getLogger(__name__)
 _GONE = ("server_tool_use", "container_upload", "compaction", "tool_reference")
 
 
@@ -48,11 +49,6 @@ class Content:
         return self.parts if self.images else self.text
 
 
-def belongs_to_a_service(kind: str) -> bool:
-    """Whether blocks of this type come from services that only Anthropic runs: dropped from history."""
-    return kind in _GONE or kind.startswith("mcp_") or (kind.endswith("_tool_result") and kind != "tool_result")
-
-
 def add_block(content: Content, block: dict[str, Any], kind: str, path: str) -> None:
     """Put one block of a user or a tool result into `content`. Raises GatewayError for what cannot be carried."""
     match kind:
@@ -64,8 +60,15 @@ def add_block(content: Content, block: dict[str, Any], kind: str, path: str) -> 
             _add_document(content, block, path)
         case "search_result":
             _add_search_result(content, block, path)
-        case _ if not belongs_to_a_service(kind):
-            raise invalid(f"{path}.type", f"'{kind[:MAX_QUOTED]}' is not allowed here.")
+        case _:
+            drop(kind, path)
+
+
+def drop(kind: str, path: str) -> None:
+    """Leave a block of one of Anthropic's services out of the history. Raises GatewayError if it is none of these."""
+    if not (kind in _GONE or kind.startswith("mcp_") or kind.endswith("_tool_result")):
+        raise invalid(f"{path}.type", f"'{kind[:MAX_QUOTED]}' is not allowed here.")
+    _log.debug("%s: block of type %.40r left out", path, kind)
 
 
 def _image_url(source: dict[str, Any], path: str) -> str:

@@ -16,11 +16,14 @@ from ds2d.core.errors import GatewayError
 from ds2d.core.names import upstream_name
 from ds2d.core.request import Message, ToolCall
 from ds2d.core.validate import MAX_QUOTED, invalid
-from ds2d.dialects.claude.blocks import Content, add_block, belongs_to_a_service, read_content
+from ds2d.dialects.claude.blocks import Content, add_block, drop, read_content
 from ds2d.dialects.claude.fields import array, mapping, one_of, text
 
 BILLING = "x-anthropic-billing-header:"
 """Claude Code's first system block; it differs from conversation to conversation (clients.md, fact 7)."""
+
+IMAGE_BELOW = "[image below]"
+"""What a result says that is only an image: the image itself follows in the next user message."""
 
 _ROLES = ("user", "assistant", "system")
 
@@ -164,7 +167,7 @@ class _Reader:
         answers: list[Message] = []
         for call in pending.ids:
             content, prefix, _ = turn.results[call]
-            words = content.text or ("[image below]" if content.images else "")
+            words = content.text or (IMAGE_BELOW if content.images else "")
             answers.append(Message(role="tool", tool_call_id=call, content=prefix + words))
             shown.parts += [part for part in content.parts if part["type"] == "image_url"]
             shown.images += content.images
@@ -216,8 +219,8 @@ class _AssistantTurn:
                 self._thinking += [thinking] if thinking else []
             case "redacted_thinking":
                 pass
-            case _ if not belongs_to_a_service(kind):
-                raise invalid(f"{path}.type", f"'{kind[:MAX_QUOTED]}' is not allowed in an assistant message.")
+            case _:
+                drop(kind, path)
 
     def message(self) -> Message:
         words = "".join(self._text)
