@@ -51,9 +51,9 @@ def parse(
     document = load(raw)
     warnings: list[Notice] = []
     sources = Sources(environ, base_dir, read_file)
-    overrides = overlay(environ, OVERRIDES) | {path: (value, "flag") for path, value in (flags or {}).items()}
-    reader = Reader(sources, overrides, overlay(environ, FALLBACKS), _elsewhere)
     known = _respelled(_with_effect(document, warnings))
+    known, origins = _overlaid(known, environ, flags or {})
+    reader = Reader(sources, origins, _elsewhere)
     api_keys = known.pop("api_keys", None) or []
     values = reader.fields(Config, known)
     key_paths = _join_api_keys(reader, values, api_keys)
@@ -70,6 +70,22 @@ def parse(
         env_backed=env_backed,
     )
     return _completed(config, environ, base_dir)
+
+
+def _overlaid(
+    document: dict[str, Any], environ: Mapping[str, str], flags: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The document with what flags and variables say, and where each of those values is from (config.md 4)."""
+    before = overlay(environ, OVERRIDES) | {path: (value, "flag") for path, value in flags.items()}
+    after = overlay(environ, FALLBACKS)
+    document, origins = dict(document), {}
+    for path, (value, origin) in (*after.items(), *before.items()):
+        section, _, name = path.partition(".")
+        inner = document.get(section) or {}
+        if isinstance(inner, dict) and (path in before or name not in inner):
+            document[section] = {**inner, name: value}
+            origins[path] = origin
+    return document, origins
 
 
 def _with_effect(document: dict[str, Any], warnings: list[Notice]) -> dict[str, Any]:

@@ -18,53 +18,42 @@ from msgspec import UNSET
 
 from ds2d.config.notices import Notice, child, nearest
 from ds2d.config.references import Sources, UnreadableError, is_reference, unreadable
-from ds2d.config.schema import Section, derived_fields, struct_type
+from ds2d.config.schema import Section, readable_fields, required_fields, struct_type
 from ds2d.core.settings import MAX_INT, Entry, KeySpec, Secret
-
-Overlay = Mapping[str, tuple[Any, str]]
-"""Values from outside the file by path, each with its origin: `flag`, or `$NAME` of a variable."""
 
 
 class Reader:
     """Reads one document. Afterwards `errors`, `warnings` and `origins` tell how it went.
 
-    `overrides` count before the file, `fallbacks` after it. `elsewhere(name)` is the path of a key in another section.
+    `origins` are the paths whose value came into the document from elsewhere: `flag`, or `$NAME` of a variable.
+    `elsewhere(name)` is the path of a key in another section.
     """
 
-    def __init__(
-        self,
-        sources: Sources,
-        overrides: Overlay,
-        fallbacks: Overlay,
-        elsewhere: Callable[[str], str | None],
-    ) -> None:
+    def __init__(self, sources: Sources, origins: Mapping[str, str], elsewhere: Callable[[str], str | None]) -> None:
         self.errors: list[Notice] = []
         self.warnings: list[Notice] = []
         self.origins: dict[str, str] = {}
         self._sources = sources
-        self._overrides = overrides
-        self._fallbacks = fallbacks
+        self._origins = origins
         self._elsewhere = elsewhere
 
     def fields(self, cls: type[msgspec.Struct], data: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-        """The fields of a struct that stand in `data` or in an overlay; UNSET for a faulty one."""
-        info = struct_type(cls)
-        hidden = derived_fields(cls)
-        known = {field.name: field for field in info.fields if field.name not in hidden}
-        known_names = [*known, info.tag_field] if info.tag_field else list(known)
-        for name in data:
-            if name not in known_names and not name.startswith("_"):
-                self._unknown(child(path, name), name, known_names)
+        """The fields of a struct that stand in `data`; UNSET for a faulty or a missing one."""
+        known = readable_fields(cls)
         values: dict[str, Any] = {}
-        for name, field in known.items():
-            place = child(path, name)
-            value, origin = self._value(place, name, data, field)
-            if origin is not None:
-                values[name] = self.read(field.type, value, place if origin in {"file", "flag"} else origin)
+        for name, value in data.items():
+            field = known.get(name)
+            if field is None:
+                self._unknown(child(path, name), name, cls)
+            elif value is not None or not _is_container(field.type):  # null for a section or a list is its default
+                place = child(path, name)
+                origin = self._origins.get(place)
+                values[name] = self.read(field.type, value, origin if origin and origin.startswith("$") else place)
                 if "[" not in place and not isinstance(_bare(field.type), kinds.StructType):
-                    self.origins[place] = origin
-            elif field.required:
-                self.errors.append(Notice(place, "is required"))
+                    self.origins[place] = origin or "file"
+        for name in required_fields(cls):
+            if name not in values:
+                self.errors.append(Notice(child(path, name), "is required"))
                 values[name] = UNSET
         return values
 
@@ -88,20 +77,12 @@ class Reader:
             return value
         return self._leaf(kind, value, path)
 
-    def _value(self, place: str, name: str, data: Mapping[str, Any], field: kinds.Field) -> tuple[Any, str | None]:
-        """What counts for this key, and where it comes from; no origin where nobody says anything."""
-        if place in self._overrides:
-            return self._overrides[place]
-        if name in data and not (data[name] is None and _is_container(field.type)):
-            return data[name], "file"
-        if place in self._fallbacks:
-            return self._fallbacks[place]
-        if any(path.startswith(f"{place}.") for path in (*self._overrides, *self._fallbacks)):
-            return {}, "file"  # a section that only variables speak of
-        return None, None
-
-    def _unknown(self, path: str, name: str, known: Iterable[str]) -> None:
-        hint = nearest(name, known)
+    def _unknown(self, path: str, name: str, cls: type[msgspec.Struct]) -> None:
+        """Note a key that the schema does not have; notes and the tag of a struct are none."""
+        tag_field = struct_type(cls).tag_field
+        if name.startswith("_") or name == tag_field:
+            return
+        hint = nearest(name, [*readable_fields(cls), tag_field] if tag_field else readable_fields(cls))
         if not hint and (other := self._elsewhere(name)):
             hint = f"did you mean {other}?"
         self.errors.append(Notice(path, "unknown key", hint))

@@ -46,6 +46,19 @@ def derived_fields(cls: type[msgspec.Struct]) -> frozenset[str]:
     )
 
 
+@functools.cache
+def readable_fields(cls: type[msgspec.Struct]) -> Mapping[str, kinds.Field]:
+    """The fields of a struct that are keys of the file, by name."""
+    hidden = derived_fields(cls)
+    return {field.name: field for field in struct_type(cls).fields if field.name not in hidden}
+
+
+@functools.cache
+def required_fields(cls: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Those of them that must stand there."""
+    return tuple(name for name, field in readable_fields(cls).items() if field.required)
+
+
 Bytes = Annotated[int, Meta(ge=0, le=2**40)]
 Networks = tuple[Label, ...]
 

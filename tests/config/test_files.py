@@ -94,7 +94,7 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="not a regular file"):
         read_stable(tmp_path / "pipe")
-    with pytest.raises(OSError, match="regular|directory"):
+    with pytest.raises(OSError, match=r"regular|directory"):
         read_stable(tmp_path)
 
 
