@@ -37,6 +37,7 @@ class Encoder:
     def __init__(self, envelope: Envelope) -> None:
         self._envelope = envelope
         self._reply = reply_of(envelope)
+        self._shown = self._reply.thinking == "shown"
         self._started = False
         self._ended = False
         self._called = False
@@ -59,16 +60,17 @@ class Encoder:
             if kind is Finish or kind is Failure:
                 self._end(out, event)  # type: ignore[arg-type]
                 continue
-            if self._in_doubt:
-                self._end_doubt(out)
-            if self._failure is not None:
+            if self._in_doubt and not self._end_doubt(out):
                 continue
             if kind is Text:
                 if self._open != _TEXT:
                     self._open_block(out, _TEXT, {"type": "text", "text": ""}, b'"text_delta","text":')
                 out += (self._head, orjson.dumps(event.text), _END_OF_DELTA)  # type: ignore[union-attr]
             elif kind is Reasoning:
-                self._think(out, event)  # type: ignore[arg-type]
+                if self._open != _THINKING:
+                    self._start_thinking(out)
+                if self._shown:
+                    out += (self._head, orjson.dumps(event.text), _END_OF_DELTA)  # type: ignore[union-attr]
             elif kind is ToolArgs:
                 self._arguments.append(event.text)  # type: ignore[union-attr]
                 out += (self._head, orjson.dumps(event.text), _END_OF_DELTA)  # type: ignore[union-attr]
@@ -105,14 +107,10 @@ class Encoder:
         opening = message(self._envelope, usage_fields(prompt), [])
         out += (_frame("message_start", {"message": opening}), _PING)
 
-    def _think(self, out: list[bytes], event: Reasoning) -> None:
-        if self._reply.thinking == "hidden":
-            return
-        if self._open != _THINKING:
+    def _start_thinking(self, out: list[bytes]) -> None:
+        if self._reply.thinking != "hidden":
             block = {"type": "thinking", "thinking": "", "signature": ""}
             self._open_block(out, _THINKING, block, b'"thinking_delta","thinking":')
-        if self._reply.thinking == "shown":
-            out += (self._head, orjson.dumps(event.text), _END_OF_DELTA)
 
     def _start_call(self, out: list[bytes], event: ToolStart) -> None:
         self._called = True
@@ -129,15 +127,17 @@ class Encoder:
         else:
             self._close_block(out)
 
-    def _end_doubt(self, out: list[bytes]) -> None:
-        """The answer goes on behind the call, or ended without a limit: its arguments had to be whole."""
+    def _end_doubt(self, out: list[bytes]) -> bool:
+        """The answer goes on behind the call, or ended without a limit: its arguments had to be whole. False if they cannot be,
+        now and for all that follows."""
+        if self._failure is not None or not self._passes(cut=False):
+            self._failure = self._failure or broken_arguments(self._name)
+            return False
         self._in_doubt = False
-        if not self._passes(cut=False):
-            self._failure = broken_arguments(self._name)
-            return
         if lacks := missing_end("".join(self._arguments)):
             out += (self._head, orjson.dumps(lacks), _END_OF_DELTA)
         self._close_block(out)
+        return True
 
     def _open_block(self, out: list[bytes], kind: int, block: dict[str, Any], delta: bytes) -> None:
         self._close_block(out)
