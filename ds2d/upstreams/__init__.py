@@ -22,6 +22,9 @@ from ds2d.upstreams import demo, openai
 class Upstream(Protocol):
     """What an upstream module offers."""
 
+    def check(self, request: ChatRequest, target: Target) -> None:
+        """Refuse what this target's server cannot do, before it costs a slot. Raises GatewayError of the 400 class."""
+
     def prepare(self, request: ChatRequest, target: Target, token: str | None) -> Preparation:
         """How to ask: yields steps, returns the call whose answer is the model's. `token` is the account's credential."""
 
@@ -35,13 +38,14 @@ class Upstream(Protocol):
 class Kind(msgspec.Struct, frozen=True):
     """One kind of upstream, put together: kinds that speak the same wire share its decoder without knowing each other."""
 
+    check: Callable[[ChatRequest, Target], None]
     prepare: Callable[[ChatRequest, Target, str | None], Preparation]
     Decoder: Callable[[ChatRequest, Target], Decoding]
     classify: Callable[[Reply, ChatRequest], GatewayError]
 
 
 REGISTRY: dict[str, Upstream] = {
-    "openai": Kind(openai.prepare, openai.Decoder, openai.classify),
-    "demo": Kind(demo.prepare, openai.Decoder, openai.classify),
+    "openai": Kind(openai.check, openai.prepare, openai.Decoder, openai.classify),
+    "demo": Kind(demo.check, demo.prepare, openai.Decoder, openai.classify),
 }
 """By `upstreams[].kind`."""

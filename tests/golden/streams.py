@@ -122,7 +122,7 @@ def as_lines(events: Iterable[Event]) -> str:
 def _plain(event: Event) -> dict[str, Any]:
     if isinstance(event, Failure):
         error = event.error
-        told = {"kind": str(error.kind), "status": error.status, "message": error.message, "usage": event.usage}
+        told: dict[str, Any] = {"kind": str(error.kind), "status": error.status, "message": error.message, "usage": event.usage}
         return {"event": "Failure", **_without_defaults(told)}
     return {"event": type(event).__name__, **_without_defaults(msgspec.structs.asdict(event))}
 
@@ -131,10 +131,10 @@ def _without_defaults(fields: dict[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for name, value in fields.items():
         if isinstance(value, tuple):
-            value = [_inner(one) for one in value]
+            value = [_inner(one) for one in value] or None
         elif isinstance(value, msgspec.Struct):
             value = _inner(value)
-        if value not in (None, False, 0, []) or name in ("index", "prompt", "completion"):
+        if value is not None and value is not False and (name, value) != ("choice", 0):
             kept[name] = value
     return kept
 

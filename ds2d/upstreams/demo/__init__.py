@@ -55,6 +55,10 @@ class _Answer(msgspec.Struct):
         return sum("reasoning_content" in delta for delta in self.deltas)
 
 
+def check(request: ChatRequest, target: Target) -> None:
+    """Nothing is refused."""
+
+
 def prepare(request: ChatRequest, target: Target, token: str | None) -> Preparation:
     """The answer as a script, paced by `pace_ms`; the credential is not looked at."""
     yield from ()

@@ -120,13 +120,20 @@ _KNOWN_IN_DELTA = frozenset(("role", "content", "reasoning", "reasoning_content"
 class _Choice:
     """One choice as far as it has come. `extra` are fields that no event carried yet."""
 
-    __slots__ = ("calls", "ending", "extra", "usage")
+    __slots__ = ("calls", "extra", "reason", "stop", "usage")
 
     def __init__(self, calls: CallSorter) -> None:
         self.calls = calls
-        self.ending: Ending | None = None
+        self.reason: FinishReason | None = None
+        self.stop: str | None = None
         self.extra: Extra = {}
-        self.usage: Any = None
+        self.usage: Usage | None = None
+
+    def ending(self, reason: FinishReason) -> Ending:
+        """How it ended: with calls exactly if there were any, whatever word the server used (openai-chat.md 5)."""
+        if reason in ("stop", "tool_calls"):
+            reason = "tool_calls" if self.calls.seen else "stop"
+        return Ending(reason, self.stop, self.extra or None)
 
 
 class Decoder:
@@ -146,7 +153,7 @@ class Decoder:
         self._names: dict[str, str] | None = None
         self._call_ids: set[str] = set()
         self._extra: Extra = {}
-        self._reported: Any = None
+        self._reported: list[Any] = []
         self._thought = False
         self._misses = 0
         self._over = False
@@ -162,7 +169,7 @@ class Decoder:
                 self._take(record)
         except GatewayError as error:
             self._fail(error)
-        if self._reported is not None:
+        if self._reported:
             self._settle_usage()
         return out
 
@@ -229,7 +236,7 @@ class Decoder:
         if refusal is None and record.event == b"error":
             refusal = Refusal()
         if refusal is not None:
-            raise judge(_status(refusal), refusal, self._request)
+            raise judge(refusal.status or 500, refusal, self._request)
         if not isinstance(chunk, dict):
             raise _garbled("an answer that is not an object")
         self._take_chunk(chunk)
@@ -259,7 +266,7 @@ class Decoder:
         if type(index) is not int:
             index = number
         choice = self._choices.get(index) or self._new_choice(index)
-        reason = fields.get("finish_reason") or None
+        reason = fields.get("finish_reason")
         whole = "delta" not in fields and "message" in fields
         said = fields.get("message" if whole else "delta")
         extra = {name: value for name, value in fields.items() if name not in _KNOWN_IN_CHOICE and value is not None}
@@ -271,7 +278,7 @@ class Decoder:
         else:
             raise _garbled("a delta that is not an object")
         merge_extra(choice.extra, extra)
-        if reason and choice.ending is None:
+        if reason and choice.reason is None:
             self._end_choice(choice, reason, fields)
 
     def _take_delta(self, choice: _Choice, index: int, delta: dict[str, Any], extra: Extra, whole: bool) -> None:
@@ -320,14 +327,12 @@ class Decoder:
         return carried
 
     def _end_choice(self, choice: _Choice, reason: Any, fields: dict[str, Any]) -> None:
-        word = _REASONS.get(reason, "stop") if isinstance(reason, str) else "stop"
         if isinstance(reason, str) and reason in _CUT:
             raise GatewayError(ErrorKind.UPSTREAM_ERROR, _CUT[reason])
         self._out += choice.calls.finish()
-        if word in ("stop", "tool_calls"):
-            word = "tool_calls" if choice.calls.seen else "stop"
+        choice.reason = _REASONS.get(reason, "stop") if isinstance(reason, str) else "stop"
         stops = (fields.get("stop_reason"), fields.get("matched_stop"))
-        choice.ending = Ending(word, next((stop for stop in stops if isinstance(stop, str)), None))
+        choice.stop = next((stop for stop in stops if isinstance(stop, str)), None)
         choice.extra |= {name: fields[name] for name in _OF_THE_END if name in fields}
 
     def _new_choice(self, index: int) -> _Choice:
@@ -362,24 +367,28 @@ class Decoder:
         return made
 
     def _note_usage(self, reported: Any, index: Any) -> None:
-        self._reported = reported
-        if self._per_choice_usage and type(index) is int:
-            choice = self._choices.get(index) or self._new_choice(index)
-            choice.usage = reported
-            self._reported = choice
+        """Keep what a chunk said of usage; it is looked at once a read. `index`: the only choice in the chunk, if it is one."""
+        if not self._per_choice_usage or type(index) is not int:
+            self._reported.append(reported)
+            return
+        choice = self._choices.get(index) or self._new_choice(index)
+        choice.usage = read_usage(reported) or choice.usage
+        known = {number: each.usage for number, each in self._choices.items() if each.usage is not None}
+        if known:
+            self.usage = sum_usage(known, self._request.choices)
 
     def _settle_usage(self) -> None:
-        """The latest usage, checked. With several choices, chunks of one choice count that choice alone (upstreams.md 1.3)."""
-        if isinstance(self._reported, _Choice):
-            read = {index: read_usage(choice.usage) for index, choice in self._choices.items()}
-            known = {index: usage for index, usage in read.items() if usage}
-            usage = sum_usage(known, self._request.choices) if known else None
-        else:
-            usage = read_usage(self._reported)
-        self._reported = None
-        if usage is not None and usage.reasoning == 0 and self._thought:
-            usage = msgspec.structs.replace(usage, reasoning=None)  # vLLM's deepseek_v3 parser counts none (upstreams.md 3)
+        """The latest usage that can be believed."""
+        usage = next((usage for reported in reversed(self._reported) if (usage := read_usage(reported))), None)
+        self._reported.clear()
         self.usage = usage or self.usage
+
+    def _final_usage(self) -> Usage | None:
+        """vLLM's deepseek_v3 parser says that none of its reasoning is reasoning; that is no count (upstreams.md 3)."""
+        self._settle_usage()
+        if self.usage is not None and self.usage.reasoning == 0 and self._thought:
+            self.usage = msgspec.structs.replace(self.usage, reasoning=None)
+        return self.usage
 
     def _end(self) -> None:
         choices = [self._choices.get(index) for index in range(max(self._choices, default=-1) + 1)]
@@ -387,20 +396,16 @@ class Decoder:
             raise _garbled("an answer without any choice")
         endings = []
         for choice in choices:
-            if choice is None or choice.ending is None:
+            if choice is None or choice.reason is None:
                 raise GatewayError(ErrorKind.UPSTREAM_DISCONNECTED, "The upstream's answer ended before it was finished.")
             self._out += choice.calls.finish()  # calls that came after the finish reason
-            endings.append(msgspec.structs.replace(choice.ending, extra=choice.extra or None))
-        if self._reported is not None:
-            self._settle_usage()
+            endings.append(choice.ending(choice.reason))
         self._over = True
-        self._out.append(Finish(tuple(endings), self.usage, self._extra or None))
+        self._out.append(Finish(tuple(endings), self._final_usage(), self._extra or None))
 
     def _fail(self, error: GatewayError) -> None:
-        if self._reported is not None:
-            self._settle_usage()
         self._over = True
-        self._out.append(Failure(error, self.usage))
+        self._out.append(Failure(error, self._final_usage()))
 
 
 def _read_json(data: bytes) -> Any:
@@ -419,11 +424,6 @@ def _prompts(request: ChatRequest) -> int:
     if not isinstance(request.prompt, list) or not request.prompt or isinstance(request.prompt[0], int):
         return 1
     return len(request.prompt)
-
-
-def _status(refusal: Refusal) -> int:
-    """The HTTP status that an error inside an answer stands for."""
-    return refusal.status if refusal.status is not None and 400 <= refusal.status < 600 else 500
 
 
 def _garbled(what: str) -> GatewayError:
