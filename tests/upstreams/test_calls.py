@@ -106,11 +106,20 @@ def test_what_waits_is_bounded_and_what_does_not_is_not() -> None:
     fed(calls, delta(0, '{"a":"', "f"))
     for _ in range(20):
         assert calls.go_on(0, piece)
+        assert fed(calls, delta(0, piece, "f"))
     most = [delta(1, piece, "g")] * (MAX_WAITING // len(piece))
     assert fed(calls, *most) == []
     with pytest.raises(GatewayError) as caught:
         fed(calls, delta(1, piece))
     assert caught.value.kind is ErrorKind.UPSTREAM_GARBLED
+
+
+def test_what_went_by_waits_no_more() -> None:
+    calls = sorter()
+    for index in range(20):
+        fed(calls, delta(index, '{"a":', "f"))
+        assert calls.pass_by(Text("x" * 100_000)) == []
+        assert calls.go_on(index, "1}")[-1] == Text("x" * 100_000)
 
 
 def test_an_empty_entry_is_no_call() -> None:

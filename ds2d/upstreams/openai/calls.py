@@ -127,7 +127,7 @@ class CallSorter:
         for item in self._queue:
             if isinstance(item, _Call):
                 item.whole = True
-        out = self._advance(ending=True)
+        out = self._advance()
         if self._queue:
             raise GatewayError(ErrorKind.UPSTREAM_GARBLED, "The upstream sent a tool call without a name.")
         return out
@@ -183,7 +183,7 @@ class CallSorter:
         call.nesting.feed(arguments)
         self._waiting += len(arguments)
 
-    def _advance(self, *, ending: bool = False) -> list[Event]:
+    def _advance(self) -> list[Event]:
         """Hand on what may go: of the first call everything, of the next ones nothing before it is complete."""
         out: list[Event] = []
         queue = self._queue
@@ -196,7 +196,7 @@ class CallSorter:
                 continue
             if first.name:
                 self._show(first, out)
-            elif first.pieces or not ending:
+            elif first.pieces:
                 break
             if not (first.whole or (first.nesting.closed and len(queue) > 1)):
                 break
