@@ -1,0 +1,44 @@
+"""Tool calls that models write as text, and what the client asked of calls (toolcalls.md).
+
+Rule: `build` gives the stages one answer needs, in their order, and leaves out those that have nothing to do: without
+tools the text of an answer passes byte for byte, and only the look for an empty turn remains.
+Order: think tags are split off, native calls are verified, text is searched, and `Policy` judges all that came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from ds2d.core.pipeline import Stage
+from ds2d.core.request import ChatRequest
+from ds2d.toolcalls.calls import Confidence
+from ds2d.toolcalls.declared import allowed_by
+from ds2d.toolcalls.detector import Detector, Mode
+from ds2d.toolcalls.native import NativeCalls
+from ds2d.toolcalls.policy import Policy
+from ds2d.toolcalls.thinktags import ThinkTags
+
+Think = Literal["no", "outside", "inside"]
+"""Whether `<think>` is split off here, and whether the answer begins in the middle of it."""
+
+
+def build(
+    request: ChatRequest,
+    new_id: Callable[[str], str],
+    *,
+    mode: Mode = "feature_match",
+    confidence: Confidence = "high",
+    think: Think = "no",
+) -> list[Stage]:
+    """The stages between decoder and encoder. `mode` and `confidence` are config's `toolcall` section."""
+    declared = allowed_by(request)
+    stages: list[Stage] = []
+    if think != "no":
+        stages.append(ThinkTags(inside=think == "inside"))
+    if declared:
+        stages.append(NativeCalls(declared))
+        if mode != "off":
+            stages.append(Detector(declared, mode, confidence, new_id))
+    stages.append(Policy(request, new_id, declared))
+    return stages

@@ -1,0 +1,457 @@
+"""One channel of one choice: text in, text and calls out.
+
+Rule: every character goes one way, out as text or into a block, and is looked at a bounded number of times. Text that a
+block took and that turns out to be none goes out whole; reading goes on behind it, never again inside it.
+Surprise: a model in a loop, or an attacker through it, can begin a million blocks. Each costs more than plain text does,
+so places are paid for out of an allowance that text earns (`_FREE_PLACES`, `_EARN`); without one they are text.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from ds2d.core.events import Event, Extra, Reasoning, Text, merge_extra
+from ds2d.toolcalls import notes, plain
+from ds2d.toolcalls.calls import Calls
+from ds2d.toolcalls.formats import OPENERS, ToolFormat, opened_by
+from ds2d.toolcalls.json_calls import read as read_json
+from ds2d.toolcalls.lexer import JSON_HEAD, MAX_INFO, PLACE, WINDOW, Context, held_from, may_open_fence, run_end
+from ds2d.toolcalls.source import EndOfBlockError, EndOfTextError, NotACallError, Reading, Source
+from ds2d.toolcalls.tags import OPENING, Tag, lex, unfinished
+
+_FREE_PLACES = 8192
+_EARN = 4096
+"""Characters of text that earn one more place."""
+
+_MAX_REST_OF_LINE = 4096
+"""Characters behind a block in which the backtick that would make it a quotation is looked for."""
+
+_JSON_INFOS = frozenset({"", "json", "jsonc", "json5", "tool_call", "tool_calls", "toolcall", "tool", "function_call"})
+_LEFT_BEHIND = frozenset({"endofsentence", "imend", "eotid", "eot"})
+"""End marks of models' templates that servers let through behind a block."""
+
+_FENCE = {"`": re.compile(r"`{3,}"), "~": re.compile(r"~{3,}")}
+_BEFORE_CLOSING = re.compile(r"[ \t>]*").fullmatch
+
+Channel = type[Text] | type[Reasoning]
+Kind = Literal["tag", "json", "fence", "pairs"]
+
+
+class Lane:
+    """Reads one channel; events are appended to `out`. `calm`: text without special characters may pass it by."""
+
+    def __init__(
+        self, calls: Calls, source: Source, out: list[Event], channel: Channel, choice: int, *, after_call: bool
+    ) -> None:
+        self.channel = channel
+        self.calm = False
+        self.context = Context()
+        self._calls = calls
+        self._source = source
+        self._out = out
+        self._choice = choice
+        self._said: list[str] = []
+        self._blanks: list[str] = []  # white space that goes out with the next text, and not at all before a call
+        self._between = True  # at the beginning, or behind a block
+        self._after_block = after_call
+        self._dropping = False
+        self._reader: Reading[None] | None = None
+        self._kind: Kind = "tag"
+        self._opening: Tag | None = None
+        self._format: ToolFormat | None = None
+        self._quote = 0
+        self._quoted_block = False  # read, waiting for what stands behind it
+        self._unclosed: set[tuple[str, bool]] = set()
+        self._places = _FREE_PLACES
+        self._earned = 0
+        self._extra: Extra | None = None
+
+    def feed(self, text: str, extra: Extra | None = None) -> None:
+        """Take a piece of this channel's text."""
+        if extra:
+            self._extra = merged(self._extra, extra)
+        self._earned += len(text)
+        if self._earned >= _EARN:
+            self._places += self._earned // _EARN
+            self._earned %= _EARN
+        self._source.feed(text)
+        self._run()
+
+    def finish(self) -> None:
+        """The channel has ended: everything that is held goes out, as a call where only closers are missing."""
+        self._source.ended = True
+        self._run()
+        if self._blanks and not self._after_block and not self._dropping:
+            self._said.append("".join(self._blanks))
+        self._blanks.clear()
+        self._flush()
+
+    def abandon(self) -> None:
+        """The turn has failed: what is text goes out, an unfinished block does not."""
+        if self._reader is None and not self._quoted_block and self._source:
+            self._say(self._source.take())
+        self._flush()
+
+    def drop_marker(self) -> None:
+        """A native call comes now: a marker before it that has no block is left over from its markup."""
+        if self._reader is not None and self._kind == "tag" and not self._calls.committed:
+            self._reader = None
+            self._source.take()
+            self._source.forget()
+        elif (
+            self._reader is None
+            and self._source
+            and self._source.text[self._source.at] in OPENING
+            and len(self._source.text) - self._source.at > 4
+        ):
+            self._source.take()
+        self._between, self._after_block = True, True
+
+    def _run(self) -> None:
+        source = self._source
+        while True:
+            if self._reader is not None:
+                if not self._read(self._reader):
+                    break
+            elif self._quoted_block:
+                if not self._decide():
+                    break
+            elif not source or not self._look():
+                break
+        self._flush()
+        context = self.context
+        self.calm = (
+            self._reader is None
+            and not self._quoted_block
+            and not self._between
+            and not self._dropping
+            and not source
+            and context.quiet
+        )
+
+    # Text.
+
+    def _look(self) -> bool:
+        """Go on in running text. False if more must come first."""
+        if self._between and not self._cross():
+            return False
+        return self._in_fence() if self.context.fences else self._in_text()
+
+    def _cross(self) -> bool:
+        """White space at the beginning or behind a block, and end marks and commas behind one. False if more must come."""
+        source = self._source
+        text = source.text
+        at = source.at
+        while at < len(text) and (text[at].isspace() or (text[at] == "," and self._after_block and not self._blanks)):
+            at += 1
+        if at > source.at:
+            self._blanks.append(text[source.at : at])
+            self.context.note(self._blanks[-1])
+            source.at = at
+        if at == len(text):
+            return False
+        if self._after_block and text[at] in OPENING:
+            found = lex(text, at)
+            if found is None and not source.ended and unfinished(text, at, _LEFT_BEHIND | OPENERS):
+                return False
+            if found is not None and self._is_left_behind(found):
+                source.at = found.end
+                self._blanks.clear()
+                return self._cross()
+        self._between = False
+        return True
+
+    def _is_left_behind(self, found: Tag) -> bool:
+        return (found.closing and found.name in OPENERS) or found.name in _LEFT_BEHIND or found.name == "toolcallsend"
+
+    def _in_text(self) -> bool:
+        source = self._source
+        text, at = source.text, source.at
+        found = PLACE.search(text, at) if self._places > 0 else None
+        if found is None:
+            end = len(text) if source.ended or self._places <= 0 else held_from(text, at, self.context)
+            if self.context.line_start and self._places > 0 and _word_at(text, at):
+                return self._open_pairs()
+            self._say(text[at:end])
+            source.at = end
+            if self._places <= 0:
+                self._calls.notes[notes.GAVE_UP] = None
+            return False
+        if self.context.line_start and _word_at(text, at):
+            return self._open_pairs()
+        start = found.start()
+        mark = text[start]
+        if mark == "\n":
+            start = found.end()
+            while text[start] in " \t":
+                start += 1
+        self._say(text[at:start])
+        source.at = start
+        self._places -= 1
+        if mark == "\n":
+            return self._open_pairs()
+        if mark in "`~":
+            return self._open_fence(mark)
+        return self._open_tag() if mark in OPENING else self._open_json()
+
+    def _pass(self, size: int = 1) -> bool:
+        """So many characters are text after all."""
+        source = self._source
+        self._say(source.text[source.at : source.at + size])
+        source.at += size
+        return True
+
+    # Places where a block may begin.
+
+    def _open_tag(self) -> bool:
+        source = self._source
+        found = lex(source.text, source.at)
+        if found is None:
+            if not source.ended and unfinished(source.text, source.at, OPENERS):
+                return False
+            return self._pass()
+        if found.closing and (found.name, found.dsml) in self._unclosed:
+            source.at = found.end
+            return True
+        entry = opened_by(found)
+        read = entry.read if entry else None
+        if read is None or (found.empty and found.name != "invoke") or self.context.quotes_line():
+            return self._pass(len(found.shell))
+        self._begin("tag")
+        source.at = found.end
+        self._opening, self._format = found, entry
+        self._reader = read(source, self._calls, found)
+        return True
+
+    def _open_json(self) -> bool:
+        source = self._source
+        if JSON_HEAD.match(source.text, source.at) is None or self.context.in_code() or self.context.quotes_line():
+            return self._pass()
+        self._begin("json")
+        self._reader = read_json(source, self._calls, marked=False)
+        return True
+
+    def _open_pairs(self) -> bool:
+        if self.context.quotes_line():
+            return self._pass()
+        self._places -= 1
+        self._begin("pairs")
+        self._reader = plain.read_pairs(self._source, self._calls)
+        return True
+
+    def _open_fence(self, mark: str) -> bool:
+        """A run of three or more: a fence's first line, or inline code."""
+        source = self._source
+        text, at = source.text, source.at
+        after = run_end(text, at)
+        if after - at > WINDOW or not may_open_fence(text, at, at, self.context):
+            return self._pass(after - at)
+        end = text.find("\n", after)
+        if end < 0 and len(text) - after <= MAX_INFO and not source.ended:
+            return False
+        info = text[after : end if end >= 0 else len(text)]
+        if mark == "`" and "`" in info:
+            return self._pass(after - at)
+        fence = text[at:after]
+        self.context.fences.append(fence)
+        if end < 0 or info.strip().lower() not in _JSON_INFOS or self.context.quotes_line():
+            return self._pass(after + len(info) - at)
+        self._begin("fence")
+        source.at = end + 1
+        self._reader = plain.read_fenced(source, self._calls, fence)
+        return True
+
+    def _in_fence(self) -> bool:
+        """Go on in a fence: to the line that closes it, or opens one inside."""
+        source = self._source
+        text, at = source.text, source.at
+        fences = self.context.fences
+        mark = fences[-1][0]
+        found = _FENCE[mark].search(text, at)
+        if found is None:
+            end = len(text) if source.ended else max(at + len(text[at:].rstrip(mark)), len(text) - WINDOW)
+            self._say(text[at:end])
+            source.at = end
+            return False
+        self._say(text[at : found.start()])
+        source.at = found.start()
+        end = text.find("\n", found.end())
+        if end < 0 and len(text) - found.end() <= MAX_INFO and not source.ended:
+            return False
+        rest = text[found.end() : end if end >= 0 else len(text)]
+        self._fence_line(found.group(), rest)
+        return self._pass(found.end() - found.start() + len(rest))
+
+    def _fence_line(self, run: str, rest: str) -> None:
+        """A run of marks inside a fence. One of the same length with a word behind it opens a fence inside."""
+        fences = self.context.fences
+        if len(run) < len(fences[-1]) or _BEFORE_CLOSING(self.context.line()) is None:
+            return
+        if not rest.strip():
+            fences.pop()
+        elif run[0] not in rest and len(fences) < 16 and not rest[0].isspace():
+            fences.append(run)
+
+    # Blocks.
+
+    def _begin(self, kind: Kind) -> None:
+        self._kind = kind
+        self._opening = self._format = None
+        self._quote = 0 if kind == "fence" else self.context.quote()
+        self._flush()
+        self._calls.open_block(deferred=kind == "fence" or self._quote != 0, fenced=kind == "fence")
+        self._source.mark()
+
+    def _read(self, reader: Reading[None]) -> bool:
+        """Let the reader go on. False if it waits."""
+        try:
+            next(reader)
+        except StopIteration:
+            self._block_ends()
+            return True
+        except EndOfBlockError:
+            if self._opening is not None:
+                self._unclosed.add((self._opening.name, self._opening.dsml))
+            self._block_ends()
+            return True
+        except NotACallError:
+            self._refuse()
+            return True
+        except EndOfTextError:
+            self._text_ends()
+            return True
+        if self._source.too_much:
+            self._refuse()
+            return True
+        return False
+
+    def _block_ends(self) -> None:
+        if not self._calls.committed:
+            self._refuse()
+            return
+        self._reader = None
+        if self._quote:
+            self._quoted_block = True
+        else:
+            self._accept()
+
+    def _text_ends(self) -> None:
+        """The text ended in the block: its calls count, what is unfinished is text (if nobody has seen it)."""
+        if self._calls.committed and (self._kind != "fence" or self._calls.ending == "whole"):
+            self._reader = None
+            self._accept()
+        else:
+            self._refuse()
+
+    def _accept(self) -> None:
+        """The block was one: its markup is gone, its calls are out."""
+        self._quoted_block = False
+        self._calls.settle()
+        self._source.forget()
+        self._blanks.clear()
+        self.context.restart()
+        if self._kind == "fence":
+            self.context.fences.pop()
+        self._between = self._after_block = True
+        self._dropping = self._dropping or (self._format is not None and self._format.drops_text_after)
+
+    def _refuse(self) -> None:
+        """The block was text, as far as it was read and nothing of it went out."""
+        self._reader = None
+        self._quoted_block = False
+        self._calls.give_up()
+        kept = self._source.kept()
+        self._source.forget()
+        if self._calls.committed:
+            self._blanks.clear()
+        if not (self._calls.native and self._kind == "tag" and _only_tags(kept)):
+            self._say(kept)
+        if self._kind == "pairs" and not kept and self._source:
+            self._pass()  # the reader took nothing, and must not be asked again
+
+    def _decide(self) -> bool:
+        """Whether the block that was read is quoted by backticks. False if more of its line must come."""
+        source = self._source
+        rest = source.text[source.at :]
+        size = abs(self._quote)
+        at = 0
+        while True:
+            run = rest.find("`", at) if self._quote > 0 else (0 if rest.startswith("`") else -1)
+            feed = rest.find("\n", at)
+            if run < 0 or (0 <= feed < run):
+                open_end = feed < 0 and len(rest) <= _MAX_REST_OF_LINE and not source.ended
+                if open_end and (self._quote > 0 or not rest):
+                    return False
+                self._accept()
+                return True
+            end = run + len(rest[run:]) - len(rest[run:].lstrip("`"))
+            if end == len(rest) and not source.ended:
+                return False
+            if end - run == size:
+                self._calls.committed = False
+                self._refuse_quoted()
+                return True
+            at = end
+            if self._quote < 0:
+                self._accept()
+                return True
+
+    def _refuse_quoted(self) -> None:
+        self._quoted_block = False
+        kept = self._source.kept()
+        self._source.forget()
+        self._say(kept)
+
+    # Out.
+
+    def _say(self, text: str) -> None:
+        if not text:
+            return
+        self.context.note(text)
+        self._between = self._after_block = False
+        if self._dropping:
+            self._blanks.clear()
+            return
+        if self._blanks:
+            self._said += self._blanks
+            self._blanks.clear()
+        self._said.append(text)
+
+    def _flush(self) -> None:
+        if self._said:
+            self._out.append(self.channel("".join(self._said), self._choice, extra=self._extra))
+            self._said.clear()
+            self._extra = None
+
+    def take_extra(self) -> Extra | None:
+        """Extras of text that never went out."""
+        extra, self._extra = self._extra, None
+        return extra
+
+
+def merged(first: Extra | None, second: Extra) -> Extra:
+    """Both, the first unchanged."""
+    if not first:
+        return second
+    both = dict(first)
+    merge_extra(both, second)
+    return both
+
+
+def _only_tags(text: str) -> bool:
+    """Whether a text consists of tags and white space."""
+    at = 0
+    while at < len(text):
+        found = lex(text, at) if text[at] in OPENING else None
+        if found is None and not text[at].isspace():
+            return False
+        at = found.end if found else at + 1
+    return True
+
+
+_PAIRS = re.compile(r"[ \t]{0,8}function\.name", re.IGNORECASE)
+
+
+def _word_at(text: str, at: int) -> bool:
+    return _PAIRS.match(text, at) is not None

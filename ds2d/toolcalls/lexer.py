@@ -1,0 +1,204 @@
+"""Where in running text a call may begin, and where the text is code that only quotes one.
+
+Rule: new text is searched once, by one bounded pattern, for places where a block could begin; only those are looked at in
+Python. Text that may still become such a place at its end is held, at most `WINDOW` characters.
+Surprise: whether a place counts depends on what stood before it (a fence, a backtick, the comma of a JSON list), so the
+context keeps the last characters that went by, and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+
+from ds2d.toolcalls.formats import OPENERS
+from ds2d.toolcalls.json_calls import KEYS
+from ds2d.toolcalls.tags import MAX_SHELL, OPENING, unfinished
+
+WINDOW = MAX_SHELL
+"""Characters at the end of the text that may be held because a block could begin in them."""
+
+SPECIAL = re.compile(rf"[{OPENING}`~{{\[\n]").search
+"""The first character that text without calls, fences and line ends has none of: the fast path's only question."""
+
+MAX_RUNS = 256
+"""Backtick runs of one paragraph that are counted; in a storm of them nothing counts as quoted."""
+
+_LOOK_BACK = 64
+_RUN = re.compile(r"`+|\n")
+_SAME = re.compile(r"(.)\1*+", re.DOTALL)
+_BLANK_LINE = re.compile(r"\n[ \t]*\n")
+_PAIR_WORD = "function.name"
+
+PLACE = re.compile(
+    rf"[{OPENING}`~\n{{\[](?:"
+    rf"(?<=[{OPENING}])(?=[^<>\n]{{0,24}}?(?i:tool|function|invoke|calls))"
+    r"|(?<=`)(?=``)|(?<=~)(?=~~)"
+    rf"|(?<=\n)(?=[ \t]{{0,8}}(?i:{re.escape(_PAIR_WORD)}))"
+    rf"|(?<=[{{\[])(?=\s{{0,64}}(?:\{{\s{{0,64}})?\"(?:{'|'.join(KEYS)})\"\s{{0,16}}:)"
+    r")"
+)
+"""Begins at a character of `SPECIAL` (one set, so that the search is a scan) and looks on from there."""
+
+JSON_HEAD = re.compile(rf"[{{\[]\s{{0,64}}(?:\{{\s{{0,64}})?\"({'|'.join(KEYS)})\"\s{{0,16}}:")
+_JSON_BEGUN = re.compile(r"[{\[]\s{0,64}(?:\{\s{0,64})?(?:\"([a-z_]{0,16})(?:\"\s{0,16})?)?").fullmatch
+_BEFORE_FENCE = re.compile(r"[ \t>]*(?:(?:[-*+]|[0-9]{1,9}[.)])[ \t]+)?[ \t]*").fullmatch
+_CODE_BEFORE_JSON = re.compile(
+    r"(?:[=(\[{+\\$@&|'\"]|[}\]\"'0-9]\s*,|\"\s*:|'\s*:|\b(?:true|false|null|None|True|False),|\b(?:return|yield|await|case|throw))\s*\Z"
+).search
+MAX_INFO = 80
+"""Characters of a fence's first line, above which it is taken as it stands."""
+
+
+class Context:
+    """What stands before the text that comes next.
+
+    `line_start`: only blanks since the last line feed. `fences`: the runs that opened the fences we are in, outermost first.
+    """
+
+    def __init__(self) -> None:
+        self.line_start = True
+        self.fences: list[str] = []
+        self._recent: deque[str] = deque(maxlen=_LOOK_BACK)
+        self._run = 0  # length of the backtick run that has no partner yet
+        self._run_here = False
+        self._runs = 0
+
+    @property
+    def quiet(self) -> bool:
+        """Whether text without special characters changes nothing here."""
+        return not self.line_start and not self.fences
+
+    def pass_by(self, text: str) -> None:
+        """Text without special characters."""
+        self._recent.append(text)
+
+    def note(self, text: str) -> None:
+        """Any text."""
+        self._recent.append(text)
+        if not self.fences and (self._runs or "`" in text):
+            self._count(text)
+        _, feed, last = text.rpartition("\n")
+        self.line_start = (bool(feed) or self.line_start) and not last.strip()
+
+    def restart(self) -> None:
+        """A block has ended: what comes begins anew."""
+        self._recent.clear()
+        self.line_start, self._run, self._runs = True, 0, 0
+
+    def line(self) -> str:
+        """The current line so far; where it is long, its end."""
+        recent = self._before()
+        return recent[recent.rfind("\n") + 1 :]
+
+    def quote(self) -> int:
+        """Length of the backtick run that may quote what comes now; negative if it must close right behind; 0: none."""
+        recent = self._before()
+        adjacent = len(recent) - len(recent.rstrip("`"))
+        if self._run and (self._run_here or not self.line_start):
+            return self._run
+        return -adjacent
+
+    def quotes_line(self) -> bool:
+        """Whether the line is a quotation."""
+        return self.line().lstrip().startswith(">")
+
+    def in_code(self) -> bool:
+        """Whether what stands before says that an object here is part of a larger one, or of a program."""
+        return _CODE_BEFORE_JSON(self._before()) is not None
+
+    def _before(self) -> str:
+        return "".join(self._recent)[-_LOOK_BACK:]
+
+    def _count(self, text: str) -> None:
+        """Pair backtick runs, as Markdown does: of the same length, within one paragraph."""
+        at, blank = 0, self.line_start
+        while at < len(text):
+            if self._runs > MAX_RUNS:  # a storm: only its end counts
+                end = _end_of_paragraph(text, at, blank)
+                if end < 0:
+                    return
+                at, blank, self._runs = end, True, 0
+            found = _RUN.search(text, at)
+            if found is None:
+                return
+            blank = blank and not text[at : found.start()].strip()
+            at = found.end()
+            if found.group() == "\n":
+                if blank:
+                    self._runs = self._run = 0
+                self._run_here, blank = False, True
+            else:
+                blank = False
+                self._pair(at - found.start())
+
+    def _pair(self, run: int) -> None:
+        self._runs += 1
+        if self._runs > MAX_RUNS:
+            self._run = 0
+        elif not self._run:
+            self._run, self._run_here = run, True
+        elif self._run == run:
+            self._run = 0
+
+
+def _end_of_paragraph(text: str, at: int, blank: bool) -> int:
+    """Behind the next blank line; -1 if none ends in this text. `blank`: the line up to text[at] is blank so far."""
+    if blank:
+        rest = text[at:].lstrip(" \t")
+        if rest.startswith("\n"):
+            return len(text) - len(rest) + 1
+    found = _BLANK_LINE.search(text, at)
+    return found.end() if found else -1
+
+
+def held_from(text: str, at: int, context: Context) -> int:
+    """From where on the end of the text must be held because a block may begin in it; its length if nowhere."""
+    low = max(at, len(text) - WINDOW)
+    found = SPECIAL(text, low)
+    while found is not None:
+        if _may_begin(text, found.start(), at, context):
+            return found.start()
+        found = SPECIAL(text, found.end())
+    start = text.rfind("\n", at) + 1
+    if start or context.line_start:
+        start = max(start, at)
+        word = text[start:].lstrip(" \t")
+        if word and len(word) < len(_PAIR_WORD) and _PAIR_WORD.startswith(word.lower()):
+            return len(text) - len(word)
+    return len(text)
+
+
+def _may_begin(text: str, place: int, at: int, context: Context) -> bool:
+    mark = text[place]
+    if mark in OPENING:
+        return unfinished(text, place, OPENERS)
+    if mark in "{[":
+        begun = _JSON_BEGUN(text, place)
+        return begun is not None and any(key.startswith(begun.group(1) or "") for key in KEYS)
+    if mark in "`~":
+        return _fence_unfinished(text, place, at, context)
+    return False
+
+
+def _fence_unfinished(text: str, place: int, at: int, context: Context) -> bool:
+    """A run that touches the end may grow; a fence's first line must be whole to tell what it is."""
+    run = run_end(text, place) - place
+    if place + run == len(text):
+        return run <= WINDOW
+    if run < 3 or "\n" in text[place:] or len(text) - place > MAX_INFO:
+        return False
+    return may_open_fence(text, place, at, context)
+
+
+def run_end(text: str, at: int) -> int:
+    """Behind the run of the mark at text[at]."""
+    found = _SAME.match(text, at)
+    return found.end() if found else at
+
+
+def may_open_fence(text: str, place: int, at: int, context: Context) -> bool:
+    """Whether only what may stand before a fence stands before text[place] on its line."""
+    start = text.rfind("\n", at, place) + 1
+    before = text[start:place] if start else context.line() + text[at:place]
+    return _BEFORE_FENCE(before) is not None

@@ -1,0 +1,160 @@
+"""Calls that came as calls: their arguments are verified like those written as text (toolcalls.md 3).
+
+Rule: what goes out is JSON or is marked broken. Servers' own parsers lose the last brace of streamed arguments, or all of
+them (upstreams.md 1.6), so a call with incomplete arguments stays open until it is known whether the token limit cut it.
+Surprise: after `length` such a call gets no end at all; the ending says that it was cut (mapping.md 7).
+"""
+
+from __future__ import annotations
+
+import msgspec
+import orjson
+
+from ds2d.core.events import Ending, Event, Failure, Finish, Reasoning, Text, ToolArgs, ToolEnd, ToolStart
+from ds2d.toolcalls import notes
+from ds2d.toolcalls.calls import MAX_CHECKED
+from ds2d.toolcalls.declared import Declared
+from ds2d.toolcalls.json_reader import JsonReader, StringReader
+from ds2d.toolcalls.schema import Schema, satisfies
+
+
+class NativeCalls:
+    """A stage: native calls in, the same calls with arguments that parse out."""
+
+    def __init__(self, declared: Declared) -> None:
+        self._declared = declared
+        self._open: dict[int, _Open] = {}
+        self._notes: dict[str, None] = {}
+
+    def feed(self, batch: list[Event]) -> list[Event]:
+        """Take the events of one read."""
+        if not self._open and all(type(event) is Text or type(event) is Reasoning for event in batch):
+            return batch
+        out: list[Event] = []
+        for event in batch:
+            self._take(event, out)
+        return out
+
+    def finish(self) -> list[Event]:
+        """The turn has failed from outside: text that waited behind an open call."""
+        waiting: list[Event] = [event for call in self._open.values() for event in call.behind]
+        self._open.clear()
+        return waiting
+
+    def _take(self, event: Event, out: list[Event]) -> None:
+        match event:
+            case ToolStart():
+                self._close(event.choice, out)
+                self._open[event.choice] = _Open(event, self._declared.schema(event.name))
+                out.append(event)
+            case ToolArgs() if event.choice in self._open:
+                self._open[event.choice].take(event.text, out)
+            case ToolEnd() if event.choice in self._open:
+                call = self._open[event.choice]
+                call.ended, call.broken = True, event.broken
+                if call.whole:
+                    self._close(event.choice, out)
+            case Text() | Reasoning() if event.choice in self._open:
+                self._open[event.choice].behind.append(event)
+                if self._open[event.choice].ended:
+                    self._close(event.choice, out)
+            case Finish():
+                for index in sorted(self._open):
+                    self._close(index, out, event.endings[index] if index < len(event.endings) else None)
+                out.append(msgspec.structs.replace(event, notes=tuple(dict.fromkeys([*event.notes, *self._notes]))))
+            case Failure():
+                out += self.finish()
+                out.append(event)
+            case _:
+                out.append(event)
+
+    def _close(self, choice: int, out: list[Event], ending: Ending | None = None) -> None:
+        call = self._open.pop(choice, None)
+        if call is None:
+            return
+        if ending is None or call.whole or ending.reason not in ("length", "content_filter"):
+            call.close(out, self._notes)
+        out += call.behind
+
+
+class _Open:
+    """The open call of a choice. `behind`: text that came before it was complete."""
+
+    def __init__(self, start: ToolStart, schema: Schema) -> None:
+        self.ended = False
+        self.broken = False
+        self.behind: list[Text | Reasoning] = []
+        self._start = start
+        self._schema = schema
+        self._reader = JsonReader(schema)
+        self._outer: StringReader | None = None
+        self._began = False
+        self._sent: list[str] = []
+        self._size = 0
+        self._leftover = False
+
+    @property
+    def whole(self) -> bool:
+        return self._reader.done
+
+    def take(self, text: str, out: list[Event]) -> None:
+        """A piece of the arguments."""
+        if not self._began:
+            text = text.lstrip()
+            if not text:
+                return
+            self._began = True
+            if text[0] == '"':
+                self._outer = StringReader()
+                text = text[1:]
+        if self._outer is not None:
+            text = "" if self._outer.done else self._outer.feed(text)
+        self._read(text, out)
+
+    def close(self, out: list[Event], said: dict[str, None]) -> None:
+        """No more arguments will come, though the model was done: mend what lacks closers, mark what cannot be mended."""
+        repairs = list(self._reader.repairs)
+        broken = self.broken or self._reader.fault
+        if not self._began and not broken:
+            self._send("{}", out)
+            repairs = [notes.NO_ARGUMENTS]
+        elif not self.whole and not broken:
+            closers = self._reader.finish()
+            broken = closers is None
+            self._send(self._reader.unsent() if closers is None else closers, out)
+            repairs.append(notes.CLOSERS)
+        if self._leftover:
+            repairs.append(notes.LEFTOVER)
+        if self._outer is not None:
+            repairs.append(notes.ENCODED)
+        broken = broken or (bool(repairs) and not self._satisfied())
+        said.update(dict.fromkeys([notes.BROKEN] if broken else repairs))
+        out.append(ToolEnd(self._start.index, self._start.choice, broken))
+
+    def _read(self, text: str, out: list[Event]) -> None:
+        reader = self._reader
+        if reader.over():
+            rest = text
+        else:
+            self._send(reader.feed(text), out)
+            rest = reader.rest
+        if reader.fault:
+            self._send(rest, out)
+        elif rest.strip():
+            self._leftover = True
+
+    def _send(self, text: str, out: list[Event]) -> None:
+        if not text:
+            return
+        if self._size <= MAX_CHECKED:
+            self._sent.append(text)
+        self._size += len(text)
+        out.append(ToolArgs(self._start.index, text, self._start.choice))
+
+    def _satisfied(self) -> bool:
+        if self._size > MAX_CHECKED:
+            return True
+        try:
+            return satisfies(orjson.loads("".join(self._sent)), self._schema)
+        except orjson.JSONDecodeError:
+            return False

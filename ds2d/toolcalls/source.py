@@ -1,0 +1,201 @@
+"""What a reader reads from: text that arrives in pieces, and what can be given back if it was no call.
+
+A reader is a generator: it takes from the source and yields when it needs more text. That keeps the grammar of nested
+formats readable as code (a table of states would need its own stack), and a reader that waits costs nothing.
+Rule: from the last mark on everything is kept, up to `MAX_KEPT`, so that text which turns out to be no call can still be
+shown. After `forget` nothing is kept, because a call has begun and is never taken back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Generator
+from typing import TypeVar
+
+from ds2d.toolcalls.tags import MAX_SHELL, OPENING, Tag, lex, unfinished
+
+T = TypeVar("T")
+
+Reading = Generator[None, None, T]
+"""A part of a reader: waits by yielding, returns what it read."""
+
+MAX_KEPT = 1024 * 1024
+"""Bytes of text that may be held back while it is not known whether it is a call (toolcalls.md, reliability.md)."""
+
+
+_CLOSERS = re.compile(r"[\s\]}),;\"']{0,32}+")
+_MAX_CLOSERS = 31
+
+
+class NotACallError(Exception):
+    """What was read is text; reading goes on behind it."""
+
+
+class EndOfBlockError(Exception):
+    """The block has ended, although not as its format says; its calls count, and reading goes on here."""
+
+
+class EndOfTextError(Exception):
+    """A reader wants more and there is no more."""
+
+
+class Source:
+    """Text not read yet is `text[at:]`. `ended`: nothing will be added."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.at = 0
+        self.ended = False
+        self._kept: list[str] | None = None
+        self._kept_size = 0
+
+    def __bool__(self) -> bool:
+        return self.at < len(self.text)
+
+    def feed(self, text: str) -> None:
+        """Add a piece."""
+        self.text = self.text[self.at :] + text
+        self.at = 0
+        if self._kept is not None:
+            self._keep(text)
+
+    def take(self) -> str:
+        """All there is."""
+        text = self.text[self.at :]
+        self.at = len(self.text)
+        return text
+
+    def give_back(self, rest: str) -> None:
+        """The end of what was taken, to be read again."""
+        if len(rest) <= self.at:
+            self.at -= len(rest)
+        else:
+            self.text, self.at = rest, 0
+
+    def mark(self) -> None:
+        """Keep what is read from here on, and nothing before."""
+        self._kept, self._kept_size = [], 0
+        self._keep(self.text[self.at :])
+
+    def forget(self) -> None:
+        """Keep nothing."""
+        self._kept, self._kept_size = None, 0
+
+    def kept(self) -> str:
+        """What was read since the mark."""
+        if self._kept is None:
+            return ""
+        text = "".join(self._kept)
+        return text[: len(text) - (len(self.text) - self.at)]
+
+    @property
+    def too_much(self) -> bool:
+        """Whether what was read since the mark is more than may be held back. The same however the text is cut."""
+        return self._kept_size > MAX_KEPT and self._kept_size - _bytes(self.text[self.at :]) > MAX_KEPT
+
+    def _keep(self, text: str) -> None:
+        if self._kept is not None and text:
+            self._kept.append(text)
+            self._kept_size += _bytes(text)
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def more(source: Source) -> Reading[None]:
+    """Wait for the next piece. Raises EndOfTextError when there is none."""
+    if source.ended:
+        raise EndOfTextError
+    yield
+
+
+def peek(source: Source) -> Reading[str]:
+    """The next character, not taken."""
+    while not source:
+        yield from more(source)
+    return source.text[source.at]
+
+
+def blanks(source: Source) -> Reading[str]:
+    """Take white space; the character behind it, not taken."""
+    while True:
+        text, at = source.text, source.at
+        while at < len(text) and text[at].isspace():
+            at += 1
+        source.at = at
+        if at < len(text):
+            return text[at]
+        yield from more(source)
+
+
+def tag(source: Source, names: Collection[str] | None) -> Reading[Tag | None]:
+    """Take the tag that stands here, of any name; None, nothing taken, if there is none.
+
+    Waits for the rest of a tag only while it may become one of `names` (normalised); None: of any name.
+    """
+    while True:
+        if source and source.text[source.at] not in OPENING:
+            return None
+        found = lex(source.text, source.at)
+        if found is not None:
+            source.at = found.end
+            return found
+        if source and not unfinished(source.text, source.at, names):
+            return None
+        yield from more(source)
+
+
+def closers(source: Source) -> Reading[str]:
+    """Take blanks, and the closers and commas that models write once too often before a tag; then as `blanks`."""
+    while True:
+        found = _CLOSERS.match(source.text, source.at)
+        end = found.end() if found else source.at
+        if end < len(source.text) or end - source.at > _MAX_CLOSERS:
+            if source.text[end : end + 1] in OPENING:
+                source.at = end
+            return (yield from blanks(source))
+        yield from more(source)
+
+
+def line(source: Source, limit: int = MAX_SHELL) -> Reading[str]:
+    """Take the text up to and with the next line feed. Raises NotACallError if the line is longer than `limit`."""
+    while (end := source.text.find("\n", source.at)) < 0:
+        if len(source.text) - source.at > limit:
+            raise NotACallError
+        yield from more(source)
+    text = source.text[source.at : end + 1]
+    if len(text) > limit:
+        raise NotACallError
+    source.at = end + 1
+    return text
+
+
+def fence(source: Source) -> Reading[bool]:
+    """Take a run of three or more backticks with its info word and line end, if one stands here."""
+    if (yield from blanks(source)) != "`":
+        return False
+    while (run := _run(source)) == len(source.text) - source.at:
+        if run > MAX_SHELL:
+            raise NotACallError
+        yield from more(source)
+    if run < 3:
+        raise NotACallError
+    yield from line(source)
+    return True
+
+
+def closing_fence(source: Source) -> Reading[None]:
+    """Take blanks and a run of three or more backticks, if one stands here; what follows it stays."""
+    if (yield from blanks(source)) == "`":
+        while (run := _run(source)) == len(source.text) - source.at and run < 3:
+            yield from more(source)
+        if run >= 3:
+            source.at += run
+
+
+def _run(source: Source) -> int:
+    end = source.at
+    while end < len(source.text) and source.text[end] == "`":
+        end += 1
+    return end - source.at

@@ -1,0 +1,87 @@
+"""DeepSeek's token formats: R1, V3 and V3-0324 (`function`, name, fenced JSON) and V3.1 (name, JSON) (toolcalls.md 1, 2 and 3).
+
+Rule: both begin with the same tokens; what stands behind the separator tells which it is. The end of a call may be
+missing where the next call or the end of the block follows.
+"""
+
+from __future__ import annotations
+
+from ds2d.toolcalls.calls import Calls
+from ds2d.toolcalls.declared import MAX_NAME
+from ds2d.toolcalls.json_calls import object_arguments
+from ds2d.toolcalls.source import (
+    EndOfBlockError,
+    NotACallError,
+    Reading,
+    Source,
+    blanks,
+    closers,
+    closing_fence,
+    fence,
+    line,
+    more,
+    tag,
+)
+from ds2d.toolcalls.tags import OPENING, Tag
+
+BLOCK, CALL = "toolcallsbegin", "toolcallbegin"
+_SEPARATOR, _CALL_END, _BLOCK_END = "toolsep", "toolcallend", "toolcallsend"
+_NAMES = frozenset({BLOCK, CALL, _SEPARATOR, _CALL_END, _BLOCK_END})
+_STOPS = frozenset({CALL, _CALL_END, _BLOCK_END})
+
+
+def read(source: Source, calls: Calls, opening: Tag) -> Reading[None]:
+    """Read what follows the token that opened the block, or a call without a block around it."""
+    if opening.name == CALL:
+        yield from _call(source, calls)
+    while True:
+        if (yield from closers(source)) not in OPENING:
+            raise EndOfBlockError if calls.committed else NotACallError
+        found = yield from tag(source, _NAMES)
+        if found is None or found.name not in _STOPS:
+            if found is not None:
+                source.give_back(found.shell)
+            raise EndOfBlockError if calls.committed else NotACallError
+        if found.name == _BLOCK_END:
+            return
+        if found.name == CALL:
+            calls.mark()
+            yield from _call(source, calls)
+        else:
+            calls.mark()
+
+
+def _call(source: Source, calls: Calls) -> Reading[None]:
+    head = yield from _head(source)
+    mark = yield from blanks(source)
+    name = head.strip()
+    if mark not in "{`":
+        name = (yield from line(source, MAX_NAME)).strip()
+    if not name or " " in name:
+        raise NotACallError
+    calls.begin(name, certain=True)
+    fenced = yield from fence(source)
+    if (yield from blanks(source)) != "{":
+        raise NotACallError
+    yield from object_arguments(source, calls, _STOPS)
+    if fenced:
+        yield from closing_fence(source)
+
+
+def _head(source: Source) -> Reading[str]:
+    """What stands before the separator: the word `function`, or in V3.1 the name."""
+    while not any(bracket in source.text[source.at :] for bracket in OPENING):
+        if len(source.text) - source.at > MAX_NAME:
+            raise NotACallError
+        yield from more(source)
+    end = min(at for at in (source.text.find(bracket, source.at) for bracket in OPENING) if at >= 0)
+    head = source.text[source.at : end]
+    if len(head) > MAX_NAME or "\n" in head.strip():
+        raise NotACallError
+    source.at = end
+    separator = yield from tag(source, _NAMES)
+    if separator is None or separator.name != _SEPARATOR:
+        if separator is not None:
+            source.give_back(separator.shell)
+        raise NotACallError
+    return head

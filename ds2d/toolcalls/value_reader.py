@@ -1,0 +1,222 @@
+"""The value of one parameter between its tags, as it arrives.
+
+Rule: only its own closing tag ends a value, so markup inside it is text. Two liberties that models take are allowed for
+(toolcalls.md 1, format 5): the closing tag may be missing where the next parameter or the end of the call follows.
+Surprise: a value may itself quote calls (a file about this format, say). Calls that open inside are followed until they
+close; a lone closing tag of the call ends the value only where the call could really end there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import msgspec
+
+from ds2d.toolcalls.source import Reading, Source, more, peek
+from ds2d.toolcalls.tags import OPENING, Tag, lex, unfinished
+from ds2d.toolcalls.values import CDATA_CLOSE, begun_entity, quoted, unescaped
+
+CALLS = frozenset({"toolcall", "functioncall", "tooluse", "invoke"})
+_WRAPPERS = frozenset({"toolcalls", "functioncalls"})
+_DSML_WRAPPERS = _WRAPPERS | {"calls", "tool"}
+STRUCTURE = CALLS | _DSML_WRAPPERS
+"""Names of tags that hold calls or are calls; `is_wrapper` tells whether one is such a tag in its family."""
+
+_BRACKET = re.compile(rf"[{OPENING}]")
+_CDATA = re.compile(r"[<＜]\s?[!！]?\s?[\[［【]\s?CDATA\s?[\[［【]", re.IGNORECASE)
+_CDATA_BEGUN = re.compile(r"[<＜]\s?[!！]?\s?(?:[\[［【]\s?(?:C(?:D(?:A(?:T(?:A\s?)?)?)?)?)?)?", re.IGNORECASE).fullmatch
+
+Put = Callable[[str, bool], None]
+"""Takes a piece of the value; True: it stood in CDATA."""
+
+
+def is_wrapper(tag: Tag) -> bool:
+    """Whether the tag is one that holds calls."""
+    return tag.name in (_DSML_WRAPPERS if tag.dsml else _WRAPPERS)
+
+
+def is_call(tag: Tag) -> bool:
+    """Whether the tag is a call."""
+    return tag.name in CALLS
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a value stands: its opening tag, the call's, and which names a next parameter could have."""
+
+    opening: Tag
+    call: Tag
+    may_follow: Callable[[Tag], bool]
+
+
+def read_value(source: Source, place: Place, put: Put) -> Reading[None]:
+    """Read up to and with the closing tag; up to what ends the value in its stead, if that is missing."""
+    inner = _Quoted()
+    names = {place.opening.name, "parameter", *STRUCTURE}
+    blank_line = True  # nothing but blanks stands before on this line
+    while True:
+        yield from peek(source)
+        found = _BRACKET.search(source.text, source.at)
+        end = found.start() if found else len(source.text)
+        if end > source.at:
+            piece = source.text[source.at : end]
+            put(piece, False)
+            last = piece.rpartition("\n")
+            blank_line = not last[2].strip() and (bool(last[1]) or blank_line)
+            source.at = end
+            continue
+        if (yield from _cdata(source, put)):
+            continue
+        tag = lex(source.text, source.at)
+        if tag is None and not source.ended and unfinished(source.text, source.at, names):
+            yield from more(source)
+            continue
+        if tag is not None and (yield from _ends(source, place, inner, tag, blank_line)):
+            return
+        piece = source.text[source.at] if tag is None else tag.shell
+        source.at += len(piece)
+        put(piece, False)
+        blank_line = False
+
+
+class _Quoted:
+    """Calls and parameters that have opened inside a value."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.parameters = 0
+
+
+def _ends(source: Source, place: Place, inner: _Quoted, tag: Tag, blank_line: bool) -> Reading[bool]:
+    """Whether this tag ends the value; its own closing tag is taken, any other stays."""
+    if tag.closes(place.opening) and not inner.parameters:
+        source.at = tag.end
+        return True
+    if tag.dsml != place.call.dsml:
+        return False
+    if tag.name == "parameter":
+        if not tag.closing and not inner.calls and place.opening.name == "parameter" and place.may_follow(tag):
+            return True
+        inner.parameters += -1 if tag.closing and inner.parameters else 0 if tag.closing or tag.empty else 1
+    elif is_call(tag) or is_wrapper(tag):
+        if tag.closing and not inner.calls:
+            return (yield from _call_ends(source, tag, blank_line))
+        inner.calls += -1 if tag.closing else 0 if tag.empty else 1
+    return False
+
+
+def _call_ends(source: Source, tag: Tag, blank_line: bool) -> Reading[bool]:
+    """Whether a closing tag of the call (or of what is round it) could be meant: what follows must fit."""
+    while True:
+        rest = source.text[source.at + len(tag.shell) :]
+        if blank_line and rest[:1] in ("\n", "\r") and is_call(tag):
+            return True
+        after = rest.lstrip()
+        if not after:
+            if source.ended:
+                return True
+        elif after[0] not in OPENING:
+            return False
+        else:
+            following = lex(after, 0)
+            if following is not None:
+                return following.dsml == tag.dsml and (is_wrapper if following.closing else is_call)(following)
+            if not unfinished(after, 0, STRUCTURE):
+                return False
+        yield from more(source)
+
+
+def _cdata(source: Source, put: Put) -> Reading[bool]:
+    """Take a CDATA section, if one stands here."""
+    while (found := _CDATA.match(source.text, source.at)) is None:
+        if source.ended or not _CDATA_BEGUN(source.text, source.at):
+            return False
+        yield from more(source)
+    source.at = found.end()
+    while True:
+        end = source.text.find(CDATA_CLOSE, source.at)
+        if end < 0:
+            end = max(source.at, len(source.text) - len(CDATA_CLOSE) + 1)
+            put(source.text[source.at : end], True)
+            source.at = end
+            yield from more(source)
+        else:
+            put(source.text[source.at : end], True)
+            source.at = end
+            if (yield from _section_ends(source)):
+                source.at += len(CDATA_CLOSE)
+                return True
+            put(CDATA_CLOSE, True)
+            source.at += len(CDATA_CLOSE)
+
+
+def _section_ends(source: Source) -> Reading[bool]:
+    """Whether `]]>` ends the section: code such as `a[b[0]]>c` holds it too, and then no tag follows."""
+    while True:
+        after = source.text[source.at + len(CDATA_CLOSE) :].lstrip()
+        if after:
+            return after[0] in OPENING
+        if source.ended:
+            return True
+        yield from more(source)
+
+
+class Whole:
+    """Collects a value that must be whole before it can be told what it is."""
+
+    def __init__(self) -> None:
+        self._plain: list[str] = []
+        self._sections: list[str] = []
+        self.literal = False
+
+    def put(self, piece: str, literal: bool) -> None:
+        """Take a piece. Beside CDATA, white space is layout."""
+        self.literal = self.literal or literal
+        (self._sections if literal else self._plain).append(piece)
+
+    @property
+    def text(self) -> str:
+        return "".join(self._sections if self.literal else self._plain)
+
+
+class Streamed:
+    """Hands a value that can only be a string on as it comes, as the inside of a JSON string."""
+
+    def __init__(self, emit: Callable[[str], None], *, entities: bool) -> None:
+        self._emit = emit
+        self._entities = entities
+        self._blank = ""  # white space at the beginning: layout if CDATA follows
+        self._wait = ""
+        self._begun = False
+        self._literal = False
+
+    def put(self, piece: str, literal: bool) -> None:
+        """Take a piece."""
+        if literal:
+            self._literal, self._blank, self._begun = True, "", True
+            self._send(self._flush() + piece)
+        elif self._literal:
+            self._send(piece if piece.strip() else "")
+        elif not self._begun and not piece.strip():
+            self._blank += piece
+        else:
+            text, self._blank, self._begun = self._blank + piece, "", True
+            self._send(self._decoded(text) if self._entities else text)
+
+    def finish(self) -> None:
+        """The value has ended."""
+        self._send(self._blank + self._flush())
+
+    def _decoded(self, text: str) -> str:
+        text = self._wait + text
+        end = begun_entity(text)
+        self._wait = text[end:]
+        return unescaped(text[:end])
+
+    def _flush(self) -> str:
+        text, self._wait = self._wait, ""
+        return text
+
+    def _send(self, text: str) -> None:
+        if text:
+            self._emit(quoted(text)[1:-1])
