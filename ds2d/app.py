@@ -32,8 +32,11 @@ from ds2d.state.accounts import AccountQueue
 from ds2d.state.callers import Callers
 from ds2d.state.catalog import Catalog
 from ds2d.state.logins import Logins
+from ds2d.state.responses import Limits, ResponseStore
 from ds2d.web.handlers import Business, Probes
 from ds2d.web.middleware import around
+from ds2d.web.responses import NAME as RESPONSES
+from ds2d.web.responses import Responses
 from ds2d.web.routes import add_dialect_routes
 from ds2d.web.server import Runner
 
@@ -102,6 +105,7 @@ class Daemon:
         self.sealer = Sealer(sealing_key or secrets.token_bytes(32))
         self.callers = Callers(secrets.token_bytes(32), lambda: datetime.now(UTC))
         self.queue = AccountQueue(store.current.runtime)
+        self.responses = ResponseStore(time.monotonic, new_id)
         self._background: list[asyncio.Task[None]] = []
         self._runner: Runner | None = None
         self._sites: list[web.BaseSite] = []
@@ -117,7 +121,7 @@ class Daemon:
         self.logins = Logins(self.client.drive)
         self.catalog = Catalog(self.client.fetch, token_for=self._token_for, recovered=self.queue.recovered)
         self.service = Service(self.config, self.catalog, self.queue, self.logins, self.client, self.toolbox, self._record)
-        for subscriber in (self._apply_keys, self._apply_accounts, self.catalog.apply):
+        for subscriber in (self._apply_keys, self._apply_accounts, self._apply_responses, self.catalog.apply):
             self.store.subscribe(subscriber)
             subscriber(self.config())
         for work in (self.catalog.run(), self.store.watch(), self._load_tokenizer()):
@@ -194,6 +198,8 @@ class Daemon:
         app = web.Application(middlewares=[around(new_id, lambda: self.draining)], handler_args={"auto_decompress": False})
         business = Business(self.config, self.service, self.callers, self.catalog, self.sealer.unseal, lambda: self.draining)
         probes = Probes(self.readiness)
+        responses = Responses(business, self.service, self.responses, self.toolbox.spawn)
+        business.add_actions(responses.actions(), {RESPONSES: responses.generate})
         add_dialect_routes(app.router, business.handler)
         for path, handler in probes.routes():
             app.router.add_route("GET", path, handler)
@@ -207,6 +213,11 @@ class Daemon:
 
     def _apply_accounts(self, config: Config) -> None:
         self.queue.apply(config.upstreams, config.accounts, config.runtime)
+
+    def _apply_responses(self, config: Config) -> None:
+        kept = config.responses
+        limits = Limits(kept.store_ttl_seconds, kept.store_bytes, kept.background_max, kept.background_seconds)
+        self.responses.apply(limits)
 
     def _record(self, turn: Turn) -> None:
         """The end of a turn, whatever it was."""

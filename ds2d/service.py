@@ -60,6 +60,8 @@ class Ask(msgspec.Struct):
     request_id: str
     pin: str | None = None
     turn: Turn | None = None
+    on_ending: Callable[[], None] = lambda: None
+    """Called when the answer is whole and its last bytes are about to go out."""
 
     def describe(self) -> str:
         """The turn's part of the access line: names, clocks and counts, nothing of the conversation."""
@@ -164,6 +166,15 @@ class Service:
             message = f"This API key may not use the model '{ask.request.model}'."
             raise GatewayError(ErrorKind.MODEL_NOT_ALLOWED, message, param="model")
         return route
+
+    async def count(self, ask: Ask) -> int:
+        """Prompt tokens of a question. Raises what `route` raises."""
+        request = with_thinking(ask.request, self.route(ask))
+        return await self._tools.count_request(request)
+
+    def envelope(self, ask: Ask) -> Envelope:
+        """What a dialect needs to write about a question outside of a turn."""
+        return self._envelope(Turn(ask, self._config(), self.route(ask), self._tools.monotonic(), self._tools.now()), None)
 
     def public_name(self, name: str, *, claude_route: bool) -> str:
         """The public model that a name stands for. Raises MODEL_NOT_FOUND."""
@@ -296,6 +307,7 @@ class Service:
         if type(ending) is Failure and not sink.started:
             raise ending.error
         last = pipeline.close(await self._counted(turn, pipeline))
+        turn.ask.on_ending()
         await sink.write(last)
 
     async def _whole(self, turn: Turn, exchange: Exchange, pipeline: Pipeline, encoder: Encoding) -> bytes:
@@ -308,7 +320,9 @@ class Service:
             raise ending.error
         pipeline.close(await self._counted(turn, pipeline))
         assert isinstance(encoder, Folder)
-        return turn.ask.dialect.render(encoder.completion, self._envelope(turn, pipeline))
+        body = turn.ask.dialect.render(encoder.completion, self._envelope(turn, pipeline))
+        turn.ask.on_ending()
+        return body
 
     def _pipeline(self, turn: Turn, target: Target, exchange: Exchange, sink: Sink | None) -> tuple[Pipeline, Encoding]:
         """The stages for this answer. What the server sends decides how it is split, not what it was asked for."""

@@ -98,7 +98,8 @@ def start_logging(level: str) -> None:
     """One line an event on standard error; under journald without a time stamp of our own."""
     journald = "JOURNAL_STREAM" in os.environ
     form = "%(levelname)s %(name)s %(message)s" if journald else "%(asctime)s %(levelname)s %(name)s %(message)s"
-    logging.basicConfig(level=level.upper(), format=form, stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format=form, stream=sys.stderr)
+    logging.getLogger("ds2d").setLevel(level.upper())
 
 
 def _apply_log(config: Config) -> None:

@@ -6,7 +6,7 @@ A module here has `ROUTES`, `parse`, `Encoder`, `render`, `render_error`, and op
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -60,15 +60,25 @@ class ModelLists(Protocol):
 
 
 # The modules need `Endpoint` from above, hence down here.
-from ds2d.dialects import gemini, openai_chat, openai_completions  # noqa: E402
+from ds2d.dialects import claude, gemini, openai_chat, openai_completions, openai_responses  # noqa: E402
 
 REGISTRY: dict[str, Dialect] = {
+    "claude": claude,
     "gemini": gemini,
     "openai_chat": openai_chat,
     "openai_completions": openai_completions,
+    "openai_responses": openai_responses,
 }
 
 MODEL_LISTS: dict[str, ModelLists] = {
+    "claude": claude,
     "gemini": gemini,
     "openai_chat": openai_chat,
 }
+
+COUNTS: dict[str, Callable[[int], bytes]] = {
+    "claude": claude.render_count,
+    "gemini": gemini.render_count,
+    "openai_responses": openai_responses.render_count,
+}
+"""Bodies that answer a count of tokens."""

@@ -7,7 +7,8 @@ Surprise: one path serves the model lists of three SDKs; headers decide the shap
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -18,7 +19,7 @@ from ds2d.core.caller import Caller
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.models import ModelInfo
 from ds2d.core.request import Inbound
-from ds2d.dialects import MODEL_LISTS, REGISTRY
+from ds2d.dialects import COUNTS, MODEL_LISTS, REGISTRY
 from ds2d.service import Ask, Service
 from ds2d.state.callers import Callers
 from ds2d.web.auth import credentials, peer_of
@@ -28,10 +29,15 @@ from ds2d.web.replies import json_reply, stream_headers, value_reply
 from ds2d.web.streaming import ClientStream
 
 
+Action = Callable[[web.Request, str], Awaitable[web.StreamResponse]]
+Recall = Callable[[str, str], Any]
+"""Caller and id to what is stored."""
+
+
 class Lists(Protocol):
     """Where model lists come from."""
 
-    def models(self, allowed: Callable[[str], bool] | None = None) -> list[ModelInfo]: ...
+    def models(self, allowed: Callable[[str], bool] | None = None, *, claude: bool = False) -> list[ModelInfo]: ...
 
 
 class Business:
@@ -52,15 +58,24 @@ class Business:
         self._lists = lists
         self._unseal = unseal
         self._draining = draining
-
-    def handler(self, dialect: str, action: str) -> Handler:
-        """The handler of one route of a dialect."""
-        actions: dict[str, Callable[[web.Request, str], Awaitable[web.StreamResponse]]] = {
+        self._generate_for: dict[str, Action] = {}
+        self._actions: dict[str, Action] = {
             "generate": self.generate,
+            "count": self.count,
             "models": self.models,
             "model": self.model,
         }
-        act = actions.get(action, self.unserved)
+
+    def add_actions(self, actions: Mapping[str, Action], generate_for: Mapping[str, Action]) -> None:
+        """Handlers that live elsewhere: further actions, and dialects whose turns need more than `generate`."""
+        self._actions |= actions
+        self._generate_for = dict(generate_for)
+
+    def handler(self, dialect: str, action: str) -> Handler:
+        """The handler of one route of a dialect."""
+        act = self._actions.get(action, self.unserved)
+        if action == "generate":
+            act = self._generate_for.get(dialect, act)
 
         async def handle(request: web.Request) -> web.StreamResponse:
             request[DIALECT] = dialect
@@ -85,41 +100,58 @@ class Business:
         headers = {name.lower(): value for name, value in request.headers.items()}
         return Inbound(body, headers, request.query, request.match_info, unseal=self._unseal)
 
+    async def ask(self, request: web.Request, dialect: str, recall: Recall | None = None) -> Ask:
+        """The question of a request, once its key is known. `recall` finds what the caller has stored."""
+        caller = self.identify(request, dialect)
+        inbound = await self.inbound(request)
+        if recall is not None:
+            inbound.recall = partial(recall, caller.id)
+        module = REGISTRY[dialect]
+        pin = request.headers.get("X-Ds2-Target-Account")
+        ask = Ask(module, dialect, module.parse(inbound), caller, request[REQUEST_ID], pin)
+        request[ASK] = ask
+        return ask
+
     async def generate(self, request: web.Request, dialect: str) -> web.StreamResponse:
         """One turn, streamed or whole."""
-        caller = self.identify(request, dialect)
-        module = REGISTRY[dialect]
-        question = module.parse(await self.inbound(request))
-        pin = request.headers.get("X-Ds2-Target-Account")
-        ask = Ask(module, dialect, question, caller, request[REQUEST_ID], pin)
-        request[ASK] = ask
-        if not question.stream:
-            return json_reply(await self._service.answer(ask))
-        headers = stream_headers(ask.request_id, dialect)
+        ask = await self.ask(request, dialect)
+        if ask.request.stream:
+            return await self.stream(request, ask)
+        return json_reply(await self._service.answer(ask))
+
+    async def stream(self, request: web.Request, ask: Ask) -> web.StreamResponse:
+        """A turn written as it comes."""
+        headers = stream_headers(ask.request_id, ask.dialect_name)
         sink = ClientStream(request, headers, self._config().server.write_stall_seconds, self._draining())
         await self._service.stream(ask, sink)
         await sink.end()
         return sink.response
 
+    async def count(self, request: web.Request, dialect: str) -> web.StreamResponse:
+        """How many tokens a question has."""
+        ask = await self.ask(request, dialect)
+        return json_reply(COUNTS[dialect](await self._service.count(ask)))
+
     async def models(self, request: web.Request, dialect: str) -> web.StreamResponse:
         """The model list in the shape that the headers ask for."""
-        inbound = self._inbound(request, {})
-        shape = MODEL_LISTS[self._shape(request, dialect)]
-        return json_reply(shape.render_models(self._lists.models(self._visible(request, dialect)), inbound))
+        shape = self._shape(request, dialect)
+        models = self._lists.models(self._visible(request, dialect), claude=shape == "claude")
+        return json_reply(MODEL_LISTS[shape].render_models(models, self._inbound(request, {})))
 
     async def model(self, request: web.Request, dialect: str) -> web.StreamResponse:
         """One model: the id, or what an alias stands for. 404 for an unknown one."""
-        inbound = self._inbound(request, {})
-        name = request.match_info["model"].removeprefix("models/")
-        found = {info.id.lower(): info for info in self._lists.models(self._visible(request, dialect))}
-        shape = MODEL_LISTS[self._shape(request, dialect)]
-        for candidate in (name, "/" + name):
-            if info := found.get(candidate.strip().lower()):
-                return json_reply(shape.render_model(info, inbound))
-        public = self._service.public_name(name, claude_route=dialect == "claude")
-        if info := found.get(public.lower()):
-            return json_reply(shape.render_model(info, inbound))
-        raise GatewayError(ErrorKind.MODEL_NOT_FOUND, f"The model '{name}' does not exist.", param="model")
+        shape = self._shape(request, dialect)
+        (name,) = request.match_info.values()
+        name = name.removeprefix("models/").strip()
+        models = self._lists.models(self._visible(request, dialect), claude=shape == "claude")
+        found = {info.id.lower(): info for info in models}
+        info = found.get(name.lower()) or found.get("/" + name.lower())
+        if info is None:
+            public = self._service.public_name(name, claude_route=shape == "claude")
+            info = found.get(public.lower())
+        if info is None:
+            raise GatewayError(ErrorKind.MODEL_NOT_FOUND, f"The model '{name}' does not exist.", param="model")
+        return json_reply(MODEL_LISTS[shape].render_model(info, self._inbound(request, {})))
 
     async def unserved(self, request: web.Request, dialect: str) -> web.StreamResponse:
         """A route that the contract names and this gateway does not offer."""

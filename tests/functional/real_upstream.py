@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.real_upstream.__main__ import CACHE, MODEL_NAME, ROOT, environment_is_current, model_is_current
+from scripts.real_upstream.__main__ import CACHE, MODEL_NAME, ROOT, environment_is_current, model_is_current, model_of
 
 START_SECONDS = 400
 """A busy machine of two cores took 130 s."""
@@ -48,7 +48,7 @@ class RealServer:
 def real_vllm(request: pytest.FixtureRequest) -> Iterator[RealServer]:
     """A server of the flavour given as parameter, on a free port; stopped when the next one is wanted."""
     flavour: str = request.param
-    if not (environment_is_current() and model_is_current("classify" if flavour == "classify" else "recite")):
+    if not (environment_is_current() and model_is_current(model_of(flavour))):
         pytest.skip(SKIPPED)
     port = free_port()
     log = CACHE / f"serve-{flavour}.log"

@@ -132,6 +132,16 @@ class ScriptedUpstream:
             await self._server.wait_closed()
             self._server = None
 
+    def answer_as_completion(self) -> None:
+        """Answer the next two questions on the legacy wire: one whole, one streamed."""
+        head = {"id": "cmpl-up", "object": "text_completion", "created": 1763640000, "model": "up"}
+        counts = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
+        choice = {"index": 0, "text": self.answer_text, "logprobs": None, "finish_reason": "stop"}
+        body = json.dumps({**head, "choices": [choice], "usage": counts}).encode()
+        said = {**head, "choices": [{**choice, "finish_reason": None}]}
+        end = {**head, "choices": [{**choice, "text": ""}]}
+        self.scenes += [Scene([body], content_type="application/json"), Scene(sse(said, end, {**head, "choices": [], "usage": counts}))]
+
     @property
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"

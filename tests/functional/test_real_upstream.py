@@ -95,6 +95,20 @@ def test_as_many_tokens_as_asked_for(real_vllm: RealServer) -> None:
     assert 290 <= len(deltas) <= 302
 
 
+@pytest.mark.parametrize("real_vllm", ["deepseek"], indirect=True)
+def test_deepseeks_own_architecture_streams_whatever_it_makes_up(real_vllm: RealServer) -> None:
+    deltas = stream(real_vllm, "Hello", ignore_eos=True, max_tokens=40, temperature=1, seed=5)
+    assert joined(deltas, "content")
+
+
+@pytest.mark.parametrize("real_vllm", ["deepseek"], indirect=True)
+def test_deepseeks_own_architecture_calls_a_tool_when_it_must(real_vllm: RealServer) -> None:
+    """The server itself constrains what may follow, so that even random weights write a call."""
+    choice = ask(real_vllm, "Hello", tools=[WEATHER_TOOL], tool_choice="required", max_tokens=400)
+    call = choice["message"]["tool_calls"][0]["function"]
+    assert call["name"] == texts.WEATHER_NAME
+
+
 @pytest.mark.parametrize("real_vllm", ["embed"], indirect=True)
 def test_a_pooling_server_embeds(real_vllm: RealServer) -> None:
     reply = httpx.post(

@@ -22,6 +22,9 @@ _FINISH = {"stop": "STOP", "tool_calls": "STOP", "length": "MAX_TOKENS", "conten
 _UNDECLARED = "tool_call_rejected:undeclared"
 """The note that says so (Finish.notes)."""
 
+_EMPTY = {"undeclared": "UNEXPECTED_TOOL_CALL", "malformed": "MALFORMED_FUNCTION_CALL"}
+"""Causes of an empty turn that have a finish reason of their own (`details` of EMPTY_ANSWER)."""
+
 _BREAKS_LINES = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
 """Characters that some HTTP clients of the SDKs take for line ends, in the middle of a frame."""
 
@@ -95,10 +98,8 @@ def finish_word(error: GatewayError) -> str | None:
     """The finish reason that stands for an error here, with status 200; None where it stays an error (errors.md 2)."""
     if error.kind is ErrorKind.MALFORMED_CALL:
         return "MALFORMED_FUNCTION_CALL"
-    notes = (error.details or {}).get("notes")
-    if error.kind is ErrorKind.EMPTY_ANSWER and isinstance(notes, list | tuple) and _UNDECLARED in notes:
-        return "UNEXPECTED_TOOL_CALL"
-    return None
+    cause = (error.details or {}).get("cause") if error.kind is ErrorKind.EMPTY_ANSWER else None
+    return _EMPTY.get(cause) if isinstance(cause, str) else None
 
 
 def unquoted(words: str) -> str:

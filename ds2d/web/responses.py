@@ -1,0 +1,164 @@
+"""Handlers of the Responses routes: turns whose answers stay, and what can be done with those that stayed.
+
+Rule: an answer is stored before its last frame goes out, so that a client which chains at once finds it; background work
+belongs to the daemon, not to the request that began it.
+Surprise: Codex asks for a WebSocket first and only 426 turns it to HTTP without delay (clients.md, fact 4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from aiohttp import web
+
+from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.events import Failure
+from ds2d.dialects import openai_responses as dialect
+from ds2d.service import Ask, Service
+from ds2d.state import response_routes as routes
+from ds2d.state.background import BackgroundResponse
+from ds2d.state.responses import ResponseStore
+from ds2d.web.handlers import Action, Business
+from ds2d.web.keys import REQUEST_ID
+from ds2d.web.replies import json_reply, stream_headers
+from ds2d.web.streaming import ClientStream
+
+NAME = "openai_responses"
+Spawn = Callable[[Coroutine[Any, Any, None]], None]
+
+
+class RunSink:
+    """Where a background turn writes: its frames are kept, whoever listens."""
+
+    def __init__(self, run: BackgroundResponse) -> None:
+        self._run = run
+        self.started = False
+        self.content_type = dialect.Encoder.content_type
+        self.last_write = 0.0
+
+    async def write(self, data: bytes) -> None:
+        self.started = True
+        self.last_write = asyncio.get_running_loop().time()
+        self._run.append(data)
+
+
+class Responses:
+    """What the Responses routes share. `spawn` runs background work that is awaited when the daemon stops."""
+
+    def __init__(self, business: Business, service: Service, store: ResponseStore, spawn: Spawn) -> None:
+        self._business = business
+        self._service = service
+        self._store = store
+        self._spawn = spawn
+
+    def actions(self) -> dict[str, Action]:
+        """Handlers by the actions of the dialect's routes."""
+        return {
+            "responses_get": self.retrieve,
+            "responses_delete": self.delete,
+            "responses_cancel": self.cancel,
+            "responses_items": self.items,
+            "responses_socket": self.socket,
+            "responses_compact": self.compact,
+        }
+
+    async def generate(self, request: web.Request, name: str) -> web.StreamResponse:
+        """One turn; its answer stays unless the question said no."""
+        ask = await self._business.ask(request, name, self._store.recall)
+        reply: dialect.Reply = ask.request.reply
+        if reply.background:
+            return await self._begin(request, ask, reply)
+        ask.on_ending = lambda: self._store.put(ask.caller.id, reply)
+        if ask.request.stream:
+            return await self._business.stream(request, ask)
+        return json_reply(await self._service.answer(ask))
+
+    async def _begin(self, request: web.Request, ask: Ask, reply: dialect.Reply) -> web.StreamResponse:
+        """Start a background turn and answer at once, with the object or with its events as they come."""
+        envelope = self._service.envelope(ask)
+        first = dialect.opening(envelope)
+        run = self._store.begin(ask.caller.id, reply)
+        run.append(first)
+        self._spawn(self._work(ask, run))
+        if ask.request.stream:
+            return await self._follow(request, run.follow(-1))
+        return json_reply(dialect.queued(envelope).body())
+
+    async def _work(self, ask: Ask, run: BackgroundResponse) -> None:
+        """The turn itself. Whatever becomes of it, the response ends in one of its final states."""
+
+        task = asyncio.current_task()
+        assert task is not None
+        asked: list[GatewayError] = []
+
+        def stop(error: GatewayError) -> None:
+            asked.append(error)
+            if ask.turn is not None:
+                ask.turn.stop(error)
+            else:
+                task.cancel()
+
+        ask.request.stream = True
+        late = GatewayError(ErrorKind.UPSTREAM_TIMEOUT, "The response took too long.")
+        timer = asyncio.get_running_loop().call_at(run.deadline, run.stop, late)
+        try:
+            run.on_stop(stop)
+            await self._service.stream(ask, RunSink(run))
+        except GatewayError as error:
+            self._fail(ask, run, error)
+        except asyncio.CancelledError:
+            down = GatewayError(ErrorKind.SHUTTING_DOWN, "The gateway is shutting down.")
+            self._fail(ask, run, asked[0] if asked else down)
+        finally:
+            timer.cancel()
+            self._store.end(run)
+
+    def _fail(self, ask: Ask, run: BackgroundResponse, error: GatewayError) -> None:
+        """The last frames of a turn that ended before its encoder could say so."""
+        if run.reply.answer is None:
+            encoder = dialect.Encoder(self._service.envelope(ask))
+            run.append(encoder.feed([Failure(error)]))
+
+    async def _follow(self, request: web.Request, frames: Any) -> web.StreamResponse:
+        sink = ClientStream(request, stream_headers(request[REQUEST_ID], NAME), 60.0)
+        sink.content_type = dialect.Encoder.content_type
+        async for piece in frames:
+            await sink.write(piece)
+        await sink.end()
+        return sink.response
+
+    async def retrieve(self, request: web.Request, name: str) -> web.StreamResponse:
+        """The object, or with `stream=true` its events again."""
+        caller, response_id = self._whose(request, name)
+        if routes.wants_stream(request.query):
+            return await self._follow(request, routes.events(self._store, caller, response_id, request.query))
+        return json_reply(routes.retrieve(self._store, caller, response_id))
+
+    async def delete(self, request: web.Request, name: str) -> web.StreamResponse:
+        """Forget one."""
+        return json_reply(routes.delete(self._store, *self._whose(request, name)))
+
+    async def cancel(self, request: web.Request, name: str) -> web.StreamResponse:
+        """Stop a background response."""
+        return json_reply(await routes.cancel(self._store, *self._whose(request, name)))
+
+    async def items(self, request: web.Request, name: str) -> web.StreamResponse:
+        """A page of what its question held."""
+        return json_reply(routes.input_items(self._store, *self._whose(request, name), request.query))
+
+    async def socket(self, request: web.Request, name: str) -> web.StreamResponse:
+        """A WebSocket is not to be had; anything else has no GET."""
+        if "websocket" in request.headers.get("Upgrade", "").lower():
+            raise GatewayError(ErrorKind.UPGRADE_REQUIRED, "Responses come over HTTP here, not over a WebSocket.")
+        raise web.HTTPMethodNotAllowed("GET", ["POST"])
+
+    async def compact(self, request: web.Request, name: str) -> web.StreamResponse:
+        """Not offered."""
+        self._business.identify(request, name)
+        raise GatewayError(ErrorKind.NOT_IMPLEMENTED, "Compaction is not offered here.")
+
+    def _whose(self, request: web.Request, name: str) -> tuple[str, str]:
+        caller = self._business.identify(request, name)
+        return caller.id, request.match_info["id"]

@@ -1,0 +1,86 @@
+"""One plain question in every dialect, streamed and whole: the same text, the dialect's own end, and its own errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.functional.harness import config_for, running
+from tests.functional.scripted import scripted_upstream
+
+TEXT = "Hello from upstream."
+ASK = [{"role": "user", "content": "Hello"}]
+QUESTIONS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
+    "chat": ("/v1/chat/completions", {"model": "deepseek-chat", "messages": ASK}, "/v1/chat/completions", {"stream": True}),
+    "completions": ("/v1/completions", {"model": "deepseek-chat", "prompt": "Hello"}, "/v1/completions", {"stream": True}),
+    "responses": ("/v1/responses", {"model": "deepseek-chat", "input": "Hello"}, "/v1/responses", {"stream": True}),
+    "claude": ("/v1/messages", {"model": "claude-sonnet-4-5", "messages": ASK}, "/v1/messages", {"stream": True}),
+    "gemini": (
+        "/v1beta/models/gemini-2.5-flash:generateContent",
+        {"contents": [{"parts": [{"text": "Hello"}]}]},
+        "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse",
+        {},
+    ),
+}
+ENDS = {
+    "chat": "data: [DONE]",
+    "completions": "data: [DONE]",
+    "responses": "response.completed",
+    "claude": "message_stop",
+    "gemini": '"finishReason":"STOP"',
+}
+
+
+def texts(answer: Any) -> str:
+    """Every text that a client would show, wherever the dialect has it."""
+    if isinstance(answer, dict):
+        shown = [answer[name] for name in ("content", "text") if isinstance(answer.get(name), str)]
+        return "".join(shown) + "".join(texts(value) for name, value in answer.items() if not isinstance(value, str))
+    return "".join(texts(value) for value in answer) if isinstance(answer, list) else ""
+
+
+@pytest.mark.parametrize("dialect", QUESTIONS)
+async def test_a_question_is_answered(tmp_path: Path, dialect: str) -> None:
+    path, body, stream_path, more = QUESTIONS[dialect]
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        if dialect == "completions":
+            upstream.answer_as_completion()
+        status, answer, headers = await ds2d.ask(path, body)
+        assert status == 200, answer
+        assert TEXT in texts(answer)
+        assert headers["x-request-id"].startswith("req_")
+        status, streamed, headers = await ds2d.ask(stream_path, {**body, **more})
+        assert status == 200, streamed
+        assert headers["content-type"].startswith("text/event-stream")
+        assert ENDS[dialect] in streamed
+        events = [json.loads(line[6:]) for line in streamed.splitlines() if line.startswith("data: {")]
+        deltas = [event for event in events if "done" not in event.get("type", "") and "completed" not in event.get("type", "")]
+        joined = "".join(event["delta"] if isinstance(event.get("delta"), str) else texts(event) for event in deltas)
+        assert joined == TEXT
+
+
+@pytest.mark.parametrize("dialect", QUESTIONS)
+async def test_errors_are_in_the_callers_own_shape(tmp_path: Path, dialect: str) -> None:
+    path, body, _, _ = QUESTIONS[dialect]
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        for status, answer, headers in (
+            await ds2d.ask(path, body, key="sk-wrong"),
+            await ds2d.ask(path, data=b"{", method="POST"),
+            await ds2d.ask(path, {**body, "model": "deepseek-nope"})
+            if dialect != "gemini"
+            else await ds2d.ask("/v1beta/models/deepseek-nope:generateContent", body),
+            await ds2d.ask(path, method="PATCH"),
+        ):
+            error = answer["error"]
+            assert error["message"] and "x-request-id" in headers
+            match dialect:
+                case "claude":
+                    assert answer["type"] == "error" and error["type"].endswith("_error") and answer["request_id"]
+                case "gemini":
+                    assert error["code"] == status and error["status"].isupper()
+                case _:
+                    assert set(error) == {"message", "type", "code", "param"}
+        assert upstream.seen == []
