@@ -70,19 +70,21 @@ class Encoder:
         self._seal = envelope.seal if reply.encrypted else None
         self._opened = False
         self._writer: Writer | None = None
-        self._message: MessageWriter | None = None  # the writer, while it is a message with an open text part
+        self._live: type[Event] | None = None  # the kind of event whose text goes straight to the open writer
         self._items: list[bytes] = []
         self._ids: list[str] = []
         self._memory: list[bytes] = []
         self.final: Answer | None = None
-        reply.encoder = self
+        if reply.opened:
+            reply.encoder = self
 
     def feed(self, batch: list[Event]) -> bytes:
         """Take the events of one read; return whole frames."""
         for event in batch:
-            if type(event) is Text and self._message is not None and not event.refusal and event.extra is None:
-                if not event.choice:
-                    self._message.feed(event.text)
+            kind = type(event)
+            plain = kind is not Text or not (event.refusal or event.extra)  # type: ignore[union-attr]
+            if kind is self._live and plain and not event.choice:  # type: ignore[union-attr]
+                self._writer.feed(event.text)  # type: ignore[union-attr]
             else:
                 self._take(event)
         return self._frames.take()
@@ -119,9 +121,11 @@ class Encoder:
             case Reasoning(text=text):
                 if not isinstance(self._writer, ReasoningWriter):
                     self._start(self._reasoning_writer())
+                    self._live = Reasoning
                 self._feed(text)
             case ToolStart(id=call_id, name=name):
                 self._start(self._call_writer(call_id, name))
+                self._live = ToolArgs
             case ToolArgs(text=text):
                 self._feed(text)
             case ToolEnd(broken=broken):
@@ -133,7 +137,7 @@ class Encoder:
             writer = MessageWriter(self._frames, self._envelope.new_id("msg_"), self._next_index())
             self._start(writer)
         writer.begin(refusal=refusal)
-        self._message = None if refusal else writer
+        self._live = None if refusal else Text
         scored = logprobs(extra) if self._reply.logprobs and extra and not refusal else []
         if scored:
             writer.feed_scored(text, scored)
@@ -175,7 +179,7 @@ class Encoder:
             self._writer.feed(text)
 
     def _close(self, status: ItemStatus) -> None:
-        writer, self._writer, self._message = self._writer, None, None
+        writer, self._writer, self._live = self._writer, None, None
         if writer is None:
             return
         item, memory = writer.close(status)
@@ -214,6 +218,7 @@ class Encoder:
     def _end(self, status: Status, top: bytes) -> None:
         answer = Answer(response_id(self._envelope), status, top, tuple(self._items), tuple(self._ids), tuple(self._memory))
         self.final = self._reply.answer = answer
+        self._reply.encoder = None  # no ring of references: the question may be large
         kind = "failed" if status == "cancelled" else status
         self._frames.lifecycle(f"response.{kind}", {}, answer.body())
         self._frames.raw(DONE)
@@ -236,7 +241,7 @@ def queued(envelope: Envelope) -> Answer:
 
 
 def fail(envelope: Envelope, error: GatewayError) -> bytes:
-    """The last frames of a streamed answer that ends outside of its pipeline, numbered on from what was written so far.
+    """The last frames of a background answer that ends outside of its pipeline, numbered on from what was written so far.
 
     Nothing if the answer has ended already.
     """

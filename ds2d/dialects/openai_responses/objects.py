@@ -68,8 +68,8 @@ class Reply(msgspec.Struct):
 
     `echo` are the members of the response object that repeat the question (JSON, without braces). `items` are the question's
     own input items. `chain` is what the previous response gave. `id` is chosen once per question, so attempts share it;
-    `opened` counts the events that were written before an encoder began (background). `encoder` is the latest one;
-    `answer` is the final state.
+    `opened` counts the events that were written before an encoder began, and `encoder` is the latest one, both of background
+    responses only; `answer` is the final state.
     """
 
     echo: bytes
