@@ -38,6 +38,7 @@ PARSERS = {
     "r1": ("deepseek_v3", "deepseek_r1", '{"tool_format": "v3", "thinking": true}'),
     "v32": ("deepseek_v32", "deepseek_v3", '{"tool_format": "v32"}'),
     "v4": ("deepseek_v4", "deepseek_v4", '{"tool_format": "v4", "thinking": false}'),
+    "deepseek": ("deepseek_v31", "deepseek_v3", '{"tool_format": "v31"}'),
 }
 """Flavours that parse: vLLM's tool parser, its reasoning parser, and what the chat template is told. R1 always
 thinks: its parser takes a text without </think> to be all reasoning."""
@@ -45,9 +46,16 @@ thinks: its parser takes a text without </think> to be all reasoning."""
 DESCRIPTION = "A real vLLM on the CPU, for tests: no GPU, no downloaded weights."
 
 FLAVOURS = ("none", *PARSERS, "embed", "classify")
-ARCHITECTURES = {"recite": "llama", "recite-moe": "deepseek_v3", "classify": "classifier"}
-"""Model folder to architecture. vLLM computes the mixture of experts a little differently from the library that
-trained it, so the Llama model is the one whose words a test may rely on."""
+MODELS = {
+    "recite": "a Llama that knows the texts of texts.py by heart",
+    "deepseek": "DeepSeek V3's architecture (MLA, mixture of experts), random weights",
+    "classify": "a classifier with three labels, random weights",
+}
+
+
+def model_of(flavour: str) -> str:
+    """The model folder that a flavour serves."""
+    return flavour if flavour in MODELS else "recite"
 
 
 def say(text: str) -> None:
@@ -145,26 +153,26 @@ def name_the_package() -> None:
 
 
 def make_model(name: str) -> None:
-    """Build and train one model folder; 2 to 4 minutes for the Llama one."""
+    """Build one model folder; 2 to 4 minutes for the one that is trained, seconds for the others."""
     folder = CACHE / "models" / name
     if model_is_current(name):
         say(f"the model is in {folder}")
         return
     if not environment_is_current():
         sys.exit("error: vLLM is not installed; run: scripts/real-upstream install")
-    say(f"making the model {name} (no weights are downloaded: it is trained here, 2 to 4 minutes)")
+    say(f"making the model {name}: {MODELS[name]}")
     shutil.rmtree(folder, ignore_errors=True)
     started = time.monotonic()
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONPATH": str(ROOT)}
-    command = [str(PYTHON), "-m", "scripts.real_upstream.tiny_model", str(folder), "--arch", ARCHITECTURES[name]]
+    command = [str(PYTHON), "-m", "scripts.real_upstream.tiny_model", str(folder), "--kind", name]
     subprocess.run(command, check=True, cwd=CACHE, env=environment)
     (folder / "ds2d.stamp").write_text(model_digest(name))
     say(f"made in {time.monotonic() - started:.0f} s")
 
 
-def serve_command(flavour: str, model: str, port: int, more: list[str]) -> list[str]:
+def serve_command(flavour: str, port: int, more: list[str]) -> list[str]:
     """The vLLM command line of a flavour."""
-    folder = CACHE / "models" / ("classify" if flavour == "classify" else model)
+    folder = CACHE / "models" / model_of(flavour)
     command = [str(PYTHON), "-m", "vllm.entrypoints.cli.main", "serve", str(folder), "--served-model-name", MODEL_NAME]
     command += ["--host", "127.0.0.1", "--port", str(port), "--enable-server-load-tracking"]
     command += ["--dtype", "bfloat16", "--max-model-len", "4096", "--max-num-seqs", "32", "--enforce-eager"]
@@ -177,11 +185,10 @@ def serve_command(flavour: str, model: str, port: int, more: list[str]) -> list[
     return command + more
 
 
-def serve(flavour: str, model: str, port: int, more: list[str]) -> None:
+def serve(flavour: str, port: int, more: list[str]) -> None:
     """Become the server: in the foreground, on 127.0.0.1. Does not return."""
-    name = "classify" if flavour == "classify" else model
-    if not environment_is_current() or not model_is_current(name):
-        sys.exit("error: not all is there; run: scripts/real-upstream install && scripts/real-upstream model " + name)
+    if not environment_is_current() or not model_is_current(model_of(flavour)):
+        sys.exit("error: not all is there; run: scripts/real-upstream install && scripts/real-upstream model")
     with socket.socket() as probe:
         # vLLM binds only after a minute of loading, and then dies if the port is taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -199,18 +206,18 @@ def serve(flavour: str, model: str, port: int, more: list[str]) -> None:
     environment.setdefault("OMP_NUM_THREADS", "2")
     say(f"vLLM {VLLM}, flavour {flavour}, as {MODEL_NAME} on http://127.0.0.1:{port}/v1 (ready in 30 to 130 s)")
     os.chdir(CACHE)
-    os.execvpe(PYTHON, serve_command(flavour, model, port, more), environment)
+    os.execvpe(PYTHON, serve_command(flavour, port, more), environment)
 
 
 def status(*, quiet: bool) -> int:
     """Say what is there; the exit code is 0 if `serve` would work."""
-    ready = environment_is_current() and model_is_current("recite") and model_is_current("classify")
+    ready = environment_is_current() and all(map(model_is_current, MODELS))
     if not quiet:
         size = subprocess.run(["du", "-sh", CACHE], capture_output=True, text=True, check=False).stdout.split("\t")[0] or "0"
         print(f"folder       {CACHE} ({size})")
         print(f"environment  {'vLLM ' + VLLM + ', torch ' + TORCH if environment_is_current() else 'missing or out of date'}")
-        for name, arch in ARCHITECTURES.items():
-            print(f"model        {name} ({arch}): {'current' if model_is_current(name) else 'missing or out of date'}")
+        for name, about in MODELS.items():
+            print(f"model        {name} ({about}): {'current' if model_is_current(name) else 'missing or out of date'}")
     return 0 if ready else 1
 
 
@@ -219,11 +226,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/real-upstream", description=DESCRIPTION)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("install", help="install vLLM into the cache folder (3.5 GB, 2 to 4 minutes)")
-    model = verbs.add_parser("model", help="build and train the tiny model (2 to 4 minutes)")
-    model.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ARCHITECTURES)}; default: recite classify")
+    model = verbs.add_parser(
+        "model", help="build the tiny models and train the one that recites (2 to 4 minutes; no weights are downloaded)"
+    )
+    model.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MODELS)}; default: all")
     server = verbs.add_parser("serve", help="run the server in the foreground; options it does not know go to vLLM")
     server.add_argument("--flavour", choices=FLAVOURS, default="v31", help="which of vLLM's parsers run (default v31)")
-    server.add_argument("--model", choices=["recite", "recite-moe"], default="recite")
     server.add_argument("--port", type=int, default=8000)
     shown = verbs.add_parser("status", help="say what is there; exit code 0 if serve would work")
     shown.add_argument("--quiet", action="store_true")
@@ -231,7 +239,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options, more = parser.parse_known_args(arguments)
     if more and options.verb != "serve":
         parser.error("unknown: " + " ".join(more))
-    if unknown := set(getattr(options, "names", ())) - set(ARCHITECTURES):
+    if unknown := set(getattr(options, "names", ())) - set(MODELS):
         parser.error("no model is called " + ", ".join(sorted(unknown)))
     options.more = more
     return options
@@ -247,10 +255,10 @@ def main(arguments: list[str]) -> int:
                     install()
             case "model":
                 with only_one():
-                    for name in options.names or ("recite", "classify"):
+                    for name in options.names or MODELS:
                         make_model(name)
             case "serve":
-                serve(options.flavour, options.model, options.port, options.more)
+                serve(options.flavour, options.port, options.more)
             case "status":
                 return status(quiet=options.quiet)
             case "clean":

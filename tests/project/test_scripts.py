@@ -207,6 +207,6 @@ def test_a_part_is_current_only_while_what_it_was_made_from_is_unchanged(tmp_pat
 
 def test_every_flavour_with_parsers_says_its_format_to_the_template() -> None:
     for flavour in tool.PARSERS:
-        command = tool.serve_command(flavour, "recite", 8000, [])
+        command = tool.serve_command(flavour, 8000, [])
         given = json.loads(command[command.index("--default-chat-template-kwargs") + 1])
         assert given["tool_format"] in TOOL_FORMATS
