@@ -35,8 +35,7 @@ from ds2d.dialects.openai_responses.frames import DONE, KEEP_ALIVE, Frames, Sile
 from ds2d.dialects.openai_responses.objects import Answer, Item, Kind, Native, Reply, Status, head, join_body, response_id
 from ds2d.dialects.openai_responses.outputs import (
     ActionWriter,
-    CustomWriter,
-    FunctionWriter,
+    CallWriter,
     ItemStatus,
     MessageWriter,
     ReasoningWriter,
@@ -151,9 +150,7 @@ class Encoder:
     def _call_writer(self, call_id: str, name: str) -> Writer:
         native = self._reply.natives.get(name) or Native("function", name)
         place = (self._frames, self._envelope.new_id(_CALL_PREFIXES[native.kind]), self._next_index(), call_id, native)
-        if native.kind == "function":
-            return FunctionWriter(*place)
-        return CustomWriter(*place) if native.kind == "custom" else ActionWriter(*place)
+        return CallWriter(*place) if native.kind in ("function", "custom") else ActionWriter(*place)
 
     def _open(self) -> None:
         """Announce the response, once. A background response was announced when it was queued."""
@@ -190,7 +187,7 @@ class Encoder:
 
     def _finish(self, event: Finish) -> None:
         cause = _INCOMPLETE.get(event.reason)
-        in_call = isinstance(self._writer, FunctionWriter | CustomWriter | ActionWriter)
+        in_call = isinstance(self._writer, CallWriter | ActionWriter)
         self._close("incomplete" if cause or in_call else "completed")
         if not self._items:
             self._empty_message("incomplete" if cause else "completed")

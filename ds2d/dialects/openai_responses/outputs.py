@@ -191,8 +191,9 @@ def _thought(mode: str, text: str) -> Item:
     return {"type": "summary_text" if mode == "summary" else "reasoning_text", "text": text}
 
 
-class FunctionWriter:
-    """A call of a function; arguments go out as they come."""
+class CallWriter:
+    """A call of a function, whose arguments go out as they come, or of a custom tool, whose raw input goes out as it can be
+    read from them."""
 
     shown = True
 
@@ -200,62 +201,27 @@ class FunctionWriter:
         self.id = new_id
         self._frames = frames
         self._index = index
-        self._call_id = call_id
         self._native = native
+        self._reader = InputReader() if native.kind == "custom" else None
+        self._field = "input" if self._reader else "arguments"
+        self._event = "response.custom_tool_call_input" if self._reader else "response.function_call_arguments"
+        self._call_id = call_id
         self._pieces: list[str] = []
         self._place = {"item_id": new_id, "output_index": index, "call_id": call_id}
         self._head = b""
 
     def open(self) -> None:
         self._frames.event("response.output_item.added", {"output_index": self._index, "item": self._item("in_progress", "")})
-        self._head = self._frames.delta_head("response.function_call_arguments.delta", self._place)
+        self._head = self._frames.delta_head(f"{self._event}.delta", self._place)
 
     def feed(self, text: str) -> None:
-        self._pieces.append(text)
-        self._frames.delta(self._head, text)
+        self._write(self._reader.feed(text) if self._reader else text)
 
     def close(self, status: ItemStatus) -> tuple[bytes, bytes]:
+        if self._reader:
+            self._write(self._reader.finish())
         text = "".join(self._pieces)
-        done = self._place | {"name": self._native.name, "arguments": text}
-        self._frames.event("response.function_call_arguments.done", done)
-        return _finish_item(self._frames, self._index, self._item(status, text))
-
-    def partial(self) -> Item:
-        return self._item("in_progress", "".join(self._pieces))
-
-    def _item(self, status: ItemStatus, arguments: str) -> Item:
-        item: Item = {"id": self.id, "type": "function_call", "status": status, "call_id": self._call_id}
-        return item | {"name": self._native.name, "arguments": arguments} | _space(self._native)
-
-
-class CustomWriter:
-    """A call of a custom tool: its raw input goes out as it can be read from the arguments."""
-
-    shown = True
-
-    def __init__(self, frames: Frames, new_id: str, index: int, call_id: str, native: Native) -> None:
-        self.id = new_id
-        self._frames = frames
-        self._index = index
-        self._call_id = call_id
-        self._native = native
-        self._reader = InputReader()
-        self._pieces: list[str] = []
-        self._place = {"item_id": new_id, "output_index": index, "call_id": call_id}
-        self._head = b""
-
-    def open(self) -> None:
-        self._frames.event("response.output_item.added", {"output_index": self._index, "item": self._item("in_progress", "")})
-        self._head = self._frames.delta_head("response.custom_tool_call_input.delta", self._place)
-
-    def feed(self, text: str) -> None:
-        self._write(self._reader.feed(text))
-
-    def close(self, status: ItemStatus) -> tuple[bytes, bytes]:
-        self._write(self._reader.finish())
-        text = "".join(self._pieces)
-        done = self._place | {"name": self._native.name, "input": text}
-        self._frames.event("response.custom_tool_call_input.done", done)
+        self._frames.event(f"{self._event}.done", self._place | {"name": self._native.name, self._field: text})
         return _finish_item(self._frames, self._index, self._item(status, text))
 
     def partial(self) -> Item:
@@ -267,8 +233,10 @@ class CustomWriter:
             self._frames.delta(self._head, text)
 
     def _item(self, status: ItemStatus, text: str) -> Item:
-        item: Item = {"id": self.id, "type": "custom_tool_call", "status": status, "call_id": self._call_id}
-        return item | {"name": self._native.name, "input": text} | _space(self._native)
+        kind = "custom_tool_call" if self._reader else "function_call"
+        item: Item = {"id": self.id, "type": kind, "status": status, "call_id": self._call_id}
+        space = {"namespace": self._native.namespace} if self._native.namespace else {}
+        return item | {"name": self._native.name, self._field: text} | space
 
 
 class ActionWriter:
@@ -294,10 +262,9 @@ class ActionWriter:
         arguments = "".join(self._pieces)
         action = native_action(self._native.kind, arguments) if status == "completed" else None
         if action is None:
-            plain = FunctionWriter(self._frames, self.id, self._index, self._call_id, self._native)
+            plain = CallWriter(self._frames, self.id, self._index, self._call_id, self._native)
             plain.open()
-            if arguments:
-                plain.feed(arguments)
+            plain.feed(arguments)
             return plain.close(status)
         item: Item = {"id": self.id, "type": f"{self._native.kind}_call", "status": status, "call_id": self._call_id}
         announced = item | action | {"status": "in_progress"}
@@ -313,7 +280,3 @@ def _finish_item(frames: Frames, index: int, item: Item) -> tuple[bytes, bytes]:
     data = orjson.dumps(item)
     frames.event("response.output_item.done", {"output_index": index, "item": orjson.Fragment(data)})
     return data, data
-
-
-def _space(native: Native) -> Item:
-    return {"namespace": native.namespace} if native.namespace else {}
