@@ -32,6 +32,7 @@ from ds2d.state.accounts import AccountQueue
 from ds2d.state.callers import Callers
 from ds2d.state.catalog import Catalog
 from ds2d.state.logins import Logins
+from ds2d.state.reasoning import ReasoningMemory
 from ds2d.state.responses import Limits, ResponseStore
 from ds2d.web.handlers import Business, Probes
 from ds2d.web.middleware import around
@@ -57,9 +58,10 @@ def new_id(prefix: str) -> str:
 class Toolbox:
     """What the service needs of the world: clocks, ids, token counts, tracked background work."""
 
-    def __init__(self, tokenizer: Tokenizer, sealer: Sealer) -> None:
+    def __init__(self, tokenizer: Tokenizer, sealer: Sealer, reasoning: ReasoningMemory) -> None:
         self._tokenizer = tokenizer
         self._sealer = sealer
+        self.reasoning = reasoning
         self._tasks: set[asyncio.Task[None]] = set()
 
     monotonic = staticmethod(time.monotonic)
@@ -117,7 +119,7 @@ class Daemon:
     async def start(self, port: int | None = None, sockets: Sequence[socket.socket] = ()) -> int:
         """Build what needs a running loop and take connections. Returns the port (0 with inherited sockets)."""
         self.client = Client()
-        self.toolbox = Toolbox(self.tokenizer, self.sealer)
+        self.toolbox = Toolbox(self.tokenizer, self.sealer, ReasoningMemory(time.monotonic, lambda: self.config().reasoning))
         self.logins = Logins(self.client.drive)
         self.catalog = Catalog(self.client.fetch, token_for=self._token_for, recovered=self.queue.recovered)
         self.service = Service(self.config, self.catalog, self.queue, self.logins, self.client, self.toolbox, self._record)

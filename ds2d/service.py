@@ -15,12 +15,13 @@ from typing import Any, Protocol
 
 import msgspec
 
+from ds2d import toolcalls
 from ds2d.config.schema import Config
 from ds2d.core.caller import Caller
 from ds2d.core.errors import ErrorKind, GatewayError
-from ds2d.core.events import Failure, Finish, Folder, Usage
+from ds2d.core.events import Failure, Finish, Folder, Overhearing, Usage
 from ds2d.core.models import Route, Target
-from ds2d.core.pipeline import Encoding, Pipeline
+from ds2d.core.pipeline import Encoding, Pipeline, Stage
 from ds2d.core.request import ChatRequest, Envelope, Message, ReasoningWish
 from ds2d.core.sse import Splitter, WholeBody
 from ds2d.dialects import Dialect
@@ -28,6 +29,7 @@ from ds2d.net.client import MAX_ERROR_BODY, Client, Exchange
 from ds2d.state.accounts import AccountQueue, Lease, Want
 from ds2d.state.catalog import Catalog
 from ds2d.state.logins import Logins
+from ds2d.state.reasoning import ReasoningMemory
 from ds2d.upstreams import REGISTRY as UPSTREAMS
 
 logger = logging.getLogger("ds2d.turn")
@@ -60,6 +62,8 @@ class Ask(msgspec.Struct):
     request_id: str
     pin: str | None = None
     turn: Turn | None = None
+    on_encoder: Callable[[Encoding], None] = lambda _encoder: None
+    """Told of the encoder that an attempt begins to write with."""
     on_ending: Callable[[], None] = lambda: None
     """Called when the answer is whole and its last bytes are about to go out."""
 
@@ -102,6 +106,8 @@ class Turn(msgspec.Struct):
     stopped: GatewayError | None = None
     failure: GatewayError | None = None
     """How an answer that had begun ended, if badly."""
+    overheard: Overhearing | None = None
+    """The answer as it went out, where something of it must be remembered: turns with tools, for their reasoning."""
     same_account: bool = False
     """Whether asking the same account again, differently, may mend the last attempt: a new token, or no native tools."""
 
@@ -115,6 +121,8 @@ class Turn(msgspec.Struct):
 class Tools(Protocol):
     """Things that are not the turn's own: passed in by app.py so that tests bring theirs."""
 
+    @property
+    def reasoning(self) -> ReasoningMemory: ...
     def monotonic(self) -> float: ...
     def now(self) -> int: ...
     def new_id(self, prefix: str) -> str: ...
@@ -184,7 +192,7 @@ class Service:
         tools = self._tools
         turn = Turn(ask, self._config(), self.route(ask), tools.monotonic(), tools.now())
         ask.turn = turn
-        ask.request = with_thinking(with_images_checked(ask.request, turn.route, turn.config.images.on_text_model), turn.route)
+        ask.request = self._completed(turn)
         turn.task = asyncio.current_task()
         key = ask.request_id if ask.request_id not in self.turns else tools.new_id(ask.request_id)  # clients choose ids
         self.turns[key] = turn
@@ -206,6 +214,16 @@ class Service:
             self.retrying -= turn.attempts > 1
             turn.ended = tools.monotonic()
             self._record(turn)
+
+    def _completed(self, turn: Turn) -> ChatRequest:
+        """The question with what the route, the settings and earlier turns add to it. Raises the 400 class for what no
+        server of the route can do."""
+        request = with_images_checked(turn.ask.request, turn.route, turn.config.images.on_text_model)
+        request = with_thinking(request, turn.route)
+        check_servers(request, turn.route)
+        request, restored, lost = self._tools.reasoning.restore(turn.ask.caller.id, request)
+        turn.notes += [f"reasoning_restored={restored}"] * bool(restored) + [f"reasoning_lost={lost}"] * bool(lost)
+        return request
 
     async def _attempts(self, turn: Turn, sink: Sink | None) -> bytes | None:
         """Ask one account after the other until one answers or no further one may be asked."""
@@ -335,9 +353,22 @@ class Service:
             encoder: Encoding = Folder()
         else:
             encoder = turn.ask.dialect.Encoder(self._envelope(turn, None, lambda: pipeline_box[0].usage))
-        pipeline = Pipeline(splitter, decoder, [], encoder)
+            turn.ask.on_encoder(encoder)
+        pipeline = Pipeline(splitter, decoder, self._stages(turn, target), encoder)
         pipeline_box.append(pipeline)
         return pipeline, encoder
+
+    def _stages(self, turn: Turn, target: Target) -> list[Stage]:
+        """What stands between decoder and encoder for this question on this server."""
+        settings, request = turn.config.toolcall, turn.ask.request
+        think = _think_tags(target, request)
+        stages = toolcalls.build(
+            request, self._tools.new_id, mode=settings.mode, confidence=settings.early_emit_confidence, think=think
+        )
+        if request.tools:
+            turn.overheard = Overhearing()
+            stages.append(turn.overheard)
+        return stages
 
     def _envelope(self, turn: Turn, pipeline: Pipeline | None, usage: Callable[[], Usage | None] | None = None) -> Envelope:
         ask, config = turn.ask, turn.config
@@ -374,9 +405,11 @@ class Service:
             prompt = await self._tools.count_request(turn.ask.request)
             usage = Usage(prompt, await self._tools.count_text("".join(pipeline.said)), source="counted")
         turn.usage, turn.answer_id = usage, pipeline.answer_id
+        if isinstance(ending, Finish) and turn.overheard is not None:
+            self._tools.reasoning.remember(turn.ask.caller.id, turn.overheard.completion)
         if isinstance(ending, Finish):
             turn.outcome, turn.cause = "completed", ending.reason
-            turn.notes = list(ending.notes)
+            turn.notes += ending.notes
         else:
             turn.outcome, turn.cause = "failed", ending.error.kind
             turn.failure = ending.error
@@ -442,6 +475,13 @@ def _uncancel(turn: Turn) -> None:
         turn.task.uncancel()
 
 
+def _think_tags(target: Target, request: ChatRequest) -> toolcalls.Think:
+    """Whether thinking is split out of this server's text, and whether its answer begins inside (upstreams.md 4)."""
+    if target.upstream.think_tags == "no" or request.prompt is not None:
+        return "no"
+    return "inside" if target.upstream.think_tags == "yes" and request.reasoning.mode != "off" else "outside"
+
+
 def _for_direct_caller(error: GatewayError) -> GatewayError:
     """What a refused credential means to the caller who brought it (errors.md 2)."""
     if error.kind is ErrorKind.UPSTREAM_AUTH:
@@ -460,6 +500,19 @@ def _clearer(first: GatewayError | None, second: GatewayError) -> GatewayError:
 
 def _status(error: GatewayError, config: Config) -> int:
     return config.runtime.timeout_status if error.kind is ErrorKind.UPSTREAM_TIMEOUT else error.status
+
+
+def check_servers(request: ChatRequest, route: Route) -> None:
+    """Raises the refusal of the route's first server if no server of the route can do what the request wants."""
+    refusal: GatewayError | None = None
+    for target in route.targets:
+        try:
+            UPSTREAMS[target.upstream.kind].check(request, target)
+            return
+        except GatewayError as error:
+            refusal = refusal or error
+    if refusal is not None:
+        raise refusal
 
 
 def with_thinking(request: ChatRequest, route: Route) -> ChatRequest:

@@ -263,6 +263,27 @@ class Folder:
             self._close(choice, index)
 
 
+class Overhearing:
+    """A stage that keeps a copy of everything as a `Completion`, for what must be known of an answer after it went out."""
+
+    def __init__(self) -> None:
+        self._folder = Folder()
+
+    @property
+    def completion(self) -> Completion:
+        """The answer so far."""
+        return self._folder.completion
+
+    def feed(self, batch: list[Event]) -> list[Event]:
+        """Take note and hand on."""
+        self._folder.feed(batch)
+        return batch
+
+    def finish(self) -> list[Event]:
+        """Nothing is held here."""
+        return []
+
+
 def merge_extra(into: Extra, new: Extra | None) -> None:
     """Add later extras to earlier ones: lists (token ids, logprobs content) are joined, the rest is replaced by the later."""
     for name, value in (new or {}).items():

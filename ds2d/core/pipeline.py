@@ -72,6 +72,8 @@ class Pipeline:
         """Payloads seen so far: what the payload clocks are stopped by (comments and blank lines are none)."""
         self.spoke = False
         """True once the model produced anything a client can see."""
+        self.heard_out = False
+        """True once the upstream itself ended its answer: only then is its connection worth keeping."""
         self.said: list[str] = []
         """Everything the model produced, kept only while the upstream reports no usage: what a local count needs."""
 
@@ -139,6 +141,7 @@ class Pipeline:
         return self._encoder.keep_alive()
 
     def _pass(self, batch: list[Event]) -> bytes:
+        self.heard_out = bool(batch) and type(batch[-1]) in (Finish, Failure)
         for position, stage in enumerate(self._stages):
             ended = bool(batch) and type(batch[-1]) in (Finish, Failure)
             batch = stage.feed(batch) if batch else batch

@@ -64,16 +64,23 @@ class HttpExchange:
 
     async def pump(self, pipeline: Pipeline, write: Write) -> None:
         try:
+            fault = await self._faults(pipeline, write)
+            if fault is not None and (out := pipeline.fail(fault)):
+                await write(out)
+        finally:
+            if not pipeline.heard_out:  # whoever ended it, nothing more of this answer is wanted
+                self._response.close()
+
+    async def _faults(self, pipeline: Pipeline, write: Write) -> GatewayError | None:
+        """Pump until the end; what broke on the way, if anything did."""
+        try:
             await self._pump(pipeline, write)
         except TimeoutError:
-            fault = GatewayError(ErrorKind.UPSTREAM_TIMEOUT, "The upstream stopped sending.")
+            return GatewayError(ErrorKind.UPSTREAM_TIMEOUT, "The upstream stopped sending.")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             logger.info("upstream answer broke: %s", type(error).__name__)
-            fault = GatewayError(ErrorKind.UPSTREAM_DISCONNECTED, "The upstream broke off its answer.")
-        else:
-            return
-        if out := pipeline.fail(fault):
-            await write(out)
+            return GatewayError(ErrorKind.UPSTREAM_DISCONNECTED, "The upstream broke off its answer.")
+        return None
 
     async def _pump(self, pipeline: Pipeline, write: Write) -> None:
         loop = asyncio.get_running_loop()

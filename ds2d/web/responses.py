@@ -14,7 +14,8 @@ from typing import Any
 from aiohttp import web
 
 from ds2d.core.errors import ErrorKind, GatewayError
-from ds2d.core.events import Failure
+from ds2d.core.pipeline import Encoding
+from ds2d.core.request import Envelope
 from ds2d.dialects import openai_responses as dialect
 from ds2d.service import Ask, Service
 from ds2d.state import response_routes as routes
@@ -79,14 +80,15 @@ class Responses:
         """Start a background turn and answer at once, with the object or with its events as they come."""
         envelope = self._service.envelope(ask)
         first = dialect.opening(envelope)
-        run = self._store.begin(ask.caller.id, reply)
+        waiting = dialect.queued(envelope)
+        run = self._store.begin(ask.caller.id, reply, lambda: waiting)
         run.append(first)
-        self._spawn(self._work(ask, run))
+        self._spawn(self._work(ask, envelope, run))
         if ask.request.stream:
             return await self._follow(request, run.follow(-1))
-        return json_reply(dialect.queued(envelope).body())
+        return json_reply(waiting.body())
 
-    async def _work(self, ask: Ask, run: BackgroundResponse) -> None:
+    async def _work(self, ask: Ask, envelope: Envelope, run: BackgroundResponse) -> None:
         """The turn itself. Whatever becomes of it, the response ends in one of its final states."""
 
         task = asyncio.current_task()
@@ -100,6 +102,11 @@ class Responses:
             else:
                 task.cancel()
 
+        def watch(encoder: Encoding) -> None:
+            assert isinstance(encoder, dialect.Encoder)
+            run.snapshot = encoder.snapshot
+
+        ask.on_encoder = watch
         ask.request.stream = True
         late = GatewayError(ErrorKind.UPSTREAM_TIMEOUT, "The response took too long.")
         timer = asyncio.get_running_loop().call_at(run.deadline, run.stop, late)
@@ -107,19 +114,13 @@ class Responses:
             run.on_stop(stop)
             await self._service.stream(ask, RunSink(run))
         except GatewayError as error:
-            self._fail(ask, run, error)
+            run.append(dialect.fail(envelope, error))
         except asyncio.CancelledError:
             down = GatewayError(ErrorKind.SHUTTING_DOWN, "The gateway is shutting down.")
-            self._fail(ask, run, asked[0] if asked else down)
+            run.append(dialect.fail(envelope, asked[0] if asked else down))
         finally:
             timer.cancel()
-            self._store.end(run)
-
-    def _fail(self, ask: Ask, run: BackgroundResponse, error: GatewayError) -> None:
-        """The last frames of a turn that ended before its encoder could say so."""
-        if run.reply.answer is None:
-            encoder = dialect.Encoder(self._service.envelope(ask))
-            run.append(encoder.feed([Failure(error)]))
+            self._store.end(run, ask.request.reply)
 
     async def _follow(self, request: web.Request, frames: Any) -> web.StreamResponse:
         sink = ClientStream(request, stream_headers(request[REQUEST_ID], NAME), 60.0)

@@ -1,0 +1,154 @@
+"""The Responses routes through the official SDK: what is stored, found, chained, resumed and cancelled (openai-responses.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from tests.functional.harness import KEY, config_for, running
+from tests.functional.scripted import Scene, Wait, chunk, scripted_upstream, sse, usage
+
+OTHER = "sk-other-0123456789"
+
+
+def half(wait: Wait) -> Scene:
+    """An answer that stops in the middle until the test says so."""
+    first, *rest = sse(chunk({"role": "assistant", "content": "one "}), chunk({"content": "two"}), chunk({}, "stop"), usage())
+    return Scene([first, wait, *rest])
+
+
+async def test_an_answer_is_kept_found_listed_and_forgotten(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        async with openai.AsyncOpenAI(base_url=ds2d.url + "/v1", api_key=KEY, max_retries=0) as client:
+            made = await client.responses.create(model="deepseek-chat", input="Hello")
+            assert made.output_text == "Hello from upstream." and made.status == "completed"
+            found = await client.responses.retrieve(made.id)
+            assert found.to_dict() == made.to_dict()
+            items = await client.responses.input_items.list(made.id)
+            assert [item.to_dict()["role"] for item in items.data] == ["user"]
+            await client.responses.delete(made.id)
+            with pytest.raises(openai.NotFoundError) as caught:
+                await client.responses.retrieve(made.id)
+            assert caught.value.code == "response_not_found"
+
+
+async def test_a_chain_remembers_and_states_its_own_instructions(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        async with openai.AsyncOpenAI(base_url=ds2d.url + "/v1", api_key=KEY, max_retries=0) as client:
+            first = await client.responses.create(model="deepseek-chat", input="one", instructions="be brief")
+            stream = await client.responses.create(
+                model="deepseek-chat", input="two", instructions="be long", previous_response_id=first.id, stream=True
+            )
+            last = [event async for event in stream][-1]
+            assert last.type == "response.completed"
+            await client.responses.create(model="deepseek-chat", input="three", previous_response_id=last.response.id)
+        told = [[(m["role"], m["content"]) for m in seen.body["messages"]] for seen in upstream.seen]
+        answer = ("assistant", "Hello from upstream.")
+        assert told[1] == [("system", "be long"), ("user", "one"), answer, ("user", "two")]
+        assert told[2] == [("user", "one"), answer, ("user", "two"), answer, ("user", "three")]
+
+
+async def test_only_the_key_that_made_a_response_sees_it(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url, keys=[KEY, OTHER])) as ds2d:
+        _, made, _ = await ds2d.ask("/v1/responses", {"model": "deepseek-chat", "input": "Hello"})
+        path = f"/v1/responses/{made['id']}"
+        foreign = await ds2d.ask(path, key=OTHER)
+        unknown = await ds2d.ask("/v1/responses/resp_000000000000000000000000", key=OTHER)
+        assert (foreign[0], foreign[1]["error"]["code"]) == (unknown[0], unknown[1]["error"]["code"]) == (404, "response_not_found")
+        assert (await ds2d.ask(path, key=OTHER, method="DELETE"))[0] == 404
+        status, answer, _ = await ds2d.ask(
+            "/v1/responses", {"model": "deepseek-chat", "input": "x", "previous_response_id": made["id"]}, key=OTHER
+        )
+        assert (status, answer["error"]["code"]) == (400, "previous_response_not_found")
+        assert (await ds2d.ask(path))[0] == 200
+
+
+async def test_store_false_leaves_nothing(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        _, made, _ = await ds2d.ask("/v1/responses", {"model": "deepseek-chat", "input": "Hello", "store": False})
+        assert (await ds2d.ask(f"/v1/responses/{made['id']}"))[0] == 404
+
+
+async def test_a_background_response_goes_on_alone_and_resumes_at_any_event(tmp_path: Path) -> None:
+    wait = Wait()
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        upstream.scenes.append(half(wait))
+        status, made, _ = await ds2d.ask("/v1/responses", {"model": "deepseek-chat", "input": "x", "background": True})
+        assert status == 200 and made["status"] == "queued"
+        path = f"/v1/responses/{made['id']}"
+        await wait.reached.wait()
+        async with ds2d.http.get(ds2d.url + path + "?stream=true", headers={"Authorization": f"Bearer {KEY}"}) as follower:
+            head = await follower.content.readuntil(b'"delta":"one "')
+            _, now, _ = await ds2d.ask(path)
+            assert now["status"] == "in_progress"
+            wait.until.set()
+            whole = head + await follower.content.read()
+        frames = [frame for frame in whole.split(b"\n\n") if frame.startswith(b"event:")]
+        numbers = [json.loads(frame.split(b"data: ", 1)[1])["sequence_number"] for frame in frames]
+        assert numbers == list(range(len(frames)))
+        for after in range(len(frames)):
+            _, tail, _ = await ds2d.ask(f"{path}?stream=true&starting_after={after}")
+            assert tail.encode() == b"".join(frame + b"\n\n" for frame in [*frames[after + 1 :], b"data: [DONE]"])
+        _, done, _ = await ds2d.ask(path)
+        assert done["status"] == "completed" and done["output"][0]["content"][0]["text"] == "one two"
+
+
+async def test_cancel_closes_the_upstream_and_keeps_what_came(tmp_path: Path) -> None:
+    wait = Wait()
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        upstream.scenes.append(half(wait))
+        _, made, _ = await ds2d.ask("/v1/responses", {"model": "deepseek-chat", "input": "x", "background": True})
+        path = f"/v1/responses/{made['id']}"
+        await wait.reached.wait()
+        status, gone, _ = await ds2d.ask(path + "/cancel", method="POST")
+        assert status == 200 and gone["status"] == "cancelled"
+        async with asyncio.timeout(1):
+            await upstream.seen[0].closed.wait()
+        wait.until.set()
+        assert (await ds2d.ask(path))[1]["status"] == "cancelled"
+        status, again, _ = await ds2d.ask(path + "/cancel", method="POST")
+        assert status == 200 and again == gone
+        assert ds2d.daemon.queue.running == 0
+
+
+async def test_a_background_response_whose_server_refuses_ends_failed(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        upstream.scenes += [Scene([b"{}"], 500, content_type="application/json")] * 3
+        _, made, _ = await ds2d.ask("/v1/responses", {"model": "deepseek-chat", "input": "x", "background": True, "stream": True})
+        assert '"type":"response.failed"' in made and made.endswith("data: [DONE]\n\n")
+
+
+async def test_a_websocket_is_turned_away_at_once(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAA"}
+        status, answer, headers = await ds2d.ask("/v1/responses", headers=upgrade)
+        assert status == 426 and answer["error"]["message"]
+        assert headers["connection"] == "close"
+        assert (await ds2d.ask("/v1/responses"))[0] == 405
+
+
+async def test_tools_of_every_kind_that_codex_sends_are_taken(tmp_path: Path) -> None:
+    tools: list[dict[str, Any]] = [
+        {"type": "function", "name": "exec_command", "parameters": {"type": "object", "properties": {"cmd": {"type": "string"}}}},
+        {"type": "custom", "name": "apply_patch", "format": {"type": "grammar", "syntax": "lark", "definition": "start: x"}},
+        {"type": "namespace", "name": "files", "tools": [{"type": "function", "name": "read", "parameters": {}}]},
+        {"type": "web_search"},
+    ]
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        calls = [{"index": 0, "id": "call_1", "type": "function", "function": {"name": "apply_patch", "arguments": '{"input": "*** \\"a\\"\\n"}'}}]
+        upstream.scenes.append(Scene(sse(chunk({"role": "assistant", "tool_calls": calls}), chunk({}, "tool_calls"), usage())))
+        body = {"model": "gpt-5.5", "input": "patch it", "tools": tools, "store": False, "include": ["reasoning.encrypted_content"]}
+        status, streamed, _ = await ds2d.ask("/v1/responses", {**body, "stream": True})
+        assert status == 200
+        done = next(line for line in streamed.splitlines() if '"type":"response.output_item.done"' in line)
+        item = json.loads(done[6:])["item"]
+        assert (item["type"], item["name"], item["input"]) == ("custom_tool_call", "apply_patch", '*** "a"\n')
+        offered = [tool["function"]["name"] for tool in upstream.seen[0].body["tools"]]
+        assert offered == ["exec_command", "apply_patch", "files__read"]
+
+
