@@ -15,9 +15,7 @@ from ds2d.core.settings import ModelSpec, UpstreamSpec
 R1 = "/mnt/models/DeepSeek-R1"
 
 
-def server(
-    name: str = "gpu", *models: str, state: State = "ready", flavour: str = "vllm", windows: int | None = 4096
-) -> Seen:
+def server(name: str = "gpu", *models: str, state: State = "ready", flavour: str = "vllm", windows: int | None = 4096) -> Seen:
     listed = [Listed(model, 1, "vllm", windows) for model in models]
     return seen(UpstreamSpec(name=name, base_url="http://127.0.0.1:8000"), state, Facts(flavour=flavour), listed)
 
@@ -61,6 +59,12 @@ def test_an_entry_without_upstream_goes_to_those_that_list_it() -> None:
     names = config({"m": ModelSpec(model=R1)})
     found = route("m", names, server("one", "x"), server("two", R1))
     assert [target.upstream.name for target in found.targets] == ["two"]
+
+
+def test_an_entry_that_nobody_lists_yet_goes_to_the_only_upstream_there_is() -> None:
+    names = config({"m": ModelSpec(model="a-new-adapter")})
+    assert route("m", names, GPU).targets[0].model == "a-new-adapter"
+    assert refusal("m", names, GPU, server("other", "x")).kind is ErrorKind.MODEL_UNAVAILABLE
 
 
 def test_an_entry_on_an_upstream_that_does_not_exist_is_unavailable() -> None:
@@ -148,6 +152,14 @@ def test_all_servers_of_a_model_are_targets_and_a_dead_one_only_when_all_are() -
     one, two, dead = server("one", R1), server("two", R1), server("dead", R1, state="down")
     assert [target.upstream.name for target in route(R1, None, dead, one, two).targets] == ["one", "two"]
     assert [target.upstream.name for target in route(R1, None, dead).targets] == ["dead"]
+
+
+def test_the_better_the_state_the_rather_a_server_is_asked() -> None:
+    order: list[State] = ["ready", "degraded", "loading", "stuck", "asleep", "down"]
+    servers = [server(state, R1, state=state) for state in reversed(order)]
+    while servers:
+        assert [target.upstream.name for target in route(R1, None, *servers).targets] == [order.pop(0)]
+        servers.pop()
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,14 @@ async def test_a_config_change_keeps_what_is_known_of_the_same_servers() -> None
     assert world.catalog.states() == {"gpu": "loading"}
 
 
+async def test_an_edit_of_names_holds_for_the_next_request() -> None:
+    world = World(GPU, OTHER)
+    await world.catalog.look()
+    assert world.catalog.route("gpt-4o").public == "deepseek-chat"
+    world.catalog.apply(Config((GPU, OTHER), model_aliases={"gpt-4o": "small"}))
+    assert world.catalog.route("gpt-4o").public == "small"
+
+
 async def test_clients_cannot_fill_the_memory_with_names() -> None:
     world = World(GPU)
     await world.catalog.look()

@@ -199,6 +199,15 @@ async def test_failed_turns_make_a_server_doubtful_and_good_looks_win_back_trust
     assert await net.look(listing(VLLM_ENTRY)) == "ready"
 
 
+async def test_an_answered_turn_ends_the_count_of_failed_ones() -> None:
+    net = Net()
+    await net.look(listing(VLLM_ENTRY))
+    for _ in range(PATIENCE):
+        net.watch.note_failure(FAILED)
+        net.watch.note_success()
+    assert net.watch.seen.state == "ready"
+
+
 async def test_what_the_caller_did_wrong_says_nothing_about_the_server() -> None:
     net = Net()
     await net.look(listing(VLLM_ENTRY))
