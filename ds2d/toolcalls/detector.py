@@ -19,7 +19,6 @@ from ds2d.toolcalls.calls import Calls, Confidence, fingerprint
 from ds2d.toolcalls.calls import Ending as HowEnded
 from ds2d.toolcalls.declared import Declared
 from ds2d.toolcalls.lane import Channel, Lane, merged
-from ds2d.toolcalls.lexer import SPECIAL
 from ds2d.toolcalls.source import MAX_KEPT, Source
 
 Mode = Literal["feature_match", "buffered", "off"]
@@ -128,10 +127,9 @@ class _Choice:
     def lets_pass(self, event: Text | Reasoning) -> bool:
         """Whether the event may go on as it is."""
         lane = self._lane
-        if lane is None or not lane.calm or lane.channel is not type(event) or self._extra or SPECIAL(event.text):
+        if lane is None or lane.channel is not type(event) or self._extra or (type(event) is Text and event.refusal):
             return False
-        lane.context.pass_by(event.text)
-        return not (type(event) is Text and event.refusal)
+        return lane.lets_pass(event.text)
 
     def read(self, event: Text | Reasoning, out: list[Event]) -> None:
         """Text that must be looked at."""
@@ -214,8 +212,7 @@ class _Choice:
         if left:
             self._extra = merged(self._extra, left)
         self._lane = None
-        self._source.take()
-        self._source.forget()
+        self._source.clear()
         self._move(out)
 
     def _move(self, out: list[Event]) -> None:

@@ -42,7 +42,8 @@ _MAX_JUNK = 4096
 
 
 class _Call:
-    """The call that is being read. `keys` were given; `lone`: the value of a first `arguments` or `input`, held back."""
+    """The call that is being read. `keys` were given; `lone`: the value of a first `arguments` or `input`, held back.
+    `may_hold`: it may turn out to be a tag round calls."""
 
     def __init__(self, opening: Tag) -> None:
         self.opening = opening
@@ -50,6 +51,7 @@ class _Call:
         self.keys: set[str] = set()
         self.lone: tuple[str, str] | None = None
         self.complete = False
+        self.may_hold = True
 
 
 def read(source: Source, calls: Calls, opening: Tag) -> Reading[None]:
@@ -87,10 +89,11 @@ def _block(source: Source, calls: Calls, opening: Tag) -> Reading[None]:
             raise EndOfBlockError if calls.committed else NotACallError
 
 
-def _call(source: Source, calls: Calls, opening: Tag) -> Reading[None]:
-    """One call up to and with its closing tag."""
+def _call(source: Source, calls: Calls, opening: Tag, *, inner: bool = False) -> Reading[None]:
+    """One call up to and with its closing tag. `inner`: it stands in an element that could have been one itself."""
     calls.mark()
     call = _Call(opening)
+    call.may_hold = not inner
     name = next((opening.attributes[key] for key in ("name", "tool", "function") if key in opening.attributes), "")
     if name:
         _named(calls, call, name)
@@ -132,8 +135,8 @@ def _child(source: Source, calls: Calls, call: _Call, found: Tag) -> Reading[boo
             return True
         return False  # left over from a parameter
     if is_call(found) or is_wrapper(found):
-        if not call.name and not call.complete:  # an outer tag of another name
-            yield from (_call(source, calls, found) if is_call(found) else _block(source, calls, found))
+        if call.may_hold and not call.name and not call.complete and found.name != call.opening.name and is_call(found):
+            yield from _call(source, calls, found, inner=True)  # the outer tag of another family's name
             call.complete = calls.committed
             return False
         source.give_back(found.shell)
@@ -242,8 +245,8 @@ def _unwrapped(text: str) -> str:
 def _text(source: Source, opening: Tag) -> Reading[str]:
     """The text of an element that holds a name."""
     whole = Whole()
-    yield from read_value(source, Place(opening, opening, lambda _: False), whole.put)
-    return whole.text
+    closed = yield from read_value(source, Place(opening, opening, lambda _: False), whole.put)
+    return whole.text(closed=closed)
 
 
 def _container(source: Source, calls: Calls, call: _Call, opening: Tag) -> Reading[None]:
@@ -274,9 +277,9 @@ def _container(source: Source, calls: Calls, call: _Call, opening: Tag) -> Readi
 def _whole_object(source: Source, calls: Calls, call: _Call, opening: Tag) -> Reading[None]:
     """A container whose JSON stands in CDATA or before the name."""
     whole = Whole()
-    yield from read_value(source, Place(opening, call.opening, lambda _: False), whole.put)
+    closed = yield from read_value(source, Place(opening, call.opening, lambda _: False), whole.put)
     reader = JsonReader()
-    text = reader.feed(whole.text.strip())
+    text = reader.feed(whole.text(closed=closed).strip())
     if not reader.done or not call.name:
         raise NotACallError
     calls.args(text)
@@ -296,39 +299,38 @@ def _parameter(source: Source, calls: Calls, call: _Call, opening: Tag, key: str
         return
     whole = Whole()
     try:
-        if not opening.empty:
-            yield from read_value(source, place, whole.put)
+        closed = opening.empty or (yield from read_value(source, place, whole.put))
     except EndOfTextError:
         if calls.ending == "whole":
-            _give(calls, call, key, _json_of(whole, calls, key, string), held=held)
+            _give(calls, call, key, _json_of(whole, calls, key, string, closed=False), held=held)
         else:
             calls.cut(None)
             call.complete = True
         raise
-    _give(calls, call, key, _json_of(whole, calls, key, string), held=held)
+    _give(calls, call, key, _json_of(whole, calls, key, string, closed=closed), held=held)
 
 
 def _streamed(source: Source, calls: Calls, call: _Call, place: Place, key: str) -> Reading[None]:
     calls.args(_head(call, key) + '"')
     value = Streamed(calls.args, entities=not place.opening.dsml and place.opening.attributes.get("string") != "true")
     try:
-        yield from read_value(source, place, value.put)
+        closed = yield from read_value(source, place, value.put)
     except EndOfTextError:
         if calls.ending == "whole":
-            value.finish()
+            value.finish(closed=False)
             calls.args('"')
         else:
             calls.cut(None)
             call.complete = True
         raise
-    value.finish()
+    value.finish(closed=closed)
     calls.args('"')
 
 
-def _json_of(whole: Whole, calls: Calls, key: str, string: str | None) -> str:
+def _json_of(whole: Whole, calls: Calls, key: str, string: str | None, *, closed: bool) -> str:
     literal = whole.literal or string == "true"
     schema = property_of(calls.schema, key, calls.schema)
-    return as_json(whole.text, schema, calls.schema, literal=literal, json_first=string == "false")
+    return as_json(whole.text(closed=closed), schema, calls.schema, literal=literal, json_first=string == "false")
 
 
 def _give(calls: Calls, call: _Call, key: str, value: str, *, held: bool) -> None:

@@ -44,11 +44,17 @@ _SPLIT = re.compile(rf"[{OPENING}]")
 
 
 class _Item:
-    """One object. `early_arguments`: they came before the name. `done`: it was a call, or held calls."""
+    """One object. `early_arguments`: they came before the name. `done`: it was a call, or held calls.
 
-    def __init__(self, marked: bool, stops: Collection[str]) -> None:
+    `may_wrap`: it may hold `tool_calls`; `may_nest`: `function` may hold name and arguments. Both once, so that nothing
+    is read deeper than calls are written.
+    """
+
+    def __init__(self, marked: bool, stops: Collection[str], *, outer: bool) -> None:
         self.marked = marked
         self.stops = stops
+        self.may_wrap = outer
+        self.may_nest = True
         self.name: str | None = None
         self.early_arguments: str | None = None
         self.repairs: list[str] = []
@@ -64,7 +70,7 @@ def read(source: Source, calls: Calls, *, marked: bool, stops: Collection[str] =
     if (yield from peek(source)) == "[":
         yield from _list(source, calls, marked, stops)
     else:
-        yield from _object(source, calls, marked, stops)
+        yield from _object(source, calls, marked, stops, outer=True)
 
 
 def _list(source: Source, calls: Calls, marked: bool, stops: Collection[str]) -> Reading[None]:
@@ -81,8 +87,8 @@ def _list(source: Source, calls: Calls, marked: bool, stops: Collection[str]) ->
             raise EndOfBlockError if calls.committed else NotACallError
 
 
-def _object(source: Source, calls: Calls, marked: bool, stops: Collection[str]) -> Reading[None]:
-    item = _Item(marked, stops)
+def _object(source: Source, calls: Calls, marked: bool, stops: Collection[str], *, outer: bool = False) -> Reading[None]:
+    item = _Item(marked, stops, outer=outer)
     source.at += 1
     yield from _members(source, calls, item)
     if not item.done:
@@ -111,12 +117,13 @@ def _members(source: Source, calls: Calls, item: _Item) -> Reading[None]:
 def _member(source: Source, calls: Calls, item: _Item, key: str, mark: str) -> Reading[None]:
     if item.done:
         yield from _skip(source, item, mark)
-    elif key == "tool_calls" and item.name is None and mark in "[{":
+    elif key == "tool_calls" and item.may_wrap and item.name is None and mark in "[{":
         yield from _wrapped(source, calls, item, mark)
     elif (key == "name" or (key == "function" and item.marked)) and mark == '"':
         item.name = yield from _string(source, item)
         _named(calls, item, item.name)
-    elif key == "function" and mark == "{":
+    elif key == "function" and mark == "{" and item.may_nest:
+        item.may_nest = False
         source.at += 1
         yield from _members(source, calls, item)
     elif key in ARGUMENTS:

@@ -3,12 +3,11 @@
 Rule: every character goes one way, out as text or into a block, and is looked at a bounded number of times. Text that a
 block took and that turns out to be none goes out whole; reading goes on behind it, never again inside it.
 Surprise: a model in a loop, or an attacker through it, can begin a million blocks. Each costs more than plain text does,
-so places are paid for out of an allowance that text earns (`_FREE_PLACES`, `_EARN`); without one they are text.
+so the work is paid for out of an allowance that text earns (`_ALLOWANCE`, `_EARN`); when it is used up, text just passes.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 from ds2d.core.events import Event, Extra, Reasoning, Text, merge_extra
@@ -16,36 +15,56 @@ from ds2d.toolcalls import notes, plain
 from ds2d.toolcalls.calls import Calls
 from ds2d.toolcalls.formats import OPENERS, ToolFormat, opened_by
 from ds2d.toolcalls.json_calls import read as read_json
-from ds2d.toolcalls.lexer import JSON_HEAD, MAX_INFO, PLACE, WINDOW, Context, held_from, may_open_fence, run_end
-from ds2d.toolcalls.source import EndOfBlockError, EndOfTextError, NotACallError, Reading, Source
+from ds2d.toolcalls.lexer import (
+    JSON_HEAD,
+    MAX_INFO,
+    PLACE,
+    SPECIAL,
+    WINDOW,
+    Context,
+    fence_run,
+    held_from,
+    may_close_fence,
+    may_open_fence,
+    pair_at,
+    specials,
+)
+from ds2d.toolcalls.source import EndOfBlockError, EndOfTextError, NotACallError, Reading, Source, after_blanks, run_end
 from ds2d.toolcalls.tags import OPENING, Tag, lex, unfinished
 
-_FREE_PLACES = 8192
-_EARN = 4096
-"""Characters of text that earn one more place."""
+_ALLOWANCE = 8192 * 64
+"""Units of work beyond what plain text costs, for a whole answer; about half a second."""
+
+_EARN = 256
+"""Characters of text that earn one more unit."""
+
+_BLOCK_COSTS = 64
+_PIECE_COSTS = 4
+"""Units for a block that begins, and for a piece of text that does not just pass."""
 
 _MAX_REST_OF_LINE = 4096
 """Characters behind a block in which the backtick that would make it a quotation is looked for."""
 
+_SOME_MARKER = 5
+"""Characters of a marker's beginning that are taken for one when a native call follows."""
+
+_MAX_FENCES = 16
+
 _JSON_INFOS = frozenset({"", "json", "jsonc", "json5", "tool_call", "tool_calls", "toolcall", "tool", "function_call"})
 _LEFT_BEHIND = frozenset({"endofsentence", "imend", "eotid", "eot"})
 """End marks of models' templates that servers let through behind a block."""
-
-_FENCE = {"`": re.compile(r"`{3,}"), "~": re.compile(r"~{3,}")}
-_BEFORE_CLOSING = re.compile(r"[ \t>]*").fullmatch
 
 Channel = type[Text] | type[Reasoning]
 Kind = Literal["tag", "json", "fence", "pairs"]
 
 
 class Lane:
-    """Reads one channel; events are appended to `out`. `calm`: text without special characters may pass it by."""
+    """Reads one channel; events are appended to `out`. `after_call`: a native call came just before."""
 
     def __init__(
         self, calls: Calls, source: Source, out: list[Event], channel: Channel, choice: int, *, after_call: bool
     ) -> None:
         self.channel = channel
-        self.calm = False
         self.context = Context()
         self._calls = calls
         self._source = source
@@ -55,6 +74,7 @@ class Lane:
         self._blanks: list[str] = []  # white space that goes out with the next text, and not at all before a call
         self._between = True  # at the beginning, or behind a block
         self._after_block = after_call
+        self._comma = False
         self._dropping = False
         self._reader: Reading[None] | None = None
         self._kind: Kind = "tag"
@@ -63,18 +83,32 @@ class Lane:
         self._quote = 0
         self._quoted_block = False  # read, waiting for what stands behind it
         self._unclosed: set[tuple[str, bool]] = set()
-        self._places = _FREE_PLACES
+        self._idle = False  # nothing is open or held
+        self._units = _ALLOWANCE
         self._earned = 0
         self._extra: Extra | None = None
+
+    def lets_pass(self, text: str) -> bool:
+        """Whether a piece of text changes nothing: it may go out as it came, and is remembered as context only."""
+        if not self._idle:
+            return False
+        context = self.context
+        if self._units <= 0:
+            return not self._earn(len(text))
+        if context.fences:
+            if context.fences[-1][0] in text:
+                return False
+        elif SPECIAL(text) or not context.passes_by(text):
+            return False
+        context.pass_by(text)
+        return True
 
     def feed(self, text: str, extra: Extra | None = None) -> None:
         """Take a piece of this channel's text."""
         if extra:
             self._extra = merged(self._extra, extra)
-        self._earned += len(text)
-        if self._earned >= _EARN:
-            self._places += self._earned // _EARN
-            self._earned %= _EARN
+        self._earn(len(text))
+        self._units -= _PIECE_COSTS + specials(text)
         self._source.feed(text)
         self._run()
 
@@ -83,52 +117,50 @@ class Lane:
         self._source.ended = True
         self._run()
         if self._blanks and not self._after_block and not self._dropping:
-            self._said.append("".join(self._blanks))
+            self._said += self._blanks
         self._blanks.clear()
         self._flush()
 
     def abandon(self) -> None:
         """The turn has failed: what is text goes out, an unfinished block does not."""
-        if self._reader is None and not self._quoted_block and self._source:
-            self._say(self._source.take())
+        if self._reader is None and not self._quoted_block:
+            self._say(self._source.text[self._source.at :])
         self._flush()
 
     def drop_marker(self) -> None:
         """A native call comes now: a marker before it that has no block is left over from its markup."""
         if self._reader is not None and self._kind == "tag" and not self._calls.committed:
             self._reader = None
-            self._source.take()
-            self._source.forget()
-        elif (
-            self._reader is None
-            and self._source
-            and self._source.text[self._source.at] in OPENING
-            and len(self._source.text) - self._source.at > 4
-        ):
-            self._source.take()
-        self._between, self._after_block = True, True
+            self._source.clear()
+        elif self._reader is None and len(self._source.text) - self._source.at >= _SOME_MARKER:
+            self._source.clear()
+        self._between = self._after_block = True
+
+    def take_extra(self) -> Extra | None:
+        """Extras of text that never went out."""
+        extra, self._extra = self._extra, None
+        return extra
+
+    def _earn(self, size: int) -> bool:
+        """Text has come; whether there is allowance for another block."""
+        self._earned += size
+        if self._earned >= _EARN:
+            self._units += self._earned // _EARN
+            self._earned %= _EARN
+        return self._units > _BLOCK_COSTS
 
     def _run(self) -> None:
-        source = self._source
         while True:
             if self._reader is not None:
-                if not self._read(self._reader):
-                    break
+                goes_on = self._read(self._reader)
             elif self._quoted_block:
-                if not self._decide():
-                    break
-            elif not source or not self._look():
+                goes_on = self._decide()
+            else:
+                goes_on = bool(self._source) and self._look()
+            if not goes_on:
                 break
         self._flush()
-        context = self.context
-        self.calm = (
-            self._reader is None
-            and not self._quoted_block
-            and not self._between
-            and not self._dropping
-            and not source
-            and context.quiet
-        )
+        self._idle = not (self._reader or self._quoted_block or self._between or self._dropping or self._source)
 
     # Text.
 
@@ -139,26 +171,26 @@ class Lane:
         return self._in_fence() if self.context.fences else self._in_text()
 
     def _cross(self) -> bool:
-        """White space at the beginning or behind a block, and end marks and commas behind one. False if more must come."""
+        """White space at the beginning or behind a block, and what is left over behind one. False if more must come."""
         source = self._source
-        text = source.text
-        at = source.at
-        while at < len(text) and (text[at].isspace() or (text[at] == "," and self._after_block and not self._blanks)):
-            at += 1
-        if at > source.at:
-            self._blanks.append(text[source.at : at])
-            self.context.note(self._blanks[-1])
-            source.at = at
-        if at == len(text):
-            return False
-        if self._after_block and text[at] in OPENING:
-            found = lex(text, at)
-            if found is None and not source.ended and unfinished(text, at, _LEFT_BEHIND | OPENERS):
+        while True:
+            text, at = source.text, after_blanks(source.text, source.at)
+            if self._kind == "json" and self._after_block and not self._comma and text[at : at + 1] == ",":
+                at, self._comma = at + 1, True
+            if at > source.at:
+                self._blanks.append(text[source.at : at])
+                self.context.note(self._blanks[-1])
+                source.at = at
+                continue
+            if not source:
                 return False
-            if found is not None and self._is_left_behind(found):
-                source.at = found.end
-                self._blanks.clear()
-                return self._cross()
+            found = lex(text, at) if self._after_block else None
+            if found is None or not self._is_left_behind(found):
+                break
+            source.at = found.end
+            self._blanks.clear()
+        if found is None and self._after_block and not source.ended and unfinished(text, at, _LEFT_BEHIND | OPENERS):
+            return False
         self._between = False
         return True
 
@@ -168,31 +200,23 @@ class Lane:
     def _in_text(self) -> bool:
         source = self._source
         text, at = source.text, source.at
-        found = PLACE.search(text, at) if self._places > 0 else None
+        if self._units <= 0:
+            self._calls.notes[notes.GAVE_UP] = None
+            return not self._pass(len(text) - at)
+        if self.context.line_start and (word := pair_at(text, at)) >= 0:
+            self._pass(word - at)
+            return self._open_pairs()
+        found = PLACE.search(text, at)
         if found is None:
-            end = len(text) if source.ended or self._places <= 0 else held_from(text, at, self.context)
-            if self.context.line_start and self._places > 0 and _word_at(text, at):
-                return self._open_pairs()
-            self._say(text[at:end])
-            source.at = end
-            if self._places <= 0:
-                self._calls.notes[notes.GAVE_UP] = None
-            return False
-        if self.context.line_start and _word_at(text, at):
-            return self._open_pairs()
-        start = found.start()
-        mark = text[start]
+            end = len(text) if source.ended else held_from(text, at, self.context)
+            return not self._pass(end - at)
+        mark = found.group()
+        self._pass(found.start() - at + (mark == "\n"))
         if mark == "\n":
-            start = found.end()
-            while text[start] in " \t":
-                start += 1
-        self._say(text[at:start])
-        source.at = start
-        self._places -= 1
-        if mark == "\n":
-            return self._open_pairs()
+            return True
+        self._units -= _BLOCK_COSTS
         if mark in "`~":
-            return self._open_fence(mark)
+            return self._open_fence()
         return self._open_tag() if mark in OPENING else self._open_json()
 
     def _pass(self, size: int = 1) -> bool:
@@ -235,30 +259,29 @@ class Lane:
     def _open_pairs(self) -> bool:
         if self.context.quotes_line():
             return self._pass()
-        self._places -= 1
+        self._units -= _BLOCK_COSTS
         self._begin("pairs")
         self._reader = plain.read_pairs(self._source, self._calls)
         return True
 
-    def _open_fence(self, mark: str) -> bool:
+    def _open_fence(self) -> bool:
         """A run of three or more: a fence's first line, or inline code."""
         source = self._source
         text, at = source.text, source.at
         after = run_end(text, at)
         if after - at > WINDOW or not may_open_fence(text, at, at, self.context):
             return self._pass(after - at)
-        end = text.find("\n", after)
-        if end < 0 and len(text) - after <= MAX_INFO and not source.ended:
+        info = self._rest_of_line(after)
+        if info is None:
             return False
-        info = text[after : end if end >= 0 else len(text)]
-        if mark == "`" and "`" in info:
+        if text[at] == "`" and "`" in info:
             return self._pass(after - at)
-        fence = text[at:after]
+        fence, whole = text[at:after], text[after + len(info) : after + len(info) + 1] == "\n"
         self.context.fences.append(fence)
-        if end < 0 or info.strip().lower() not in _JSON_INFOS or self.context.quotes_line():
+        if not whole or info.strip().lower() not in _JSON_INFOS or self.context.quotes_line():
             return self._pass(after + len(info) - at)
         self._begin("fence")
-        source.at = end + 1
+        source.at = after + len(info) + 1
         self._reader = plain.read_fenced(source, self._calls, fence)
         return True
 
@@ -266,31 +289,34 @@ class Lane:
         """Go on in a fence: to the line that closes it, or opens one inside."""
         source = self._source
         text, at = source.text, source.at
-        fences = self.context.fences
-        mark = fences[-1][0]
-        found = _FENCE[mark].search(text, at)
-        if found is None:
-            end = len(text) if source.ended else max(at + len(text[at:].rstrip(mark)), len(text) - WINDOW)
-            self._say(text[at:end])
-            source.at = end
+        run = fence_run(text, at, self.context.fences[-1])
+        if run is None:
+            held = 0 if source.ended else min(len(text) - at, WINDOW)
+            end = len(text) - held + len(text[len(text) - held :].rstrip(self.context.fences[-1][0]))
+            return not self._pass(end - at)
+        self._pass(run.start() - at)
+        rest = self._rest_of_line(run.end())
+        if rest is None:
             return False
-        self._say(text[at : found.start()])
-        source.at = found.start()
-        end = text.find("\n", found.end())
-        if end < 0 and len(text) - found.end() <= MAX_INFO and not source.ended:
-            return False
-        rest = text[found.end() : end if end >= 0 else len(text)]
-        self._fence_line(found.group(), rest)
-        return self._pass(found.end() - found.start() + len(rest))
+        self._fence_line(run.group(), rest)
+        return self._pass(run.end() - run.start() + len(rest))
+
+    def _rest_of_line(self, at: int) -> str | None:
+        """The line from text[at] on, as far as it can be a fence's; None if more of it must come."""
+        source = self._source
+        end = source.text.find("\n", at, at + MAX_INFO)
+        if end < 0 and len(source.text) - at < MAX_INFO and not source.ended:
+            return None
+        return source.text[at : end if end >= 0 else at + MAX_INFO]
 
     def _fence_line(self, run: str, rest: str) -> None:
         """A run of marks inside a fence. One of the same length with a word behind it opens a fence inside."""
         fences = self.context.fences
-        if len(run) < len(fences[-1]) or _BEFORE_CLOSING(self.context.line()) is None:
+        if len(run) < len(fences[-1]) or not may_close_fence(self.context.line()):
             return
         if not rest.strip():
             fences.pop()
-        elif run[0] not in rest and len(fences) < 16 and not rest[0].isspace():
+        elif run[0] not in rest and len(fences) < _MAX_FENCES and not rest[0].isspace():
             fences.append(run)
 
     # Blocks.
@@ -354,6 +380,7 @@ class Lane:
         if self._kind == "fence":
             self.context.fences.pop()
         self._between = self._after_block = True
+        self._comma = False
         self._dropping = self._dropping or (self._format is not None and self._format.drops_text_after)
 
     def _refuse(self) -> None:
@@ -373,7 +400,7 @@ class Lane:
     def _decide(self) -> bool:
         """Whether the block that was read is quoted by backticks. False if more of its line must come."""
         source = self._source
-        rest = source.text[source.at :]
+        rest = source.text[source.at : source.at + 2 * _MAX_REST_OF_LINE]
         size = abs(self._quote)
         at = 0
         while True:
@@ -424,11 +451,6 @@ class Lane:
             self._said.clear()
             self._extra = None
 
-    def take_extra(self) -> Extra | None:
-        """Extras of text that never went out."""
-        extra, self._extra = self._extra, None
-        return extra
-
 
 def merged(first: Extra | None, second: Extra) -> Extra:
     """Both, the first unchanged."""
@@ -448,10 +470,3 @@ def _only_tags(text: str) -> bool:
             return False
         at = found.end if found else at + 1
     return True
-
-
-_PAIRS = re.compile(r"[ \t]{0,8}function\.name", re.IGNORECASE)
-
-
-def _word_at(text: str, at: int) -> bool:
-    return _PAIRS.match(text, at) is not None

@@ -13,20 +13,20 @@ from collections import deque
 
 from ds2d.toolcalls.formats import OPENERS
 from ds2d.toolcalls.json_calls import KEYS
+from ds2d.toolcalls.source import run_end
 from ds2d.toolcalls.tags import MAX_SHELL, OPENING, unfinished
 
 WINDOW = MAX_SHELL
 """Characters at the end of the text that may be held because a block could begin in them."""
 
-SPECIAL = re.compile(rf"[{OPENING}`~{{\[\n]").search
-"""The first character that text without calls, fences and line ends has none of: the fast path's only question."""
+SPECIAL = re.compile(rf"[{OPENING}`~{{\[]").search
+"""Finds a character that text without calls, fences and inline code has none of: the fast path's first question."""
 
 MAX_RUNS = 256
 """Backtick runs of one paragraph that are counted; in a storm of them nothing counts as quoted."""
 
 _LOOK_BACK = 64
 _RUN = re.compile(r"`+|\n")
-_SAME = re.compile(r"(.)\1*+", re.DOTALL)
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _PAIR_WORD = "function.name"
 
@@ -38,10 +38,14 @@ PLACE = re.compile(
     rf"|(?<=[{{\[])(?=\s{{0,64}}(?:\{{\s{{0,64}})?\"(?:{'|'.join(KEYS)})\"\s{{0,16}}:)"
     r")"
 )
-"""Begins at a character of `SPECIAL` (one set, so that the search is a scan) and looks on from there."""
+"""Begins with one set of characters, so that the search is a scan, and looks on from there."""
+
+_PAIR = re.compile(rf"[ \t]{{0,8}}(?i:{re.escape(_PAIR_WORD)})")
+_FENCE_RUN = {"`": re.compile(r"`{3,}"), "~": re.compile(r"~{3,}")}
 
 JSON_HEAD = re.compile(rf"[{{\[]\s{{0,64}}(?:\{{\s{{0,64}})?\"({'|'.join(KEYS)})\"\s{{0,16}}:")
 _JSON_BEGUN = re.compile(r"[{\[]\s{0,64}(?:\{\s{0,64})?(?:\"([a-z_]{0,16})(?:\"\s{0,16})?)?").fullmatch
+_BEFORE_CLOSING = re.compile(r"[ \t>]*").fullmatch
 _BEFORE_FENCE = re.compile(r"[ \t>]*(?:(?:[-*+]|[0-9]{1,9}[.)])[ \t]+)?[ \t]*").fullmatch
 _CODE_BEFORE_JSON = re.compile(
     r"(?:[=(\[{+\\$@&|'\"]|[}\]\"'0-9]\s*,|\"\s*:|'\s*:|\b(?:true|false|null|None|True|False),|\b(?:return|yield|await|case|throw))\s*\Z"
@@ -64,14 +68,21 @@ class Context:
         self._run_here = False
         self._runs = 0
 
-    @property
-    def quiet(self) -> bool:
-        """Whether text without special characters changes nothing here."""
-        return not self.line_start and not self.fences
+    def passes_by(self, text: str) -> bool:
+        """Whether text without special characters changes nothing: no pair of lines begins in it, no backtick is open."""
+        feed = text.rfind("\n")
+        if feed < 0 and not self.line_start:
+            return True
+        if self._runs or "unction." in text:
+            return False
+        return text[feed + 1 :].lstrip(" \t")[:1] not in ("f", "F")
 
     def pass_by(self, text: str) -> None:
-        """Text without special characters."""
+        """Remember such text."""
         self._recent.append(text)
+        feed = text.rfind("\n")
+        if feed >= 0 or self.line_start:
+            self.line_start = not text[feed + 1 :].strip()
 
     def note(self, text: str) -> None:
         """Any text."""
@@ -152,14 +163,34 @@ def _end_of_paragraph(text: str, at: int, blank: bool) -> int:
     return found.end() if found else -1
 
 
+def specials(text: str) -> int:
+    """How many special characters there are, where they could be many."""
+    return sum(map(text.count, "<{[`~")) if len(text) > WINDOW else 0
+
+
+def pair_at(text: str, at: int) -> int:
+    """Where a pair of lines begins, if nothing but blanks stands between it and text[at]; -1 if none does."""
+    found = _PAIR.match(text, at)
+    return found.end() - len(_PAIR_WORD) if found else -1
+
+
+def fence_run(text: str, at: int, fence: str) -> re.Match[str] | None:
+    """The next run that could close a fence which `fence` opened, or open one in it."""
+    return _FENCE_RUN[fence[0]].search(text, at)
+
+
+def may_close_fence(before: str) -> bool:
+    """Whether only what may stand before a fence's last line stands before it."""
+    return _BEFORE_CLOSING(before) is not None
+
+
 def held_from(text: str, at: int, context: Context) -> int:
     """From where on the end of the text must be held because a block may begin in it; its length if nowhere."""
     low = max(at, len(text) - WINDOW)
-    found = SPECIAL(text, low)
-    while found is not None:
+    while (found := SPECIAL(text, low)) is not None:
         if _may_begin(text, found.start(), at, context):
             return found.start()
-        found = SPECIAL(text, found.end())
+        low = found.end()
     start = text.rfind("\n", at) + 1
     if start or context.line_start:
         start = max(start, at)
@@ -189,12 +220,6 @@ def _fence_unfinished(text: str, place: int, at: int, context: Context) -> bool:
     if run < 3 or "\n" in text[place:] or len(text) - place > MAX_INFO:
         return False
     return may_open_fence(text, place, at, context)
-
-
-def run_end(text: str, at: int) -> int:
-    """Behind the run of the mark at text[at]."""
-    found = _SAME.match(text, at)
-    return found.end() if found else at
 
 
 def may_open_fence(text: str, place: int, at: int, context: Context) -> bool:

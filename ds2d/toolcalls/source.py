@@ -23,6 +23,12 @@ MAX_KEPT = 1024 * 1024
 """Bytes of text that may be held back while it is not known whether it is a call (toolcalls.md, reliability.md)."""
 
 
+_PORTION = 4096
+_MAX_WIDTH = 4
+"""Bytes of a character at most."""
+
+_SPACE = re.compile(r"\s*+")
+_SAME = re.compile(r"(.)\1*+", re.DOTALL)
 _CLOSERS = re.compile(r"[\s\]}),;\"']{0,32}+")
 _MAX_CLOSERS = 31
 
@@ -46,61 +52,81 @@ class Source:
         self.text = ""
         self.at = 0
         self.ended = False
-        self._kept: list[str] | None = None
-        self._kept_size = 0
+        self._mark = -1  # where in `text` the kept part begins, -1 if nothing is kept
+        self._older: list[str] = []  # what was kept and is no more in `text`
+        self._older_size = 0
 
     def __bool__(self) -> bool:
         return self.at < len(self.text)
 
     def feed(self, text: str) -> None:
         """Add a piece."""
-        self.text = self.text[self.at :] + text
+        if self._mark >= 0:
+            self._keep(self.text[self._mark : self.at])
+            self._mark = 0
+        self.text = self.text[self.at :] + text if self.at < len(self.text) else text
         self.at = 0
-        if self._kept is not None:
-            self._keep(text)
 
     def take(self) -> str:
-        """All there is."""
-        text = self.text[self.at :]
-        self.at = len(self.text)
-        return text
+        """Some of what there is: not all of a long text, because most of it may have to be given back."""
+        start, self.at = self.at, min(self.at + _PORTION, len(self.text))
+        return self.text[start : self.at]
+
+    def clear(self) -> None:
+        """Forget all there is."""
+        self.text, self.at = "", 0
+        self.forget()
 
     def give_back(self, rest: str) -> None:
         """The end of what was taken, to be read again."""
-        if len(rest) <= self.at:
-            self.at -= len(rest)
-        else:
-            self.text, self.at = rest, 0
+        missing = len(rest) - self.at
+        self.at = max(0, self.at - len(rest))
+        if missing > 0:  # some of it came with an earlier piece
+            self.text = rest[:missing] + self.text
+            if self._mark >= 0:
+                kept = "".join(self._older)
+                self._older, self._older_size, self._mark = [], 0, 0
+                self._keep(kept[: len(kept) - missing])
 
     def mark(self) -> None:
         """Keep what is read from here on, and nothing before."""
-        self._kept, self._kept_size = [], 0
-        self._keep(self.text[self.at :])
+        self._mark, self._older, self._older_size = self.at, [], 0
 
     def forget(self) -> None:
         """Keep nothing."""
-        self._kept, self._kept_size = None, 0
+        self._mark, self._older, self._older_size = -1, [], 0
 
     def kept(self) -> str:
         """What was read since the mark."""
-        if self._kept is None:
-            return ""
-        text = "".join(self._kept)
-        return text[: len(text) - (len(self.text) - self.at)]
+        return "" if self._mark < 0 else "".join(self._older) + self.text[self._mark : self.at]
 
     @property
     def too_much(self) -> bool:
         """Whether what was read since the mark is more than may be held back. The same however the text is cut."""
-        return self._kept_size > MAX_KEPT and self._kept_size - _bytes(self.text[self.at :]) > MAX_KEPT
+        if self._mark < 0 or self._older_size + (self.at - self._mark) * _MAX_WIDTH <= MAX_KEPT:
+            return False
+        return self._older_size + _bytes(self.text[self._mark : self.at]) > MAX_KEPT
 
     def _keep(self, text: str) -> None:
-        if self._kept is not None and text:
-            self._kept.append(text)
-            self._kept_size += _bytes(text)
+        if text:
+            self._older.append(text)
+            self._older_size += _bytes(text)
 
 
 def _bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def after_blanks(text: str, at: int) -> int:
+    """Where white space that begins at text[at] ends."""
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
+
+
+def run_end(text: str, at: int) -> int:
+    """Where the run of the character at text[at] ends."""
+    found = _SAME.match(text, at)
+    return found.end() if found else at
 
 
 def more(source: Source) -> Reading[None]:
@@ -120,12 +146,9 @@ def peek(source: Source) -> Reading[str]:
 def blanks(source: Source) -> Reading[str]:
     """Take white space; the character behind it, not taken."""
     while True:
-        text, at = source.text, source.at
-        while at < len(text) and text[at].isspace():
-            at += 1
-        source.at = at
-        if at < len(text):
-            return text[at]
+        source.at = after_blanks(source.text, source.at)
+        if source:
+            return source.text[source.at]
         yield from more(source)
 
 
@@ -160,13 +183,11 @@ def closers(source: Source) -> Reading[str]:
 
 def line(source: Source, limit: int = MAX_SHELL) -> Reading[str]:
     """Take the text up to and with the next line feed. Raises NotACallError if the line is longer than `limit`."""
-    while (end := source.text.find("\n", source.at)) < 0:
-        if len(source.text) - source.at > limit:
+    while (end := source.text.find("\n", source.at, source.at + limit)) < 0:
+        if len(source.text) - source.at >= limit:
             raise NotACallError
         yield from more(source)
     text = source.text[source.at : end + 1]
-    if len(text) > limit:
-        raise NotACallError
     source.at = end + 1
     return text
 
@@ -195,7 +216,4 @@ def closing_fence(source: Source) -> Reading[None]:
 
 
 def _run(source: Source) -> int:
-    end = source.at
-    while end < len(source.text) and source.text[end] == "`":
-        end += 1
-    return end - source.at
+    return run_end(source.text, source.at) - source.at

@@ -6,6 +6,8 @@ missing where the next call or the end of the block follows.
 
 from __future__ import annotations
 
+import re
+
 from ds2d.toolcalls.calls import Calls
 from ds2d.toolcalls.declared import MAX_NAME
 from ds2d.toolcalls.json_calls import object_arguments
@@ -27,6 +29,7 @@ from ds2d.toolcalls.tags import OPENING, Tag
 BLOCK, CALL = "toolcallsbegin", "toolcallbegin"
 _SEPARATOR, _CALL_END, _BLOCK_END = "toolsep", "toolcallend", "toolcallsend"
 _NAMES = frozenset({BLOCK, CALL, _SEPARATOR, _CALL_END, _BLOCK_END})
+_BRACKET = re.compile(rf"[{OPENING}]")
 _STOPS = frozenset({CALL, _CALL_END, _BLOCK_END})
 
 
@@ -70,15 +73,14 @@ def _call(source: Source, calls: Calls) -> Reading[None]:
 
 def _head(source: Source) -> Reading[str]:
     """What stands before the separator: the word `function`, or in V3.1 the name."""
-    while not any(bracket in source.text[source.at :] for bracket in OPENING):
-        if len(source.text) - source.at > MAX_NAME:
+    while (found := _BRACKET.search(source.text, source.at, source.at + MAX_NAME)) is None:
+        if len(source.text) - source.at >= MAX_NAME:
             raise NotACallError
         yield from more(source)
-    end = min(at for at in (source.text.find(bracket, source.at) for bracket in OPENING) if at >= 0)
-    head = source.text[source.at : end]
-    if len(head) > MAX_NAME or "\n" in head.strip():
+    head = source.text[source.at : found.start()]
+    if "\n" in head.strip():
         raise NotACallError
-    source.at = end
+    source.at = found.start()
     separator = yield from tag(source, _NAMES)
     if separator is None or separator.name != _SEPARATOR:
         if separator is not None:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from ds2d.toolcalls.source import Reading, Source, more, peek
-from ds2d.toolcalls.tags import OPENING, Tag, lex, unfinished
+from ds2d.toolcalls.source import Reading, Source, after_blanks, more, peek
+from ds2d.toolcalls.tags import MAX_SHELL, OPENING, Tag, lex, unfinished
 from ds2d.toolcalls.values import CDATA_CLOSE, begun_entity, quoted, unescaped
 
 CALLS = frozenset({"toolcall", "functioncall", "tooluse", "invoke"})
@@ -23,6 +23,7 @@ _DSML_WRAPPERS = _WRAPPERS | {"calls", "tool"}
 STRUCTURE = CALLS | _DSML_WRAPPERS
 """Names of tags that hold calls or are calls; `is_wrapper` tells whether one is such a tag in its family."""
 
+_LOOK = 2 * MAX_SHELL
 _BRACKET = re.compile(rf"[{OPENING}]")
 _CDATA = re.compile(r"[<＜]\s?[!！]?\s?[\[［【]\s?CDATA\s?[\[［【]", re.IGNORECASE)
 _CDATA_BEGUN = re.compile(r"[<＜]\s?[!！]?\s?(?:[\[［【]\s?(?:C(?:D(?:A(?:T(?:A\s?)?)?)?)?)?)?", re.IGNORECASE).fullmatch
@@ -49,8 +50,8 @@ class Place(msgspec.Struct, frozen=True):
     may_follow: Callable[[Tag], bool]
 
 
-def read_value(source: Source, place: Place, put: Put) -> Reading[None]:
-    """Read up to and with the closing tag; up to what ends the value in its stead, if that is missing."""
+def read_value(source: Source, place: Place, put: Put) -> Reading[bool]:
+    """Read up to and with the closing tag: True. Up to what ends the value in its stead, if that is missing: False."""
     inner = _Quoted()
     names = {place.opening.name, "parameter", *STRUCTURE}
     blank_line = True  # nothing but blanks stands before on this line
@@ -72,7 +73,7 @@ def read_value(source: Source, place: Place, put: Put) -> Reading[None]:
             yield from more(source)
             continue
         if tag is not None and (yield from _ends(source, place, inner, tag, blank_line)):
-            return
+            return tag.closes(place.opening)
         piece = source.text[source.at] if tag is None else tag.shell
         source.at += len(piece)
         put(piece, False)
@@ -108,10 +109,12 @@ def _ends(source: Source, place: Place, inner: _Quoted, tag: Tag, blank_line: bo
 def _call_ends(source: Source, tag: Tag, blank_line: bool) -> Reading[bool]:
     """Whether a closing tag of the call (or of what is round it) could be meant: what follows must fit."""
     while True:
-        rest = source.text[source.at + len(tag.shell) :]
+        rest = source.text[source.at + len(tag.shell) : source.at + len(tag.shell) + _LOOK]
         if blank_line and rest[:1] in ("\n", "\r") and is_call(tag):
             return True
         after = rest.lstrip()
+        if len(rest) == _LOOK and len(after) < MAX_SHELL:
+            return False
         if not after:
             if source.ended:
                 return True
@@ -153,9 +156,9 @@ def _cdata(source: Source, put: Put) -> Reading[bool]:
 def _section_ends(source: Source) -> Reading[bool]:
     """Whether `]]>` ends the section: code such as `a[b[0]]>c` holds it too, and then no tag follows."""
     while True:
-        after = source.text[source.at + len(CDATA_CLOSE) :].lstrip()
-        if after:
-            return after[0] in OPENING
+        at = after_blanks(source.text, source.at + len(CDATA_CLOSE))
+        if at < len(source.text):
+            return source.text[at] in OPENING
         if source.ended:
             return True
         yield from more(source)
@@ -174,9 +177,12 @@ class Whole:
         self.literal = self.literal or literal
         (self._sections if literal else self._plain).append(piece)
 
-    @property
-    def text(self) -> str:
-        return "".join(self._sections if self.literal else self._plain)
+    def text(self, *, closed: bool) -> str:
+        """The value. Without its closing tag, white space at its end is the layout of what follows."""
+        if self.literal:
+            return "".join(self._sections)
+        text = "".join(self._plain)
+        return text if closed else text.rstrip()
 
 
 class Streamed:
@@ -185,7 +191,7 @@ class Streamed:
     def __init__(self, emit: Callable[[str], None], *, entities: bool) -> None:
         self._emit = emit
         self._entities = entities
-        self._blank = ""  # white space at the beginning: layout if CDATA follows
+        self._blank = ""  # white space so far: layout if CDATA follows, or if the closing tag is missing
         self._wait = ""
         self._begun = False
         self._literal = False
@@ -197,15 +203,17 @@ class Streamed:
             self._send(self._flush() + piece)
         elif self._literal:
             self._send(piece if piece.strip() else "")
-        elif not self._begun and not piece.strip():
+        elif not piece.strip():
             self._blank += piece
         else:
-            text, self._blank, self._begun = self._blank + piece, "", True
+            text, self._begun = self._blank + piece, True
+            solid = len(text.rstrip())
+            text, self._blank = text[:solid], text[solid:]
             self._send(self._decoded(text) if self._entities else text)
 
-    def finish(self) -> None:
-        """The value has ended."""
-        self._send(self._blank + self._flush())
+    def finish(self, *, closed: bool) -> None:
+        """The value has ended, by its closing tag or without one."""
+        self._send(self._flush() + (self._blank if closed else ""))
 
     def _decoded(self, text: str) -> str:
         text = self._wait + text
