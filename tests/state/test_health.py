@@ -205,7 +205,7 @@ async def test_an_answered_turn_ends_the_count_of_failed_ones() -> None:
     for _ in range(PATIENCE):
         net.watch.note_failure(FAILED)
         net.watch.note_success()
-    assert net.watch.seen.state == "ready"
+    assert net.changes == [("loading", "ready")]
 
 
 async def test_what_the_caller_did_wrong_says_nothing_about_the_server() -> None:
