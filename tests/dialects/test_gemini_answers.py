@@ -242,6 +242,20 @@ def test_a_call_marked_broken_is_not_shown_even_if_it_parses() -> None:
     assert whole([*events, finish()])["candidates"][0]["finishReason"] == "MALFORMED_FUNCTION_CALL"
 
 
+def test_a_call_that_never_ended_is_not_shown() -> None:
+    events: list[Event] = [Text("a"), ToolStart(0, "call_0", "f"), ToolArgs(0, "{}")]
+    assert stream([events, [finish()]])[-1]["candidates"][0]["finishReason"] == "MALFORMED_FUNCTION_CALL"
+    assert whole([*events, finish()])["candidates"][0]["finishReason"] == "MALFORMED_FUNCTION_CALL"
+    assert stream([events, [finish("length")]])[-1]["candidates"][0]["finishReason"] == "MAX_TOKENS"
+
+
+def test_an_error_that_is_a_finish_reason_ends_every_candidate_and_usage_stands_on_the_last() -> None:
+    error = GatewayError(ErrorKind.MALFORMED_CALL, "x")
+    frames = stream([[Text("a", 1), Text("b", 0)], [Failure(error, USAGE)]])[2:]
+    assert [frame["candidates"][0]["index"] for frame in frames] == [0, 1]
+    assert ["usageMetadata" in frame for frame in frames] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("reason", "word"), [("stop", "STOP"), ("tool_calls", "STOP"), ("length", "MAX_TOKENS"), ("content_filter", "SAFETY")]
 )
@@ -261,9 +275,11 @@ def test_a_rejected_call_is_a_finish_reason_unless_another_was_shown() -> None:
     ("error", "word"),
     [
         (GatewayError(ErrorKind.MALFORMED_CALL, "x"), "MALFORMED_FUNCTION_CALL"),
-        (GatewayError(ErrorKind.EMPTY_ANSWER, "x", details={"notes": (UNDECLARED,)}), "UNEXPECTED_TOOL_CALL"),
+        (GatewayError(ErrorKind.EMPTY_ANSWER, "x", details={"cause": "undeclared"}), "UNEXPECTED_TOOL_CALL"),
+        (GatewayError(ErrorKind.EMPTY_ANSWER, "x", details={"cause": "malformed"}), "MALFORMED_FUNCTION_CALL"),
+        (GatewayError(ErrorKind.EMPTY_ANSWER, "x", details={"cause": "reasoning"}), None),
         (GatewayError(ErrorKind.EMPTY_ANSWER, "x"), None),
-        (GatewayError(ErrorKind.UPSTREAM_ERROR, "x", details={"notes": (UNDECLARED,)}), None),
+        (GatewayError(ErrorKind.UPSTREAM_ERROR, "x", details={"cause": "undeclared"}), None),
     ],
 )
 def test_some_errors_are_finish_reasons_here(error: GatewayError, word: str | None) -> None:

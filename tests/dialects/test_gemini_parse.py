@@ -538,6 +538,7 @@ def test_who_may_be_called() -> None:
     assert choice_of() == (ToolChoice("auto"), everyone)
     assert choice_of("AUTO") == (ToolChoice("auto"), everyone)
     assert choice_of("MODE_UNSPECIFIED") == (ToolChoice("auto"), everyone)
+    assert choice_of("AUTO", "f") == (ToolChoice("auto"), everyone)
     assert choice_of("ANY") == (ToolChoice("required"), everyone)
     assert choice_of("ANY", "g") == (ToolChoice("required", ("g",), named=True), everyone)
     assert choice_of("ANY", "h", "f") == (ToolChoice("required", ("h", "f")), ["f", "h"])
@@ -626,6 +627,11 @@ def test_a_signature_of_ours_brings_the_reasoning_back(encode: Any) -> None:
     signed = {**calls("f", "c1"), "thought_signature": encode(b"sealed").decode()}
     (message,) = talk(model({"text": "seen", "thought": True}, signed))
     assert message["reasoning_content"] == "because"
+
+
+def test_a_foreign_signature_does_not_hide_ours() -> None:
+    ours = {**calls("f", "c1"), "thoughtSignature": base64.b64encode(b"sealed").decode()}
+    assert talk(model(ours, {**calls("f", "c2"), "thoughtSignature": "AAAA"}))[0]["reasoning_content"] == "because"
 
 
 @pytest.mark.parametrize("foreign", ["skip_thought_signature_validator", "", "!", "AAAA", base64.b64encode(b"\xff").decode(), 5])
@@ -751,8 +757,10 @@ def test_images_pass_as_data_urls_and_their_paths_are_kept() -> None:
     urlsafe = base64.urlsafe_b64encode(base64.b64decode(PNG)).decode().rstrip("=")
     for data in (PNG, urlsafe):
         request = ask(contents=[user({"text": "see"}, {"inlineData": {"mimeType": "IMAGE/PNG", "data": data}})])
-        assert request.messages[0]["content"][1] == {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}  # type: ignore[index]
+        assert request.messages[0]["content"][1] == {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
         assert request.images == ("contents[0].parts[1]",)
+    parameter = {"inlineData": {"mimeType": "image/png; charset=binary", "data": PNG}}
+    assert ask(contents=[user(parameter)]).messages[0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
     linked = {"fileData": {"fileUri": "https://example.com/a.png", "mimeType": "image/png"}}
     assert ask(contents=[user(linked)]).images == ("contents[0].parts[0]",)
 

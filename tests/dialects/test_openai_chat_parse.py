@@ -398,7 +398,7 @@ def test_images_pass_and_their_paths_are_kept(kind: str) -> None:
     part = {"type": "image_url", "image_url": {"url": PIXEL.replace("png", kind), "detail": "low"}}
     request = user_part(part)
     assert request.images == ("messages[1].content[1]",)
-    assert request.messages[1]["content"][1] is part  # type: ignore[index]
+    assert request.messages[1]["content"][1] is part
 
 
 def test_remote_images_pass_unfetched() -> None:
@@ -438,7 +438,7 @@ def test_an_image_above_the_configured_size_is_refused_by_its_path() -> None:
 
 def test_sound_is_base64_in_one_of_two_formats() -> None:
     part = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
-    assert user_part(part).messages[1]["content"][1] is part  # type: ignore[index]
+    assert user_part(part).messages[1]["content"][1] is part
     for wrong, param in [
         ({"data": "AAAA", "format": "ogg"}, "format"),
         ({"data": "!", "format": "mp3"}, "data"),
@@ -450,13 +450,13 @@ def test_sound_is_base64_in_one_of_two_formats() -> None:
 @pytest.mark.parametrize("kind", ["video_url", "audio_url"])
 def test_vllms_own_parts_pass(kind: str) -> None:
     part = {"type": kind, kind: {"url": "https://example.com/a"}}
-    assert user_part(part).messages[1]["content"][1] is part  # type: ignore[index]
+    assert user_part(part).messages[1]["content"][1] is part
 
 
 def test_a_text_file_becomes_text_and_others_are_refused() -> None:
     data = base64.b64encode("größe".encode()).decode()
     part = {"type": "file", "file": {"file_data": f"data:text/markdown;charset=utf-8;base64,{data}", "filename": "a.md"}}
-    assert user_part(part).messages[1]["content"][1] == {"type": "text", "text": "größe"}  # type: ignore[index]
+    assert user_part(part).messages[1]["content"][1] == {"type": "text", "text": "größe"}
     for wrong, param in [
         ({"file_id": "file-1"}, "file_id"),
         ({"file_data": "data:application/pdf;base64,AAAA"}, "file_data"),
@@ -532,7 +532,7 @@ def test_who_may_be_called(choice: object, expected: ToolChoice) -> None:
 def test_an_allowed_list_cuts_the_tools(mode: str) -> None:
     request = ask(tools=[function("f"), function("g"), function("h")], tool_choice=allowed("h", "f", mode=mode))
     assert [tool["function"]["name"] for tool in request.tools] == ["f", "h"]
-    assert request.tool_choice == ToolChoice(mode, ("h", "f"))  # type: ignore[arg-type]
+    assert request.tool_choice == ToolChoice(mode, ("h", "f"))
 
 
 def test_without_tools_only_none_and_auto_make_sense() -> None:
