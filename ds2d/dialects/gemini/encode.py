@@ -58,6 +58,7 @@ class Encoder:
         constant = dumps({"modelVersion": envelope.model, "responseId": envelope.new_id("")})[1:]
         self._rest = b"," + constant
         self._text_tail = b"}]}}]" + self._rest
+        self._thought_tail = b',"thought":true' + self._text_tail
 
     def feed(self, batch: list[Event]) -> bytes:
         """The objects for these events, as one piece."""
@@ -117,7 +118,7 @@ class Encoder:
         if not choice.called:
             choice.thoughts.append(event.text)
         if self._reply.thoughts:
-            self._candidate(event.choice, [{"text": event.text, "thought": True}], {}, self._rest, out)
+            self._write(choice.head + dumps(event.text) + self._thought_tail, out)
 
     def _call(self, choice: _Choice, event: ToolEnd, out: list[bytes]) -> None:
         start = choice.start
