@@ -117,3 +117,22 @@ def test_an_edit_that_the_writer_has_not_seen_is_never_lost(tmp_path: Path) -> N
             replace(path, base.partition(b".")[0] + b".ours", base)
     editor.join()
     assert path.read_bytes().startswith(b"edit %d." % (rounds - 1))
+
+
+def test_of_edits_that_fall_into_an_undo_the_newest_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each exchange of the writer is preceded by another save of the editor, until the editor rests."""
+    path = tmp_path / "config.json"
+    path.write_bytes(b"base")
+    exchange, saves = files._exchange, iter([b"edit 1", b"edit 2", b"edit 3", b"edit 4"])
+
+    def interrupted(one: Path, other: Path) -> bool:
+        if (text := next(saves, None)) is not None:
+            (tmp_path / "draft").write_bytes(text)
+            os.replace(tmp_path / "draft", path)
+        return exchange(one, other)
+
+    monkeypatch.setattr(files, "_exchange", interrupted)
+    with pytest.raises(ConflictError):
+        replace(path, b"ours", b"base")
+    assert path.read_bytes() == b"edit 4"
+    assert os.listdir(tmp_path) == ["config.json"]

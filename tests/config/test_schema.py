@@ -11,7 +11,8 @@ import pytest
 
 from ds2d.config.describe import Key, keys, value_at
 from ds2d.config.notices import nearest
-from tests.config.world import OPENAI, errors, parsed
+from ds2d.config.unbuilt import NOT_BUILT
+from tests.config.world import OPENAI, errors, parsed, warnings
 
 BIG = 2**53 - 1
 
@@ -280,6 +281,23 @@ def test_an_integer_may_be_written_with_a_point_but_not_with_a_fraction(key: Key
     assert errors(document_with(key.path, float(key.least))[0]) == {}
     document, place = document_with(key.path, key.least + 0.5)
     assert errors(document) == {place: "must be an integer"}
+
+
+def another_value(key: Key) -> Any:
+    """A sound value of this key that is not its default."""
+    if key.kind == "choice":
+        return next(choice for choice in key.choices if choice != key.default)
+    by_kind = {"true or false": not key.default, "integer": key.most, "number": key.most, "secret": "s"}
+    return by_kind.get(key.kind, "https://other.example" if "base" in key.path else "/other")
+
+
+def test_every_key_without_effect_is_one_of_the_schema() -> None:
+    assert [part for part in NOT_BUILT if not any(f"{path}.".startswith(f"{part}.") for path in TABLE)] == []
+
+
+@pytest.mark.parametrize("path", [path for path in TABLE if any(f"{path}.".startswith(f"{part}.") for part in NOT_BUILT)])
+def test_a_key_without_effect_yet_is_warned_of_once_it_is_set(path: str) -> None:
+    assert warnings(document_with(path, another_value(ROWS[path]))[0]) == {path: "has no effect yet in this version"}
 
 
 @pytest.mark.parametrize("path", TABLE)
