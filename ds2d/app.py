@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -31,8 +32,10 @@ from ds2d.service import Service, Turn
 from ds2d.state.accounts import AccountQueue
 from ds2d.state.callers import Callers
 from ds2d.state.catalog import Catalog
+from ds2d.state.keyfile import load_key
 from ds2d.state.logins import Logins
 from ds2d.state.reasoning import ReasoningMemory
+from ds2d.state.response_file import load, save
 from ds2d.state.responses import Limits, ResponseStore
 from ds2d.web.handlers import Business, Probes
 from ds2d.web.middleware import around
@@ -51,8 +54,12 @@ QUIET_SECONDS = 0.2
 
 
 def new_id(prefix: str) -> str:
-    """An opaque id: the prefix and 24 hex digits."""
-    return prefix + secrets.token_hex(12)
+    """An opaque id: the prefix and 24 hex digits; 32 for stored responses, whose id is half of what opens them."""
+    return prefix + secrets.token_hex(16 if prefix == "resp_" else 12)
+
+
+HOUSE_SECONDS = 30.0
+RESPONSES_FILE = "responses.jsonl"
 
 
 class Toolbox:
@@ -100,11 +107,12 @@ class Toolbox:
 class Daemon:
     """Everything that lives as long as the process. `draining`: no new work should come here."""
 
-    def __init__(self, store: ConfigStore, sealing_key: bytes | None = None) -> None:
+    def __init__(self, store: ConfigStore) -> None:
         self.store = store
         self.draining = False
         self.tokenizer = Tokenizer()
-        self.sealer = Sealer(sealing_key or secrets.token_bytes(32))
+        self.state_dir = Path(store.current.state_dir)
+        self.sealer = Sealer(load_key(self.state_dir, "seal.key"))
         self.callers = Callers(secrets.token_bytes(32), lambda: datetime.now(UTC))
         self.queue = AccountQueue(store.current.runtime)
         self.responses = ResponseStore(time.monotonic, new_id)
@@ -126,7 +134,8 @@ class Daemon:
         for subscriber in (self._apply_keys, self._apply_accounts, self._apply_responses, self.catalog.apply):
             self.store.subscribe(subscriber)
             subscriber(self.config())
-        for work in (self.catalog.run(), self.store.watch(), self._load_tokenizer()):
+        self._restore_responses()
+        for work in (self.catalog.run(), self.store.watch(), self._load_tokenizer(), self._keep_house()):
             self._background.append(asyncio.create_task(work))
         return await self._listen(self.config().server.port if port is None else port, sockets)
 
@@ -137,6 +146,7 @@ class Daemon:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self._end_background_runs()
         await self.logins.close()
         await self.toolbox.close()
         await self.client.close()
@@ -236,6 +246,35 @@ class Daemon:
 
     async def _load_tokenizer(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self.tokenizer.load)
+
+    async def _keep_house(self) -> None:
+        """What must happen now and then though nobody asks."""
+        while True:
+            await asyncio.sleep(HOUSE_SECONDS)
+            self.responses.expire()
+
+    def _restore_responses(self) -> None:
+        if not self.config().responses.persist:
+            return
+        try:
+            count = load(self.responses, self.state_dir / RESPONSES_FILE, time.time())
+        except OSError as error:
+            logger.warning("stored responses were not read: %s", error)
+        else:
+            logger.info("stored responses taken over: %d", count)
+
+    async def _end_background_runs(self) -> None:
+        """Background responses end failed, as the contract has it, and everything stored is kept for the next start."""
+        error = GatewayError(ErrorKind.SHUTTING_DOWN, "The gateway is shutting down.")
+        for run in self.responses.runs:
+            run.stop(error)
+            await run.wait_ended()
+        if not self.config().responses.persist:
+            return
+        try:
+            save(self.responses, self.state_dir / RESPONSES_FILE, time.monotonic(), time.time())
+        except OSError as problem:
+            logger.warning("stored responses were not kept: %s", problem)
 
     async def _quiet(self, at_once: asyncio.Event) -> None:
         """Return when no turn has run for a moment, or at once when told."""

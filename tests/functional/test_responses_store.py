@@ -152,3 +152,23 @@ async def test_tools_of_every_kind_that_codex_sends_are_taken(tmp_path: Path) ->
         assert offered == ["exec_command", "apply_patch", "files__read"]
 
 
+
+
+async def test_what_is_stored_survives_a_graceful_restart_and_nothing_else_does(tmp_path: Path) -> None:
+    wait = Wait()
+    async with scripted_upstream() as upstream:
+        async with running(tmp_path, config_for(upstream.base_url)) as ds2d:
+            _, kept, _ = await ds2d.ask("/v1/responses", {"model": "deepseek-chat", "input": "Hello"})
+            upstream.scenes.append(half(wait))
+            _, cut, _ = await ds2d.ask("/v1/responses", {"model": "deepseek-chat", "input": "x", "background": True})
+            await wait.reached.wait()
+        wait.until.set()
+        file = tmp_path / "state" / "responses.jsonl"
+        assert file.stat().st_mode & 0o777 == 0o600
+        async with running(tmp_path, config_for(upstream.base_url)) as ds2d:
+            assert not file.exists()
+            assert (await ds2d.ask(f"/v1/responses/{kept['id']}"))[1] == kept
+            status, failed, _ = await ds2d.ask(f"/v1/responses/{cut['id']}")
+            assert (status, failed["status"], failed["error"]["code"]) == (200, "failed", "server_error")
+            ds2d.change(responses={"persist": False})
+        assert not file.exists()
