@@ -21,7 +21,6 @@ from aiohttp import web
 
 from ds2d.config.schema import Config
 from ds2d.config.store import ConfigStore
-from ds2d.core.account import accounts_of
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.request import ChatRequest
 from ds2d.core.seal import Sealer
@@ -225,6 +224,7 @@ class Daemon:
 
     def _apply_accounts(self, config: Config) -> None:
         self.queue.apply(config.upstreams, config.accounts, config.runtime)
+        self.logins.retain(slot.account.id for slot in self.queue.slots)
 
     def _apply_responses(self, config: Config) -> None:
         kept = config.responses
@@ -235,9 +235,8 @@ class Daemon:
         """The end of a turn, whatever it was."""
 
     async def _token_for(self, upstream: UpstreamSpec) -> str | None:
-        """A credential to look at an upstream with: that of its first account that may be used."""
-        accounts = accounts_of(self.config().upstreams, self.config().accounts)
-        account = next((a for a in accounts if a.upstream == upstream.name and a.usable and not a.direct), None)
+        """A credential to look at an upstream with."""
+        account = self.queue.account_of(upstream.name)
         return await self.logins.token(account) if account else None
 
     async def first_look(self) -> None:

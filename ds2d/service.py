@@ -244,7 +244,15 @@ class Service:
                     raise cause from error
                 if not turn.same_account:
                     tried.add(account)
+                turn.route = self._route_again(turn, cause)
                 logger.info("retry request_id=%s attempt=%d cause=%s", turn.ask.request_id, turn.attempts, error.kind)
+
+    def _route_again(self, turn: Turn, cause: GatewayError) -> Route:
+        """The route as the catalog sees it after the failure; where none is left, the failure says more than its lack."""
+        try:
+            return self.route(turn.ask)
+        except GatewayError:
+            raise cause from None
 
     def _may_retry(self, error: GatewayError, turn: Turn, sink: Sink | None) -> bool:
         """Whether another attempt may be made: nothing sent, a cause that another attempt can mend, and budget left."""
