@@ -63,8 +63,8 @@ RESERVED = frozenset(("id", "object", "created", "model", "choices", "usage", "s
 
 
 def given(body: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """The named fields that are there and not null, as the client wrote them."""
-    return {name: body[name] for name in names if body.get(name) is not None}
+    """The named fields that are there, neither null nor an empty list, as the client wrote them."""
+    return {name: body[name] for name in names if body.get(name) not in (None, [])}
 
 
 def unknown(body: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:

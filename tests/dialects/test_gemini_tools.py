@@ -10,7 +10,6 @@ from ds2d.core.errors import GatewayError
 from ds2d.core.request import ChatRequest, ToolChoice
 from tests.dialects.gemini_questions import ask, refusal
 
-
 OBJECT = {"type": "object", "properties": {"a": {"type": "string"}}}
 
 

@@ -59,6 +59,10 @@ def test_stop_strings_outside_the_limits_are_refused(stop: object, param: str) -
     assert refusal(stop=stop).param == param
 
 
+def test_no_stop_string_is_no_stop_field() -> None:
+    assert ask(stop=[]).params == {}
+
+
 def test_logit_bias_maps_token_ids_to_numbers_from_minus_100_to_100() -> None:
     assert ask(logit_bias={"7": -100, "8": 100}).params == {"logit_bias": {"7": -100, "8": 100}}
     for wrong in ({"7": 100.5}, {"7": -101}, {"seven": 1}, {"7": True}, []):
