@@ -21,7 +21,7 @@ from watchfiles import awatch
 
 from ds2d.config.describe import restart_paths
 from ds2d.config.files import ConflictError, read_stable
-from ds2d.config.history import Generation, History
+from ds2d.config.history import FOLDER, Generation, History
 from ds2d.config.notices import ConfigErrors, Notice
 from ds2d.config.references import digest_of
 from ds2d.config.schema import Config
@@ -88,7 +88,7 @@ class ConfigStore:
             reading = source.empty()
             self.problem = Problem(error.kind, (error.notice,))
         config = source.parse(reading)
-        self._history = History(Path(config.state_dir)) if keep_history else None
+        self._history = History(Path(config.state_dir) / FOLDER) if keep_history else None
         number = self._history.number_for(config.digest) if self._history else 1
         self._raw = reading.raw
         self.current = self._booted = msgspec.structs.replace(config, generation=number)

@@ -400,6 +400,7 @@ def test_the_last_ten_generations_are_kept_for_their_owner_only(path: Path) -> N
     assert json.loads(kept[0].path.read_text()) == json.loads(text(7))
     assert {stat.S_IMODE(generation.path.stat().st_mode) for generation in kept} == {0o600}
     folder = kept[0].path.parent
+    assert folder == path.parent / "state" / "generations"
     assert {stat.S_IMODE(each.stat().st_mode) for each in (folder, folder.parent)} == {0o700}
 
 
