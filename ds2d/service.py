@@ -24,7 +24,7 @@ from ds2d.core.models import Route, Target
 from ds2d.core.pipeline import Encoding, Pipeline, Stage
 from ds2d.core.request import ChatRequest, Envelope, Message, ReasoningWish
 from ds2d.core.sse import Splitter, WholeBody
-from ds2d.dialects import Dialect
+from ds2d.dialects import TELLS, Dialect
 from ds2d.net.client import MAX_ERROR_BODY, Client, Exchange
 from ds2d.state.accounts import AccountQueue, Lease, Want
 from ds2d.state.catalog import Catalog
@@ -242,6 +242,7 @@ class Service:
                 if not self._may_retry(error, turn, sink):
                     cause.status = _status(cause, turn.config)
                     raise cause from error
+                self._begin_retry(turn)
                 if not turn.same_account:
                     tried.add(account)
                 turn.route = self._route_again(turn, cause)
@@ -260,13 +261,17 @@ class Service:
             return False
         if turn.attempts >= (2 if error.kind is ErrorKind.EMPTY_ANSWER else turn.config.runtime.max_attempts):
             return False
-        if turn.attempts == 1:
-            allowed = max(1.0, len(self.turns) * turn.config.runtime.retry_budget_percent / 100)
-            if self.retrying >= allowed:
-                return False
-            self.retrying += 1
+        budget = max(1.0, len(self.turns) * turn.config.runtime.retry_budget_percent / 100)
+        return turn.attempts > 1 or self.retrying < budget
+
+    def _begin_retry(self, turn: Turn) -> None:
+        self.retrying += turn.attempts == 1
         turn.attempts += 1
-        return True
+
+    def _is_told(self, error: GatewayError, turn: Turn, sink: Sink | None) -> bool:
+        """Whether the dialect's answer tells this failure by itself, and no further attempt can mend it."""
+        tells = TELLS.get(turn.ask.dialect_name)
+        return tells is not None and tells(error, sink is not None) and not self._may_retry(error, turn, sink)
 
     async def _attempt(self, turn: Turn, lease: Lease, sink: Sink | None) -> bytes | None:
         """One account's try: ask, read, write. Raises GatewayError while nothing was sent."""
@@ -330,7 +335,7 @@ class Service:
             if held := pipeline.fail(turn.stopped):
                 await sink.write(held)
         ending = pipeline.ending
-        if type(ending) is Failure and not sink.started:
+        if type(ending) is Failure and not sink.started and not self._is_told(ending.error, turn, sink):
             raise ending.error
         last = pipeline.close(await self._counted(turn, pipeline))
         turn.ask.on_ending()
@@ -342,7 +347,7 @@ class Service:
 
         await exchange.pump(pipeline, write)
         ending = pipeline.ending
-        if type(ending) is Failure:
+        if type(ending) is Failure and not self._is_told(ending.error, turn, None):
             raise ending.error
         pipeline.close(await self._counted(turn, pipeline))
         assert isinstance(encoder, Folder)

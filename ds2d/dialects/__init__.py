@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from ds2d.core.errors import GatewayError
+from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.events import Completion
 from ds2d.core.models import ModelInfo
 from ds2d.core.pipeline import Encoding
@@ -82,3 +82,18 @@ COUNTS: dict[str, Callable[[int], bytes]] = {
     "openai_responses": openai_responses.render_count,
 }
 """Bodies that answer a count of tokens."""
+
+
+def _gemini_tells(error: GatewayError, streamed: bool) -> bool:
+    return gemini.finish_word(error) is not None
+
+
+def _responses_tell(error: GatewayError, streamed: bool) -> bool:
+    return streamed and error.kind is ErrorKind.TOOL_CHOICE_VIOLATION
+
+
+TELLS: dict[str, Callable[[GatewayError, bool], bool]] = {
+    "gemini": _gemini_tells,
+    "openai_responses": _responses_tell,
+}
+"""Failures that a dialect's answer tells by itself, with status 200, even when nothing was sent (errors.md 2, 3)."""
