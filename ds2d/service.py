@@ -24,6 +24,7 @@ from ds2d.core.models import Route, Target
 from ds2d.core.pipeline import Encoding, Pipeline, Stage
 from ds2d.core.request import ChatRequest, Envelope, Message, ReasoningWish
 from ds2d.core.sse import Splitter, WholeBody
+from ds2d.core.validate import check_image_sizes
 from ds2d.dialects import TELLS, Dialect
 from ds2d.net.client import MAX_ERROR_BODY, Client, Exchange
 from ds2d.state.accounts import AccountQueue, Lease, Want
@@ -218,7 +219,9 @@ class Service:
     def _completed(self, turn: Turn) -> ChatRequest:
         """The question with what the route, the settings and earlier turns add to it. Raises the 400 class for what no
         server of the route can do."""
+        check_image_sizes(turn.ask.request, turn.config.images.max_bytes)
         request = with_images_checked(turn.ask.request, turn.route, turn.config.images.on_text_model)
+        request = with_rights(request, turn.ask.caller)
         request = with_thinking(request, turn.route)
         check_servers(request, turn.route)
         request, restored, lost = self._tools.reasoning.restore(turn.ask.caller.id, request)
@@ -406,7 +409,10 @@ class Service:
             usage=now,
             prompt_tokens=prompt_tokens,
             reasoning_field=config.reasoning.field,
-            settings={"responses.reasoning_events": config.responses.reasoning_events},
+            settings={
+                "responses.reasoning_events": config.responses.reasoning_events,
+                "gemini.stream_default": config.gemini.stream_default,
+            },
         )
 
     async def _counted(self, turn: Turn, pipeline: Pipeline) -> Finish | Failure:
@@ -526,6 +532,15 @@ def check_servers(request: ChatRequest, route: Route) -> None:
             refusal = refusal or error
     if refusal is not None:
         raise refusal
+
+
+def with_rights(request: ChatRequest, caller: Caller) -> ChatRequest:
+    """The request without what this caller may not ask of a server: a priority without the right to it, and a template of
+    its own, which no setting allows (vllm-extras.md 4)."""
+    refused = {"chat_template"} if caller.may_prioritise else {"chat_template", "priority"}
+    if refused.isdisjoint(request.extra):
+        return request
+    return msgspec.structs.replace(request, extra={name: value for name, value in request.extra.items() if name not in refused})
 
 
 def with_thinking(request: ChatRequest, route: Route) -> ChatRequest:

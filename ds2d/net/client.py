@@ -159,7 +159,7 @@ class Client:
             skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
             headers={"Accept-Encoding": "identity", "User-Agent": "ds2d"},
         )
-        self._tls: dict[str, ssl.SSLContext] = {}
+        self._tls: dict[tuple[str, str], ssl.SSLContext] = {}
         self._drains: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -227,7 +227,7 @@ class Client:
                     headers=dict(call.headers),
                     allow_redirects=False,
                     proxy=proxy_for(url, upstream.proxy),
-                    ssl=self._context(upstream.ca_file),
+                    ssl=self._context(upstream),
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect, connect=None),
                 )
         except aiohttp.ConnectionTimeoutError as error:
@@ -241,12 +241,14 @@ class Client:
         except (aiohttp.ClientError, ValueError) as error:
             raise GatewayError(ErrorKind.UPSTREAM_GARBLED, "The upstream sent something that is not HTTP.") from error
 
-    def _context(self, ca_file: str | None) -> ssl.SSLContext | bool:
-        if ca_file is None:
+    def _context(self, upstream: UpstreamSpec) -> ssl.SSLContext | bool:
+        """What to trust: the system's authorities, or the upstream's own, read anew when its file has changed."""
+        if upstream.ca_file is None:
             return True
-        if ca_file not in self._tls:
-            self._tls[ca_file] = ssl.create_default_context(cafile=ca_file)
-        return self._tls[ca_file]
+        key = (upstream.ca_file, upstream.ca_digest)
+        if key not in self._tls:
+            self._tls[key] = ssl.create_default_context(cafile=upstream.ca_file)
+        return self._tls[key]
 
     def _let_go(self, response: aiohttp.ClientResponse, whole: bool) -> None:
         """Keep the connection of an answer that is over, close any other.
