@@ -1,6 +1,6 @@
 """Clients for the benchmark: raw asyncio protocols that keep so many requests under way and check each answer's end.
 
-    asyncio.run(load(port, key, streams=64, model="bench-n200-d20", stream=True, seconds=5)) -> Result
+asyncio.run(load(port, key, streams=64, model="bench-n200-d20", stream=True, seconds=5)) -> Result
 """
 
 from __future__ import annotations

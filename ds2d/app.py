@@ -194,7 +194,12 @@ class Daemon:
         server = self.config().server
         bounds = {"new_id": new_id, "header_seconds": server.header_seconds, "max_connections": server.max_connections}
         self._runner = Runner(
-            self._application(), bounds, access_log=None, keepalive_timeout=server.idle_seconds, lingering_time=2, shutdown_timeout=1
+            self._application(),
+            bounds,
+            access_log=None,
+            keepalive_timeout=server.idle_seconds,
+            lingering_time=2,
+            shutdown_timeout=1,
         )
         await self._runner.setup()
         if sockets:

@@ -169,7 +169,7 @@ class Service:
         await self._turn(ask, sink)
 
     def route(self, ask: Ask) -> Route:
-        """What the model name became, if this caller may have it. Raises MODEL_NOT_FOUND, MODEL_UNAVAILABLE, MODEL_NOT_ALLOWED."""
+        """What the model name became, if this caller may have it. Raises MODEL_NOT_FOUND, MODEL_UNAVAILABLE or _NOT_ALLOWED."""
         route = self._catalog.route(ask.request.model, claude_route=ask.dialect_name == "claude")
         if not (ask.caller.may_use(route.public) or ask.caller.may_use(route.asked)):
             message = f"This API key may not use the model '{ask.request.model}'."
@@ -438,7 +438,9 @@ class Service:
 class Heartbeat:
     """Life signs for a client while its upstream is silent (errors.md 3). Costs one timer a turn, nothing a chunk."""
 
-    def __init__(self, pipeline: Pipeline, sink: Sink, seconds: float, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    def __init__(
+        self, pipeline: Pipeline, sink: Sink, seconds: float, spawn: Callable[[Coroutine[Any, Any, None]], None]
+    ) -> None:
         self._pipeline = pipeline
         self._sink = sink
         self._seconds = seconds

@@ -37,6 +37,8 @@ VERBS: dict[str, _Entry] = {
     "init": _Entry("ds2d.cli.init", "make config.json with fresh keys, and find local model servers"),
     "check-config": _Entry("ds2d.cli.check_config", "say everything that is wrong with a config file"),
     "config": _Entry("ds2d.cli.config", "show the values in force, or the schema for editors"),
+    "models": _Entry("ds2d.cli.models", "list the models, or show what a name becomes"),
+    "status": _Entry("ds2d.cli.status", "say how the running daemon is"),
     "version": _Entry("ds2d.cli.version", "print the version"),
 }
 

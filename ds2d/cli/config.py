@@ -11,14 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 
+from ds2d.cli.reading import find_config
 from ds2d.config.describe import json_schema
-from ds2d.config.notices import ConfigErrors
 from ds2d.config.schema import Config
 from ds2d.config.show import effective, shown
-from ds2d.config.source import Source, SourceError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -38,29 +36,15 @@ def run(options: argparse.Namespace) -> int:
     if options.action == "schema":
         print(json.dumps(json_schema(), indent=2))
         return 0
-    source = Source.from_environment(os.environ, options.config, cwd=Path.cwd())
-    try:
-        config, name = _load(source)
-    except (ConfigErrors, SourceError) as found:
-        for notice in found.errors if isinstance(found, ConfigErrors) else (found.notice,):
-            print(f"error: {notice}", file=sys.stderr)
+    found = find_config(options.config, os.environ, Path.cwd())
+    if found is None:
         return 1
+    config, name = found
     if options.json:
         print(json.dumps({"source": name, "values": shown(config), "origins": _origins(config)}, indent=2, ensure_ascii=False))
     else:
         _tell(config, name, changed=options.changed)
     return 0
-
-
-def _load(source: Source) -> tuple[Config, str]:
-    """The config as `ds2d serve` would start with it, and what it was read from."""
-    try:
-        reading = source.read()
-    except SourceError as error:
-        if error.kind != "missing":
-            raise
-        return source.parse(source.empty()), f"nothing ({source.path} is missing)"
-    return source.parse(reading), f"${reading.variable}" if reading.variable else str(source.path)
 
 
 def _origins(config: Config) -> dict[str, str]:

@@ -16,7 +16,10 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
+
 from ds2d.app import Daemon
+from ds2d.cli.reading import tell
 from ds2d.config.notices import ConfigErrors
 from ds2d.config.schema import Config
 from ds2d.config.source import Source, SourceError
@@ -37,7 +40,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Serve until told to stop. 0 after an orderly end, 1 if it could not start."""
     if not _has_c_parser():
-        print("error: aiohttp's C parser is missing: reinstall aiohttp from a wheel (pip install --force-reinstall aiohttp)", file=sys.stderr)
+        print(
+            "error: aiohttp's C parser is missing: reinstall aiohttp from a wheel (pip install --force-reinstall aiohttp)",
+            file=sys.stderr,
+        )
         return 1
     flags = {"server.host": options.host, "server.port": options.port, "log.level": options.log_level}
     given = {path: value for path, value in flags.items() if value is not None}
@@ -46,8 +52,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         store = ConfigStore(Source.from_environment(os.environ, options.config, cwd=Path.cwd(), flags=given))
     except (ConfigErrors, SourceError) as error:
-        for line in getattr(error, "errors", None) or [getattr(error, "notice", error)]:
-            print(f"error: {line}", file=sys.stderr)
+        tell(error)
         print("nothing was started; `ds2d check-config` checks a file", file=sys.stderr)
         return 1
     store.subscribe(_apply_log)
@@ -64,12 +69,14 @@ async def _serve(daemon: Daemon) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, terminate)
-    loop.add_signal_handler(signal.SIGHUP, lambda: daemon.store.reload())
+    loop.add_signal_handler(signal.SIGHUP, daemon.store.reload)
     config = daemon.config()
     try:
         await daemon.start(sockets=inherited_sockets())
     except OSError as error:
-        print(f"error: cannot listen on {config.server.host}:{config.server.port}: {os.strerror(error.errno or 0)}", file=sys.stderr)
+        print(
+            f"error: cannot listen on {config.server.host}:{config.server.port}: {os.strerror(error.errno or 0)}", file=sys.stderr
+        )
         print("is another ds2d running? `ds2d serve --port N` takes another port", file=sys.stderr)
         await daemon.stop()
         return 1
@@ -108,13 +115,11 @@ def _apply_log(config: Config) -> None:
 
 def _loop() -> Callable[[Coroutine[Any, Any, int]], int]:
     try:
-        import uvloop
+        import uvloop  # noqa: PLC0415 - optional
     except ImportError:
         return asyncio.run
     return uvloop.run
 
 
 def _has_c_parser() -> bool:
-    from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
-
     return HttpRequestParser is not HttpRequestParserPy

@@ -1,0 +1,1 @@
+"""The vocabulary: what every other layer is written in (ARCHITECTURE.md)."""

@@ -1,0 +1,1 @@
+"""The way out: HTTP to upstreams, and what systemd passes to a service."""

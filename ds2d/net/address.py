@@ -34,7 +34,7 @@ def proxy_for(url: str, setting: str | None) -> str | None:
 
 
 def _is_local(host: str) -> bool:
-    if host == "localhost" or host.endswith((".localhost", ".local")) or "." not in host and ":" not in host:
+    if host == "localhost" or host.endswith((".localhost", ".local")) or ("." not in host and ":" not in host):
         return True
     try:
         address = ipaddress.ip_address(host)

@@ -1,0 +1,1 @@
+"""The way in: routes, handlers, and the bounds on what clients send."""

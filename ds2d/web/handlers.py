@@ -28,7 +28,6 @@ from ds2d.web.keys import ASK, CALLER, DIALECT, REQUEST_ID, Handler
 from ds2d.web.replies import json_reply, stream_headers, value_reply
 from ds2d.web.streaming import ClientStream
 
-
 Action = Callable[[web.Request, str], Awaitable[web.StreamResponse]]
 Recall = Callable[[str, str], Any]
 """Caller and id to what is stored."""

@@ -19,8 +19,8 @@ from aiohttp.typedefs import Middleware
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.dialects import REGISTRY
 from ds2d.web.keys import ASK, CALLER, DIALECT, REQUEST_ID, Handler
-from ds2d.web.replies import EXPOSED, error_reply, preflight, request_id_of
 from ds2d.web.paths import dialect_of
+from ds2d.web.replies import EXPOSED, error_reply, preflight, request_id_of
 
 logger = logging.getLogger("ds2d.web")
 access = logging.getLogger("ds2d.access")

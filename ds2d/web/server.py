@@ -175,7 +175,7 @@ class Runner(web.AppRunner):
             handler_cancellation=True,
             loop=asyncio.get_running_loop(),
             **self._bounds,
-            **plain._kwargs,
+            **plain._kwargs,  # noqa: SLF001 - aiohttp has no other way to give a server its own connections
         )
 
 

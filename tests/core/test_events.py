@@ -38,9 +38,12 @@ def test_parts_keep_their_order_and_adjacent_text_is_one_part() -> None:
     (choice,) = answer.choices
     call = CallPart("call_1", "f", '{"x":1}', ended=True)
     assert choice.parts == [ReasoningPart("hmm"), TextPart("a"), call, TextPart("bc")]
-    assert choice.text == "abc" and choice.reasoning == "hmm" and choice.calls == [call]
+    assert choice.text == "abc"
+    assert choice.reasoning == "hmm"
+    assert choice.calls == [call]
     assert choice.extra == {"logprobs": {"content": [1, 2]}}
-    assert choice.ending == Ending("tool_calls") and answer.usage == Usage(3, 4)
+    assert choice.ending == Ending("tool_calls")
+    assert answer.usage == Usage(3, 4)
 
 
 def test_batches_do_not_matter() -> None:
@@ -58,5 +61,6 @@ def test_choices_that_interleave_are_kept_apart() -> None:
 
 def test_two_answers_share_nothing() -> None:
     first, second = fold([Text("a"), Finish((Ending("stop"),))]), fold([Text("b"), Finish((Ending("stop"),))])
-    assert first.choices[0].text == "a" and second.choices[0].text == "b"
+    assert first.choices[0].text == "a"
+    assert second.choices[0].text == "b"
     assert first.choices[0].extra is not second.choices[0].extra

@@ -123,9 +123,11 @@ def test_what_was_said_is_kept_only_while_no_usage_is_known() -> None:
 def test_comments_are_no_payload() -> None:
     pipe = pipeline()
     pipe.feed(b": keep-alive\n\n: keep-alive\n\n")
-    assert pipe.records == 0 and not pipe.spoke
+    assert pipe.records == 0
+    assert not pipe.spoke
     pipe.feed(frames("a"))
-    assert pipe.records == 1 and pipe.spoke
+    assert pipe.records == 1
+    assert pipe.spoke
 
 
 def test_a_stage_that_swallows_the_ending_is_a_bug_that_shows() -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import struct
 import socket
+import struct
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -140,7 +140,10 @@ class ScriptedUpstream:
         body = json.dumps({**head, "choices": [choice], "usage": counts}).encode()
         said = {**head, "choices": [{**choice, "finish_reason": None}]}
         end = {**head, "choices": [{**choice, "text": ""}]}
-        self.scenes += [Scene([body], content_type="application/json"), Scene(sse(said, end, {**head, "choices": [], "usage": counts}))]
+        self.scenes += [
+            Scene([body], content_type="application/json"),
+            Scene(sse(said, end, {**head, "choices": [], "usage": counts})),
+        ]
 
     @property
     def base_url(self) -> str:
@@ -202,7 +205,9 @@ class ScriptedUpstream:
         if scene := self.by_model.get(body.get("model", "")):
             return scene
         if seen.path.endswith("/tokenize"):
-            return Scene([json.dumps({"count": 3, "max_model_len": 4096, "tokens": [1, 2, 3]}).encode()], content_type="application/json")
+            return Scene(
+                [json.dumps({"count": 3, "max_model_len": 4096, "tokens": [1, 2, 3]}).encode()], content_type="application/json"
+            )
         if body.get("stream"):
             words = self.answer_text.split(" ")
             return Scene(say(*[word if i == 0 else " " + word for i, word in enumerate(words)]))

@@ -75,12 +75,16 @@ async def test_errors_are_in_the_callers_own_shape(tmp_path: Path, dialect: str)
             await ds2d.ask(path, method="PATCH"),
         ):
             error = answer["error"]
-            assert error["message"] and "x-request-id" in headers
+            assert error["message"]
+            assert "x-request-id" in headers
             match dialect:
                 case "claude":
-                    assert answer["type"] == "error" and error["type"].endswith("_error") and answer["request_id"]
+                    assert answer["type"] == "error"
+                    assert error["type"].endswith("_error")
+                    assert answer["request_id"]
                 case "gemini":
-                    assert error["code"] == status and error["status"].isupper()
+                    assert error["code"] == status
+                    assert error["status"].isupper()
                 case _:
                     assert set(error) == {"message", "type", "code", "param"}
         assert upstream.seen == []

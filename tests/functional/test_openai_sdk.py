@@ -17,7 +17,9 @@ HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
 
 
 @asynccontextmanager
-async def setup(folder: Path, key: str = KEY, **sections: Any) -> AsyncIterator[tuple[openai.AsyncOpenAI, ScriptedUpstream, Running]]:
+async def setup(
+    folder: Path, key: str = KEY, **sections: Any
+) -> AsyncIterator[tuple[openai.AsyncOpenAI, ScriptedUpstream, Running]]:
     """The SDK, the upstream behind, and the daemon between."""
     async with (
         scripted_upstream() as upstream,
@@ -34,7 +36,8 @@ async def test_a_streamed_answer_goes_through_every_layer(tmp_path: Path) -> Non
         assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "Hello from upstream."
         assert chunks[0].choices[0].delta.role == "assistant"
         assert chunks[-1].choices[0].finish_reason == "stop"
-        assert chunks[-1].usage is not None and chunks[-1].usage.total_tokens == 12
+        assert chunks[-1].usage is not None
+        assert chunks[-1].usage.total_tokens == 12
         assert {chunk.model for chunk in chunks} == {"deepseek-chat"}
         assert upstream.seen[0].body["model"] == "deepseek-tiny"
         assert upstream.seen[0].body["stream_options"]["include_usage"] is True
@@ -45,7 +48,8 @@ async def test_a_whole_answer_is_the_same_answer(tmp_path: Path) -> None:
         answer = await client.chat.completions.create(model="deepseek-chat", messages=HELLO)
         assert answer.choices[0].message.content == "Hello from upstream."
         assert answer.choices[0].finish_reason == "stop"
-        assert answer.usage is not None and answer.usage.prompt_tokens == 7
+        assert answer.usage is not None
+        assert answer.usage.prompt_tokens == 7
 
 
 async def test_a_wrong_key_is_401_before_anything_is_asked(tmp_path: Path) -> None:

@@ -23,30 +23,37 @@ def half(wait: Wait) -> Scene:
 
 
 async def test_an_answer_is_kept_found_listed_and_forgotten(tmp_path: Path) -> None:
-    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
-        async with openai.AsyncOpenAI(base_url=ds2d.url + "/v1", api_key=KEY, max_retries=0) as client:
-            made = await client.responses.create(model="deepseek-chat", input="Hello")
-            assert made.output_text == "Hello from upstream." and made.status == "completed"
-            found = await client.responses.retrieve(made.id)
-            assert found.to_dict() == made.to_dict()
-            items = await client.responses.input_items.list(made.id)
-            assert [item.to_dict()["role"] for item in items.data] == ["user"]
-            await client.responses.delete(made.id)
-            with pytest.raises(openai.NotFoundError) as caught:
-                await client.responses.retrieve(made.id)
-            assert caught.value.code == "response_not_found"
+    async with (
+        scripted_upstream() as upstream,
+        running(tmp_path, config_for(upstream.base_url)) as ds2d,
+        openai.AsyncOpenAI(base_url=ds2d.url + "/v1", api_key=KEY, max_retries=0) as client,
+    ):
+        made = await client.responses.create(model="deepseek-chat", input="Hello")
+        assert made.output_text == "Hello from upstream."
+        assert made.status == "completed"
+        found = await client.responses.retrieve(made.id)
+        assert found.to_dict() == made.to_dict()
+        items = await client.responses.input_items.list(made.id)
+        assert [item.to_dict()["role"] for item in items.data] == ["user"]
+        await client.responses.delete(made.id)
+        with pytest.raises(openai.NotFoundError) as caught:
+            await client.responses.retrieve(made.id)
+        assert caught.value.code == "response_not_found"
 
 
 async def test_a_chain_remembers_and_states_its_own_instructions(tmp_path: Path) -> None:
-    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
-        async with openai.AsyncOpenAI(base_url=ds2d.url + "/v1", api_key=KEY, max_retries=0) as client:
-            first = await client.responses.create(model="deepseek-chat", input="one", instructions="be brief")
-            stream = await client.responses.create(
-                model="deepseek-chat", input="two", instructions="be long", previous_response_id=first.id, stream=True
-            )
-            last = [event async for event in stream][-1]
-            assert last.type == "response.completed"
-            await client.responses.create(model="deepseek-chat", input="three", previous_response_id=last.response.id)
+    async with (
+        scripted_upstream() as upstream,
+        running(tmp_path, config_for(upstream.base_url)) as ds2d,
+        openai.AsyncOpenAI(base_url=ds2d.url + "/v1", api_key=KEY, max_retries=0) as client,
+    ):
+        first = await client.responses.create(model="deepseek-chat", input="one", instructions="be brief")
+        stream = await client.responses.create(
+            model="deepseek-chat", input="two", instructions="be long", previous_response_id=first.id, stream=True
+        )
+        last = [event async for event in stream][-1]
+        assert last.type == "response.completed"
+        await client.responses.create(model="deepseek-chat", input="three", previous_response_id=last.response.id)
         told = [[(m["role"], m["content"]) for m in seen.body["messages"]] for seen in upstream.seen]
         answer = ("assistant", "Hello from upstream.")
         assert told[1] == [("system", "be long"), ("user", "one"), answer, ("user", "two")]
@@ -59,7 +66,9 @@ async def test_only_the_key_that_made_a_response_sees_it(tmp_path: Path) -> None
         path = f"/v1/responses/{made['id']}"
         foreign = await ds2d.ask(path, key=OTHER)
         unknown = await ds2d.ask("/v1/responses/resp_000000000000000000000000", key=OTHER)
-        assert (foreign[0], foreign[1]["error"]["code"]) == (unknown[0], unknown[1]["error"]["code"]) == (404, "response_not_found")
+        assert (
+            (foreign[0], foreign[1]["error"]["code"]) == (unknown[0], unknown[1]["error"]["code"]) == (404, "response_not_found")
+        )
         assert (await ds2d.ask(path, key=OTHER, method="DELETE"))[0] == 404
         status, answer, _ = await ds2d.ask(
             "/v1/responses", {"model": "deepseek-chat", "input": "x", "previous_response_id": made["id"]}, key=OTHER
@@ -79,7 +88,8 @@ async def test_a_background_response_goes_on_alone_and_resumes_at_any_event(tmp_
     async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
         upstream.scenes.append(half(wait))
         status, made, _ = await ds2d.ask("/v1/responses", {"model": "deepseek-chat", "input": "x", "background": True})
-        assert status == 200 and made["status"] == "queued"
+        assert status == 200
+        assert made["status"] == "queued"
         path = f"/v1/responses/{made['id']}"
         await wait.reached.wait()
         async with ds2d.http.get(ds2d.url + path + "?stream=true", headers={"Authorization": f"Bearer {KEY}"}) as follower:
@@ -95,7 +105,8 @@ async def test_a_background_response_goes_on_alone_and_resumes_at_any_event(tmp_
             _, tail, _ = await ds2d.ask(f"{path}?stream=true&starting_after={after}")
             assert tail.encode() == b"".join(frame + b"\n\n" for frame in [*frames[after + 1 :], b"data: [DONE]"])
         _, done, _ = await ds2d.ask(path)
-        assert done["status"] == "completed" and done["output"][0]["content"][0]["text"] == "one two"
+        assert done["status"] == "completed"
+        assert done["output"][0]["content"][0]["text"] == "one two"
 
 
 async def test_cancel_closes_the_upstream_and_keeps_what_came(tmp_path: Path) -> None:
@@ -106,13 +117,15 @@ async def test_cancel_closes_the_upstream_and_keeps_what_came(tmp_path: Path) ->
         path = f"/v1/responses/{made['id']}"
         await wait.reached.wait()
         status, gone, _ = await ds2d.ask(path + "/cancel", method="POST")
-        assert status == 200 and gone["status"] == "cancelled"
+        assert status == 200
+        assert gone["status"] == "cancelled"
         async with asyncio.timeout(1):
             await upstream.seen[0].closed.wait()
         wait.until.set()
         assert (await ds2d.ask(path))[1]["status"] == "cancelled"
         status, again, _ = await ds2d.ask(path + "/cancel", method="POST")
-        assert status == 200 and again == gone
+        assert status == 200
+        assert again == gone
         assert ds2d.daemon.queue.running == 0
 
 
@@ -120,14 +133,16 @@ async def test_a_background_response_whose_server_refuses_ends_failed(tmp_path: 
     async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
         upstream.scenes += [Scene([b"{}"], 500, content_type="application/json")] * 3
         _, made, _ = await ds2d.ask("/v1/responses", {"model": "deepseek-chat", "input": "x", "background": True, "stream": True})
-        assert '"type":"response.failed"' in made and made.endswith("data: [DONE]\n\n")
+        assert '"type":"response.failed"' in made
+        assert made.endswith("data: [DONE]\n\n")
 
 
 async def test_a_websocket_is_turned_away_at_once(tmp_path: Path) -> None:
     async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
         upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAA"}
         status, answer, headers = await ds2d.ask("/v1/responses", headers=upgrade)
-        assert status == 426 and answer["error"]["message"]
+        assert status == 426
+        assert answer["error"]["message"]
         assert headers["connection"] == "close"
         assert (await ds2d.ask("/v1/responses"))[0] == 405
 
@@ -140,9 +155,22 @@ async def test_tools_of_every_kind_that_codex_sends_are_taken(tmp_path: Path) ->
         {"type": "web_search"},
     ]
     async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
-        calls = [{"index": 0, "id": "call_1", "type": "function", "function": {"name": "apply_patch", "arguments": '{"input": "*** \\"a\\"\\n"}'}}]
+        calls = [
+            {
+                "index": 0,
+                "id": "call_1",
+                "type": "function",
+                "function": {"name": "apply_patch", "arguments": '{"input": "*** \\"a\\"\\n"}'},
+            }
+        ]
         upstream.scenes.append(Scene(sse(chunk({"role": "assistant", "tool_calls": calls}), chunk({}, "tool_calls"), usage())))
-        body = {"model": "gpt-5.5", "input": "patch it", "tools": tools, "store": False, "include": ["reasoning.encrypted_content"]}
+        body = {
+            "model": "gpt-5.5",
+            "input": "patch it",
+            "tools": tools,
+            "store": False,
+            "include": ["reasoning.encrypted_content"],
+        }
         status, streamed, _ = await ds2d.ask("/v1/responses", {**body, "stream": True})
         assert status == 200
         done = next(line for line in streamed.splitlines() if '"type":"response.output_item.done"' in line)
@@ -150,8 +178,6 @@ async def test_tools_of_every_kind_that_codex_sends_are_taken(tmp_path: Path) ->
         assert (item["type"], item["name"], item["input"]) == ("custom_tool_call", "apply_patch", '*** "a"\n')
         offered = [tool["function"]["name"] for tool in upstream.seen[0].body["tools"]]
         assert offered == ["exec_command", "apply_patch", "files__read"]
-
-
 
 
 async def test_what_is_stored_survives_a_graceful_restart_and_nothing_else_does(tmp_path: Path) -> None:
