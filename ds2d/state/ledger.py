@@ -1,0 +1,357 @@
+"""The record of every turn, on disk before its answer is whole.
+
+Rule: only the event loop changes rows and only one thread writes them; a row is written as it stands then, as often as need be,
+and `close` returns when that has happened. What cannot be written is kept in memory and written as soon as it can be.
+Surprise: one batch is written at a time and the next one is made of all that came meanwhile: that is the group commit. Below
+one batch in `GATHER` seconds nobody waits for anything but the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.state.ledger_file import KeyRecord, LedgerFile, Saved, Sums
+from ds2d.state.ledger_schema import OPEN, REJECTED, Row
+
+logger = logging.getLogger("ds2d.ledger")
+
+GATHER = 0.005
+"""Seconds from one forced write to the next, in which closings are gathered."""
+
+LAZY = 0.010
+"""Seconds in which a row that nobody waits for is written."""
+
+RETRY = 1.0
+"""Seconds between two attempts while the file cannot be written."""
+
+PATIENCE = 2.0
+"""Longest wait in seconds of an answer for its row: a disk that takes longer is as good as none."""
+
+BATCH = 2000
+"""Rows of one transaction."""
+
+MAX_HELD = 200_000
+"""Rows kept in memory while the file cannot be written; beyond that the oldest closed ones are lost, and counted."""
+
+TIDY_SECONDS = 60.0
+PRUNE_ROWS = 200
+"""Rows deleted in one step, so that no answer waits long for it."""
+
+REJECTED_A_SECOND = 100
+"""Rows of refused turns that are kept a second: a flood of refusals must not become a flood of writes."""
+
+
+class Settings(Protocol):
+    """Config's `ledger`, as far as it concerns the file; meaning and bounds are config.md 2's."""
+
+    @property
+    def synchronous(self) -> Literal["full", "normal"]: ...
+    @property
+    def on_disk_full(self) -> Literal["serve", "refuse"]: ...
+    @property
+    def retention_days(self) -> int: ...
+
+
+class File(Protocol):
+    """What the writer thread calls; `LedgerFile` unless a test brings its own."""
+
+    @property
+    def is_open(self) -> bool: ...
+    def open(self) -> None: ...
+    def close(self) -> None: ...
+    def write(self, batch: Sequence[Saved], synchronous: str) -> None: ...
+    def sums(self, month: str, day: str) -> list[Sums]: ...
+    def save_keys(self, keys: Iterable[KeyRecord], now: float) -> None: ...
+    def recover(self) -> int: ...
+    def prune(self, before: float, limit: int) -> int: ...
+
+
+class Ticket:
+    """A turn in the ledger. Change `row` and call `Ledger.touch`, or close it."""
+
+    __slots__ = ("number", "row")
+
+    def __init__(self, number: int, row: Row) -> None:
+        self.number = number
+        self.row = row
+
+
+class Ledger:
+    """Owner of the ledger. `wall` is Unix seconds. `loaded` gets what every key has used, before the first request.
+
+    `problem` says why rows stay in memory (disk_full, locked, slow, damaged or unwritable), None while all is well.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        *,
+        wall: Callable[[], float] = time.time,
+        loaded: Callable[[list[Sums]], None] = lambda _: None,
+        file: File | None = None,
+    ) -> None:
+        self.path = folder
+        self.problem: str | None = None
+        self.lost = 0
+        self._settings = settings
+        self._wall = wall
+        self._loaded = loaded
+        self._file = file or LedgerFile(folder)
+        self._thread = ThreadPoolExecutor(1, "ledger")
+        self._dirty: dict[int, Ticket] = {}
+        self._waiting: list[asyncio.Future[None]] = []
+        self._number = 0
+        self._idle = asyncio.Event()  # no batch is being written
+        self._idle.set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._forced = 0.0
+        self._keys: list[KeyRecord] | None = None
+        self._tidying: asyncio.Task[None] | None = None
+        self._has_sums = False
+        self._refused = (0, 0)  # second, and refusals in it
+
+    async def start(self) -> None:
+        """Open the file and load the sums; a file that cannot be opened is a problem, not an error."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            self._take_sums(await self._call(self._load))
+        except (sqlite3.Error, OSError) as error:
+            self._degrade(error)
+        self._tidying = self._loop.create_task(self._tidy())
+
+    async def close_file(self) -> None:
+        """Write what is left, if that is possible, and let go of the file."""
+        if self._tidying is not None:
+            self._tidying.cancel()
+            await asyncio.gather(self._tidying, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._idle.wait()
+        while self._flush():
+            await self._idle.wait()
+            if self.problem is not None:
+                break
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._dirty:
+            logger.error("%d rows of the ledger could not be written and are lost", len(self._dirty))
+        await self._call(self._file.close)
+        self._thread.shutdown()
+
+    def apply(self, settings: Settings, keys: Iterable[KeyRecord]) -> None:
+        """Take over a config."""
+        self._settings = settings
+        records = list(keys)
+        if records != self._keys:
+            self._keys = records
+            if self.problem is None and self._file.is_open:
+                self._thread.submit(self._save_keys)
+
+    def open(self, row: Row) -> Ticket:
+        """A turn begins; its row is written within `LAZY` seconds.
+
+        Raises LEDGER_UNAVAILABLE where nothing can be written and config has it so (`ledger.on_disk_full: refuse`).
+        """
+        if self.problem is not None and self._settings.on_disk_full == "refuse":
+            raise GatewayError(ErrorKind.LEDGER_UNAVAILABLE, "Usage cannot be recorded now.", retry_after=RETRY)
+        self._number += 1
+        ticket = Ticket(self._number, row)
+        self.touch(ticket)
+        return ticket
+
+    def reject(self, row: Row) -> None:
+        """A turn that was refused before it began: a row of its own, if there are not too many of them."""
+        second = int(row.began_at)
+        count = self._refused[1] + 1 if self._refused[0] == second else 1
+        self._refused = (second, count)
+        if count > REJECTED_A_SECOND or self.problem is not None:
+            return
+        self._number += 1
+        row.state, row.ended_at = REJECTED, row.began_at
+        self.touch(Ticket(self._number, row))
+
+    def touch(self, ticket: Ticket) -> None:
+        """The row has changed; it is written within `LAZY` seconds."""
+        self._dirty[ticket.number] = ticket
+        if len(self._dirty) > MAX_HELD:
+            self._forget()
+        if self._timer is None:
+            self._plan(LAZY)
+
+    async def close(self, ticket: Ticket) -> None:
+        """The turn is over, as its row says; returns when that is on disk, or known to be impossible now."""
+        self.touch(ticket)
+        if self.problem is not None:
+            return
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append(done)
+        self._plan(max(0.0, self._forced + GATHER - self._loop.time()))
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await done
+        except TimeoutError:
+            if not self._idle.is_set():
+                self._say("slow")  # until that write is over
+
+    # Writing
+
+    def _plan(self, delay: float) -> None:
+        """Have a batch written after `delay` seconds at the latest; while one is being written, its end plans anew."""
+        if not self._idle.is_set() or self.problem is not None:
+            return
+        due = self._loop.time() + delay
+        if self._timer is not None:
+            if self._timer.when() <= due:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._flush)
+
+    def _flush(self) -> bool:
+        """Hand a batch to the thread; False where there is nothing to write."""
+        self._timer = None
+        if not self._idle.is_set() or not self._dirty:
+            return False
+        tickets = list(self._dirty.values())
+        if len(tickets) > BATCH:
+            tickets = tickets[:BATCH]
+            for ticket in tickets:
+                del self._dirty[ticket.number]
+        else:
+            self._dirty = {}
+        waiting: list[asyncio.Future[None]] = []
+        if not self._dirty:
+            waiting, self._waiting = self._waiting, waiting
+        batch = [(ticket.number, msgspec.structs.astuple(ticket.row)) for ticket in tickets]
+        synchronous = self._settings.synchronous if waiting else "normal"
+        self._idle.clear()
+        if waiting:
+            self._forced = self._loop.time()
+        work = self._loop.run_in_executor(self._thread, self._write, batch, synchronous)
+        work.add_done_callback(lambda work: self._written(work, tickets, waiting))
+        return True
+
+    def _write(self, batch: list[Saved], synchronous: str) -> list[Sums] | None:
+        """In the thread: open the file again if it was closed, then write."""
+        sums = None if self._file.is_open else self._load()
+        self._file.write(batch, synchronous)
+        return sums
+
+    def _written(
+        self, work: asyncio.Future[list[Sums] | None], tickets: list[Ticket], waiting: list[asyncio.Future[None]]
+    ) -> None:
+        self._idle.set()
+        if error := work.exception():
+            for ticket in tickets:
+                self._dirty.setdefault(ticket.number, ticket)
+            waiting += self._waiting
+            self._waiting = []
+            self._degrade(error)
+        else:
+            self._take_sums(work.result())
+            self._say(None)
+        for done in waiting:
+            if not done.done():
+                done.set_result(None)
+        if self._dirty and self.problem is None:
+            self._plan(max(0.0, self._forced + GATHER - self._loop.time()) if self._waiting else LAZY)
+
+    def _take_sums(self, sums: list[Sums] | None) -> None:
+        """Once: what was used since is counted where it is used, written or not."""
+        if sums is not None and not self._has_sums:
+            self._has_sums = True
+            self._loaded(sums)
+
+    def _degrade(self, error: BaseException) -> None:
+        """Rows stay in memory for now; try again after a while."""
+        name = _name_of(error)
+        self._say(name)
+        if name not in ("disk_full", "locked"):
+            self._thread.submit(self._file.close)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(RETRY, self._retry)
+
+    def _retry(self) -> None:
+        if not self._flush():
+            work = self._loop.run_in_executor(self._thread, self._write, [], "normal")
+            self._idle.clear()
+            work.add_done_callback(lambda work: self._written(work, [], []))
+
+    def _say(self, problem: str | None) -> None:
+        """Log the beginning and the end of a problem, once each."""
+        if problem == self.problem:
+            return
+        if problem is None:
+            logger.warning("the ledger is written again: %d rows were kept in memory, %d were lost", len(self._dirty), self.lost)
+        else:
+            logger.error("the ledger cannot be written (%s): rows stay in memory (ledger.on_disk_full)", problem)
+        self.problem = problem
+
+    def _forget(self) -> None:
+        """Too many rows in memory: let the oldest closed one go."""
+        oldest = next((number for number, ticket in self._dirty.items() if ticket.row.state != OPEN), None)
+        if oldest is not None:
+            del self._dirty[oldest]
+            self.lost += 1
+
+    # In the thread, or by the clock
+
+    def _load(self) -> list[Sums]:
+        self._file.open()
+        self._save_keys()
+        today = datetime.fromtimestamp(self._wall(), UTC).date()
+        return self._file.sums(today.replace(day=1).isoformat(), today.isoformat())
+
+    def _save_keys(self) -> None:
+        try:
+            if self._keys is not None:
+                self._file.save_keys(self._keys, self._wall())
+        except (sqlite3.Error, OSError) as error:
+            logger.warning("the keys could not be noted in the ledger: %s", _name_of(error))
+
+    async def _tidy(self) -> None:
+        """Now and then: turns of processes that died beside this one, and turns that are past retention."""
+        while True:
+            await asyncio.sleep(TIDY_SECONDS)
+            if self.problem is None:
+                try:
+                    await self.tidy()
+                except (sqlite3.Error, OSError) as error:
+                    logger.warning("the ledger could not be tidied: %s", _name_of(error))
+
+    async def tidy(self) -> None:
+        """Once through both."""
+        await self._call(self._file.recover)
+        before = self._wall() - self._settings.retention_days * 86400
+        deleted = PRUNE_ROWS
+        while deleted == PRUNE_ROWS:
+            deleted = await self._call(lambda: self._file.prune(before, PRUNE_ROWS))
+            await asyncio.sleep(GATHER)
+
+    def _call(self, work: Callable[[], Any]) -> Coroutine[Any, Any, Any]:
+        async def call() -> Any:
+            return await self._loop.run_in_executor(self._thread, work)
+
+        return call()
+
+
+def _name_of(error: BaseException) -> str:
+    """What is wrong, in a word."""
+    text = str(error).lower()
+    if "full" in text or getattr(error, "errno", None) in (28, 122):
+        return "disk_full"
+    if "locked" in text or "busy" in text:
+        return "locked"
+    return "unwritable" if isinstance(error, sqlite3.OperationalError | OSError) else "damaged"

@@ -1,0 +1,224 @@
+"""The ledger's SQLite file, as its one writer thread sees it.
+
+Rule: one transaction a batch, and a batch that failed may be written again: what it holds are whole rows, never differences.
+Surprise: only batches in which somebody waits are forced to disk. The others survive a kill, which is all that is promised of
+a turn still running, and the next forced one carries them along.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ds2d.state import ledger_schema as schema
+from ds2d.state.ledger_schema import PROCESS_BITS
+
+logger = logging.getLogger("ds2d.ledger")
+
+NAME = "ledger.sqlite3"
+
+BUSY_MS = 250
+"""How long a lock of somebody else is waited for."""
+
+CHECK_SECONDS = 2.0
+"""Longest integrity check at the start; a file too large for that is used unchecked, and that is said."""
+
+WAL_LIMIT = 64 * 1024 * 1024
+
+Saved = tuple[int, tuple[Any, ...]]
+"""A turn's number in this process, and its fields in the order of `Row`."""
+
+
+class Sums(msgspec.Struct, frozen=True):
+    """What a key has used: (prompt, completion) tokens ever, this month and today (UTC). Times are Unix seconds."""
+
+    key: str
+    first_used_at: float | None
+    last_used_at: float | None
+    requests: int
+    total: tuple[int, int]
+    month: tuple[int, int]
+    day: tuple[int, int]
+
+
+class KeyRecord(msgspec.Struct, frozen=True):
+    """A key of the config as the ledger keeps it: for the view, and for names of keys that are gone."""
+
+    key: str
+    name: str
+    models: str
+    max_tokens: int | None
+    max_prompt_tokens: int | None
+    max_completion_tokens: int | None
+    active_days: int | None
+    created_at: float | None
+    expires_at: float | None
+    deleted_at: float | None
+
+
+class LedgerFile:
+    """The file in `folder`. Every method blocks and raises sqlite3.Error or OSError; `open` comes first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / NAME
+        self._connection: sqlite3.Connection | None = None
+        self._number = 0
+        self._synchronous = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be written to."""
+        return self._connection is not None
+
+    def open(self) -> None:
+        """Make or open the file, check it, and close the turns of processes that are gone. A damaged file is put aside."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self._open()
+        except sqlite3.DatabaseError as error:
+            self.close()
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            self._put_aside()
+            self._open()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def write(self, batch: Sequence[Saved], synchronous: str) -> None:
+        """Save these turns in one transaction. `synchronous`: full forces them to disk, normal leaves that to the system."""
+        base = self._number << PROCESS_BITS
+        rows = [(base | number, *fields) for number, fields in batch]
+        if synchronous != self._synchronous:
+            self._db.execute(_SYNCHRONOUS[synchronous])
+            self._synchronous = synchronous
+        with self._transaction() as db:
+            db.executemany(schema.SAVE, rows)
+
+    def sums(self, month: str, day: str) -> list[Sums]:
+        """What every key has used; `month` and `day` are the dates (ISO) on which the current ones began."""
+        return [
+            Sums(key, first, last, requests, (p, c), (mp, mc), (dp, dc))
+            for key, first, last, requests, p, c, mp, mc, dp, dc in self._db.execute(schema.SUMS, (month, day))
+        ]
+
+    def save_keys(self, keys: Iterable[KeyRecord], now: float) -> None:
+        """Take over the keys of a config; those that it no longer holds are marked as deleted."""
+        records = list(keys)
+        with self._transaction() as db:
+            lists = {(record.models,) for record in records}
+            db.executemany("INSERT INTO allow_lists (models) VALUES (?) ON CONFLICT DO NOTHING", sorted(lists))
+            known = {key for (key,) in db.execute("SELECT key FROM keys WHERE allow_list > 0 AND deleted_at IS NULL")}
+            gone = known - {record.key for record in records}
+            db.executemany("UPDATE keys SET deleted_at = ? WHERE key = ?", [(now, key) for key in sorted(gone)])
+            db.executemany(schema.SAVE_KEY, [msgspec.structs.astuple(record) for record in records])
+
+    def recover(self) -> int:
+        """Close the turns whose process no longer runs with what their last checkpoint says; how many there were."""
+        dead = [number for number, pid, started in self._db.execute(schema.OWNERS) if not _runs(pid, started)]
+        if not dead:
+            return 0
+        with self._transaction() as db:
+            bounds = [(number << PROCESS_BITS, (number + 1) << PROCESS_BITS) for number in dead]
+            return sum(db.execute(schema.RECOVER, bound).rowcount for bound in bounds)
+
+    def prune(self, before: float, limit: int) -> int:
+        """Delete up to `limit` turns that began before `before`; how many. Sums stay."""
+        with self._transaction() as db:
+            return db.execute(schema.PRUNE, (before, limit)).rowcount
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise sqlite3.OperationalError("the ledger is not open")
+        return self._connection
+
+    def _open(self) -> None:
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's other files take after it
+        connection = sqlite3.connect(self.path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
+        self._connection = connection
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
+        self._check(connection)
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > schema.VERSION:
+            raise sqlite3.OperationalError(f"the ledger was written by a newer version ({version})")
+        connection.executescript(f"BEGIN IMMEDIATE; {schema.SCHEMA} PRAGMA user_version = {schema.VERSION}; COMMIT;")
+        self._synchronous = ""
+        self._register()
+        if found := self.recover():
+            logger.warning("the ledger held %d turns of a process that ended without closing them: interrupted", found)
+
+    def _register(self) -> None:
+        """Take a number for this process, once a file: opened again, its rows must keep their ids."""
+        mine = (os.getpid(), _start_of(os.getpid()))
+        with self._transaction() as db:
+            known = db.execute("SELECT 1 FROM processes WHERE number = ? AND pid = ? AND started = ?", (self._number, *mine))
+            if known.fetchone() is None:
+                self._number = db.execute("INSERT INTO processes (pid, started) VALUES (?, ?)", mine).lastrowid or 0
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        end = time.monotonic() + CHECK_SECONDS
+        connection.set_progress_handler(lambda: time.monotonic() > end, 10000)
+        try:
+            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.OperationalError as error:
+            if "interrupted" not in str(error):
+                raise
+            logger.info("the ledger is too large to be checked in %g s: used unchecked", CHECK_SECONDS)
+            verdict = "ok"
+        finally:
+            connection.set_progress_handler(None, 0)
+        if verdict != "ok":
+            raise sqlite3.DatabaseError("the ledger is damaged")
+
+    def _put_aside(self) -> None:
+        """A damaged file is kept for whoever can mend it, and a new one begun."""
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        logger.error("the ledger is damaged: kept as %s.damaged-%s, a new one is begun", NAME, stamp)
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(f"{self.path}{suffix}", f"{self.path}.damaged-{stamp}{suffix}")
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield db
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:  # SQLite ends it by itself after some errors
+                db.execute("ROLLBACK")
+            raise
+
+
+_SYNCHRONOUS = {
+    "full": "PRAGMA synchronous = FULL",
+    "normal": "PRAGMA synchronous = NORMAL",
+}
+
+
+def _start_of(pid: int) -> str:
+    """What tells this process from others that had or will have its number: boot and start time; empty if there is none."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return ""
+    return f"{boot} {fields[19].decode()}"
+
+
+def _runs(pid: int, started: str) -> bool:
+    return bool(started) and _start_of(pid) == started

@@ -1,0 +1,279 @@
+"""The ledger's owner: who waits for the disk, what is written together, what happens while nothing can be written."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.state import ledger as module
+from ds2d.state.ledger import Ledger
+from ds2d.state.ledger_file import KeyRecord, LedgerFile, Saved, Sums
+from tests.state.ledger_world import Settings, ended, look, row, started, until
+
+
+class Fake:
+    """A file that notes its batches, fails when told, and holds each write while `gate` is shut."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self.batches: list[tuple[list[tuple[Any, ...]], str]] = []
+        self.fails: BaseException | None = None
+        self.gate = threading.Event()
+        self.gate.set()
+        self.opened = 0
+
+    def open(self) -> None:
+        if self.fails:
+            raise self.fails
+        self.is_open = True
+        self.opened += 1
+
+    def close(self) -> None:
+        self.is_open = False
+
+    def write(self, batch: Sequence[Saved], synchronous: str) -> None:
+        self.gate.wait(5)
+        if self.fails:
+            raise self.fails
+        if batch:
+            self.batches.append(([(fields[0], fields[10]) for _, fields in batch], synchronous))
+
+    def sums(self, month: str, day: str) -> list[Sums]:
+        return [Sums("a", None, None, 1, (1, 1), (1, 1), (1, 1))]
+
+    def save_keys(self, keys: Iterable[KeyRecord], now: float) -> None:
+        self.keys = list(keys)
+
+    def recover(self) -> int:
+        return 0
+
+    def prune(self, before: float, limit: int) -> int:
+        return 0
+
+
+FULL = sqlite3.OperationalError("database or disk is full")
+
+
+async def written(file: Fake, batches: int) -> None:
+    await until(lambda: len(file.batches) >= batches)
+
+
+async def test_an_answer_waits_for_its_row(tmp_path: Path) -> None:
+    file = Fake()
+    ledger = await started(tmp_path, file=file)
+    file.gate.clear()
+    ticket = ledger.open(row())
+    ended(ticket.row)
+    waiting = asyncio.create_task(ledger.close(ticket))
+    await asyncio.sleep(0.02)
+    assert not waiting.done()
+    file.gate.set()
+    await waiting
+    assert file.batches == [([("req_1", "completed")], "full")]
+    await ledger.close_file()
+
+
+async def test_rows_that_come_while_one_is_written_are_written_together(tmp_path: Path) -> None:
+    file = Fake()
+    ledger = await started(tmp_path, file=file)
+    file.gate.clear()
+    tickets = [ledger.open(row(f"req_{number}")) for number in range(20)]
+    for ticket in tickets:
+        ended(ticket.row)
+    closing = [asyncio.create_task(ledger.close(tickets[0]))]
+    await until(lambda: not ledger._idle.is_set())
+    closing += [asyncio.create_task(ledger.close(ticket)) for ticket in tickets[1:]]
+    await asyncio.sleep(0)
+    file.gate.set()
+    await asyncio.gather(*closing)
+    assert len(file.batches) == 2
+    await ledger.close_file()
+
+
+async def test_rows_that_nobody_waits_for_are_written_soon_and_not_forced(tmp_path: Path) -> None:
+    file = Fake()
+    ledger = await started(tmp_path, file=file)
+    ledger.open(row())
+    await written(file, 1)
+    assert file.batches == [([("req_1", "open")], "normal")]
+    await ledger.close_file()
+
+
+async def test_synchronous_is_live(tmp_path: Path) -> None:
+    file = Fake()
+    ledger = await started(tmp_path, file=file)
+    ledger.apply(Settings(synchronous="normal"), [])
+    await ledger.close(ledger.open(ended(row())))
+    assert file.batches[0][1] == "normal"
+    await ledger.close_file()
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (FULL, "disk_full"),
+        (OSError(errno.ENOSPC, "No space left"), "disk_full"),
+        (sqlite3.OperationalError("database is locked"), "locked"),
+        (sqlite3.OperationalError("disk I/O error"), "unwritable"),
+        (sqlite3.DatabaseError("database disk image is malformed"), "damaged"),
+    ],
+)
+async def test_what_cannot_be_written_is_kept_and_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: BaseException, problem: str
+) -> None:
+    monkeypatch.setattr(module, "RETRY", 0.01)
+    file = Fake()
+    ledger = await started(tmp_path, file=file)
+    file.fails = error
+    first = ledger.open(row("req_1"))
+    await ledger.close(_ended(first))
+    assert ledger.problem == problem
+    await ledger.close(_ended(ledger.open(row("req_2"))))  # nobody waits any more
+    assert [record.levelno for record in caplog.records] == [logging.ERROR], "one alarm, not one a row"
+    file.fails = None
+    await written(file, 1)
+    await until(lambda: ledger.problem is None)
+    assert sorted(one for batch, _ in file.batches for one in batch) == [("req_1", "completed"), ("req_2", "completed")]
+    await ledger.close_file()
+
+
+def _ended(ticket: Any) -> Any:
+    ended(ticket.row)
+    return ticket
+
+
+async def test_refuse_refuses_new_turns_only(tmp_path: Path) -> None:
+    file = Fake()
+    ledger = await started(tmp_path, file=file, settings=Settings(on_disk_full="refuse"))
+    running = ledger.open(row("req_running"))
+    file.fails = FULL
+    await ledger.close(_ended(running))
+    with pytest.raises(GatewayError) as refused:
+        ledger.open(row())
+    assert refused.value.kind is ErrorKind.LEDGER_UNAVAILABLE
+    assert refused.value.status == 503
+    ledger.apply(Settings(), [])
+    ledger.open(row())
+    file.fails = None
+    await ledger.close_file()
+    assert ("req_running", "completed") in [one for batch, _ in file.batches for one in batch]
+
+
+async def test_a_file_that_cannot_be_opened_is_opened_later_and_sums_count_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY", 0.01)
+    loaded: list[list[Sums]] = []
+    file = Fake()
+    file.fails = sqlite3.OperationalError("unable to open database file")
+    ledger = await started(tmp_path, file=file, loaded=loaded.append)
+    assert (ledger.problem, loaded) == ("unwritable", [])
+    file.fails = None
+    await until(lambda: ledger.problem is None)
+    file.fails = sqlite3.DatabaseError("malformed")
+    await ledger.close(_ended(ledger.open(row())))
+    file.fails = None
+    await written(file, 1)
+    assert file.opened == 2
+    assert len(loaded) == 1
+    await ledger.close_file()
+
+
+async def test_a_disk_that_hangs_holds_no_answer_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.01)
+    file = Fake()
+    ledger = await started(tmp_path, file=file)
+    file.gate.clear()
+    await ledger.close(_ended(ledger.open(row())))
+    assert ledger.problem == "slow"
+    file.gate.set()
+    await written(file, 1)
+    await until(lambda: ledger.problem is None)
+    await ledger.close_file()
+
+
+async def test_a_client_that_leaves_while_its_row_is_written_disturbs_nobody(tmp_path: Path) -> None:
+    file = Fake()
+    ledger = await started(tmp_path, file=file)
+    file.gate.clear()
+    gone = asyncio.create_task(ledger.close(_ended(ledger.open(row("req_gone")))))
+    stays = asyncio.create_task(ledger.close(_ended(ledger.open(row("req_stays")))))
+    await asyncio.sleep(0.01)
+    gone.cancel()
+    file.gate.set()
+    await stays
+    assert ("req_gone", "completed") in file.batches[0][0]
+    await ledger.close_file()
+
+
+async def test_memory_is_bounded_while_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_HELD", 10)
+    file = Fake()
+    ledger = await started(tmp_path, file=file)
+    file.fails = FULL
+    running = ledger.open(row("req_running"))
+    for number in range(15):
+        await ledger.close(_ended(ledger.open(row(f"req_{number}"))))
+    assert (len(ledger._dirty), ledger.lost) == (10, 6)
+    assert running.number in ledger._dirty
+    file.fails = None
+    await ledger.close_file()
+
+
+async def test_a_flood_of_refusals_is_no_flood_of_rows(tmp_path: Path) -> None:
+    file = Fake()
+    ledger = await started(tmp_path, file=file)
+    for number in range(module.REJECTED_A_SECOND + 50):
+        ledger.reject(row(f"req_{number}", cause="rate_limited"))
+    await ledger.close_file()
+    assert sum(len(batch) for batch, _ in file.batches) == module.REJECTED_A_SECOND
+
+
+async def test_the_last_rows_are_written_at_the_end(tmp_path: Path) -> None:
+    ledger = await started(tmp_path)
+    for number in range(3000):  # more than one batch
+        ledger.open(row(f"req_{number}"))
+    await ledger.close_file()
+    assert look(tmp_path, "SELECT count(*), count(DISTINCT request_id) FROM turns") == [(3000, 3000)]
+
+
+async def test_a_real_file_that_is_locked_and_free_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY", 0.01)
+    monkeypatch.setattr("ds2d.state.ledger_file.BUSY_MS", 1)
+    ledger = await started(tmp_path)
+    file = ledger._file
+    assert isinstance(file, LedgerFile)
+    other = sqlite3.connect(file.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    await ledger.close(_ended(ledger.open(row())))
+    assert ledger.problem == "locked"
+    other.execute("ROLLBACK")
+    other.close()
+    await until(lambda: ledger.problem is None)
+    assert look(tmp_path, "SELECT state FROM turns") == [("completed",)]
+    await ledger.close_file()
+
+
+async def test_tidying_prunes_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PRUNE_ROWS", 2)
+    ledger = await started(tmp_path, settings=Settings(retention_days=1))
+    old = row().began_at - 2 * 86400
+    await asyncio.gather(*(ledger.close(ledger.open(ended(row(began_at=old)))) for _ in range(5)))
+    await ledger.close(ledger.open(ended(row("req_new"))))
+    await ledger.tidy()
+    assert look(tmp_path, "SELECT request_id FROM turns") == [("req_new",)]
+    await ledger.close_file()
+
+
+async def test_a_ledger_that_was_not_started_touches_no_disk(tmp_path: Path) -> None:
+    assert Ledger(tmp_path, Settings()).problem is None
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,210 @@
+"""The ledger's file: whole rows, sums that agree with them, what a crash leaves behind, damage."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ds2d.state import ledger_file
+from ds2d.state.ledger_file import NAME, KeyRecord, LedgerFile
+from ds2d.state.ledger_schema import Row
+from tests.state.ledger_world import BEGAN, ended, look, row
+
+DAY = "2026-09-21"
+
+
+def save(file: LedgerFile, *turns: tuple[int, Row]) -> None:
+    file.write([(number, msgspec.structs.astuple(one)) for number, one in turns], "normal")
+
+
+@pytest.fixture(name="file")
+def _file(tmp_path: Path) -> Any:
+    file = LedgerFile(tmp_path / "state")
+    file.open()
+    yield file
+    file.close()
+
+
+def rows_of(file: LedgerFile, columns: str = "request_id, state, prompt_tokens, completion_tokens") -> list[tuple[Any, ...]]:
+    return look(file.path.parent, f"SELECT {columns} FROM turns ORDER BY id")
+
+
+def test_only_its_owner_may_read_it(file: LedgerFile) -> None:
+    save(file, (1, row()))
+    modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in os.scandir(file.path.parent)}
+    assert modes == {NAME: 0o600, f"{NAME}-wal": 0o600, f"{NAME}-shm": 0o600}
+    assert stat.S_IMODE(file.path.parent.stat().st_mode) == 0o700
+
+
+def test_a_row_written_again_is_the_same_row(file: LedgerFile) -> None:
+    turn = row()
+    save(file, (1, turn))
+    for _ in range(3):
+        save(file, (1, ended(turn)))
+    assert rows_of(file) == [("req_1", "completed", 7, 5)]
+    assert look(file.path.parent, "SELECT day, requests, prompt_tokens, completion_tokens FROM daily") == [(DAY, 1, 7, 5)]
+    assert look(file.path.parent, "SELECT key, name, requests, prompt_tokens FROM keys") == [("a", "team-a", 1, 7)]
+
+
+def test_ids_of_requests_need_not_be_unique(file: LedgerFile) -> None:
+    save(file, (1, ended(row("mine"))), (2, ended(row("mine"))))
+    assert len(rows_of(file)) == 2
+
+
+STATES = st.sampled_from(["open", "completed", "interrupted", "failed", "rejected"])
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(1, 4), st.sampled_from("ab"), STATES, st.integers(0, 50), st.integers(0, 50)), max_size=20))
+def test_sums_are_the_sums_of_the_rows_whatever_is_written(tmp_path: Path, writes: list[tuple[int, str, str, int, int]]) -> None:
+    file = LedgerFile(tmp_path / str(next(NUMBERS)))
+    file.open()
+    keys: dict[int, str] = {}
+    for number, key, state, prompt, completion in writes:
+        turn = row(key=keys.setdefault(number, key))
+        save(file, (number, ended(turn, state, prompt, completion)))
+    folder = file.path.parent
+    what = "prompt_tokens), sum(completion_tokens) FROM"
+    turns = look(folder, f"SELECT key, state, count(*), sum({what} turns WHERE state <> 'open' GROUP BY 1, 2 ORDER BY 1, 2")
+    sums = look(folder, f"SELECT key, state, sum(requests), sum({what} daily WHERE requests > 0 GROUP BY 1, 2 ORDER BY 1, 2")
+    assert sums == turns
+    turns = look(folder, f"SELECT key, sum({what} turns WHERE state NOT IN ('open', 'rejected') GROUP BY 1 ORDER BY 1")
+    assert look(folder, "SELECT key, prompt_tokens, completion_tokens FROM keys WHERE requests > 0 ORDER BY 1") == turns
+    file.close()
+
+
+NUMBERS = count()
+
+
+def test_rows_of_a_process_that_is_gone_are_interrupted_with_their_last_checkpoint(file: LedgerFile) -> None:
+    turn = row(prompt_tokens=7, completion_tokens=3, checkpoint_at=BEGAN + 4)
+    save(file, (1, turn), (2, row("req_2")))
+    file.close()
+    with sqlite3.connect(file.path) as db:
+        db.execute("UPDATE processes SET started = 'another boot'")
+    db.close()
+    file.open()
+    columns = "request_id, state, cause, prompt_tokens, completion_tokens, ended_at"
+    assert rows_of(file, columns) == [
+        ("req_1", "interrupted", "process_ended", 7, 3, BEGAN + 4),
+        ("req_2", "interrupted", "process_ended", 0, 0, BEGAN),
+    ]
+    assert look(file.path.parent, "SELECT state, requests, prompt_tokens FROM daily") == [("interrupted", 2, 7)]
+
+
+def test_rows_of_a_process_that_still_runs_are_left_alone(file: LedgerFile) -> None:
+    other = LedgerFile(file.path.parent)
+    other.open()
+    save(file, (1, row()))
+    assert other.recover() == 0
+    save(other, (1, row("req_of_the_other")))
+    assert [state for _, state, *_ in rows_of(file)] == ["open", "open"]
+    other.close()
+
+
+def test_opened_again_its_rows_keep_their_ids(file: LedgerFile) -> None:
+    turn = row()
+    save(file, (1, turn))
+    file.close()
+    file.open()
+    save(file, (1, ended(turn)))
+    assert rows_of(file) == [("req_1", "completed", 7, 5)]
+
+
+def test_retention_deletes_turns_and_keeps_sums(file: LedgerFile) -> None:
+    save(file, *((number, ended(row(began_at=BEGAN + number))) for number in range(1, 6)), (6, row(began_at=BEGAN)))
+    assert [file.prune(BEGAN + 4, 2), file.prune(BEGAN + 4, 2)] == [2, 1]
+    assert [state for _, state, *_ in rows_of(file)] == ["completed", "completed", "open"]
+    assert look(file.path.parent, "SELECT sum(requests) FROM daily") == [(5,)]
+
+
+def test_sums_by_window(file: LedgerFile) -> None:
+    last_month, this_month = BEGAN - 40 * 86400, BEGAN - 2 * 86400
+    for number, began in enumerate((last_month, this_month, BEGAN), 1):
+        save(file, (number, ended(row(began_at=began))))
+    (sums,) = file.sums("2026-09-01", DAY)
+    assert (sums.total, sums.month, sums.day) == ((21, 15), (14, 10), (7, 5))
+    assert (sums.first_used_at, sums.last_used_at) == (last_month, BEGAN)
+
+
+KEY = KeyRecord("a", "team-a", '["deepseek-*"]', 100, None, 50, 90, BEGAN, None, None)
+
+
+def test_the_old_tables_are_views(file: LedgerFile) -> None:
+    file.save_keys([KEY], BEGAN)
+    states = ("completed", "interrupted", "failed", "rejected", "open")
+    save(file, *((number, ended(row(state), state)) for number, state in enumerate(states, 1)))
+    save(file, (6, ended(row("failed_early"), "failed", 0, 0)))
+    folder = file.path.parent
+    names = [name for _, name, *_ in look(folder, "PRAGMA table_info(inference_model_api_key)")]
+    assert names == ["id", "api_key_name", "inference_model_id", "api_key", "max_token_quota", "max_prompt_tokens_quota",
+                     "max_completion_tokens_quota", "active_days", "created_at", "last_used_at", "expires_at", "deleted_at",
+                     "is_deleted"]  # fmt: skip
+    (key,) = look(folder, "SELECT * FROM inference_model_api_key")
+    used = "2026-09-21 14:13:20"
+    assert key == (1, "team-a", 1, "a", 100, None, 50, 90, used, used, None, None, 0)
+    names = [name for _, name, *_ in look(folder, "PRAGMA table_info(inference_model_api_key_token_usage)")]
+    assert names == ["id", "completions_chunk_id", "api_key_id", "prompt_tokens", "completion_tokens", "type", "created_at"]
+    usage = look(
+        folder, "SELECT api_key_id, prompt_tokens, completion_tokens, type, created_at FROM inference_model_api_key_token_usage"
+    )
+    assert usage == [(1, 7, 5, kind, used) for kind in ("completed", "interrupted", "interrupted")]
+
+
+def test_a_key_that_left_the_config_is_marked_and_comes_back(file: LedgerFile) -> None:
+    file.save_keys([KEY], BEGAN)
+    file.save_keys([], BEGAN + 1)
+    assert look(file.path.parent, "SELECT is_deleted FROM inference_model_api_key") == [(1,)]
+    file.save_keys([KEY], BEGAN + 2)
+    assert look(file.path.parent, "SELECT id, is_deleted FROM inference_model_api_key") == [(1, 0)]
+
+
+@pytest.mark.parametrize("damage", [b"this is no database at all", None])
+def test_a_damaged_file_is_put_aside(tmp_path: Path, damage: bytes | None) -> None:
+    file = LedgerFile(tmp_path)
+    file.open()
+    save(file, *((number, ended(row(f"req_{number}"))) for number in range(1, 400)))
+    file.close()
+    raw = bytearray(file.path.read_bytes())
+    raw[4096 : 4096 + 40000] = b"\xff" * 40000
+    file.path.write_bytes(damage or bytes(raw))
+    file.open()
+    save(file, (1, ended(row("after"))))
+    assert [one[0] for one in rows_of(file)] == ["after"]
+    assert [path.name.startswith(f"{NAME}.damaged-") for path in tmp_path.iterdir() if "damaged" in path.name]
+    file.close()
+
+
+def test_a_full_disk_is_an_error_and_leaves_the_file_sound(file: LedgerFile) -> None:
+    save(file, (1, ended(row())))
+    pages = file._db.execute("PRAGMA page_count").fetchone()[0]
+    file._db.execute(f"PRAGMA max_page_count = {pages}")
+    batch = [(number, ended(row(f"req_{number}", why="x" * 4000))) for number in range(2, 50)]
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        save(file, *batch)
+    assert len(rows_of(file)) == 1
+    file._db.execute("PRAGMA max_page_count = 1000000")
+    save(file, *batch)
+    assert len(rows_of(file)) == 49
+
+
+def test_a_locked_file_is_an_error_after_a_moment(file: LedgerFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_file, "BUSY_MS", 1)
+    file.close()
+    file.open()
+    other = sqlite3.connect(file.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        save(file, (1, row()))
+    other.execute("ROLLBACK")
+    other.close()
+    save(file, (1, row()))
