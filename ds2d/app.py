@@ -162,10 +162,11 @@ class Daemon:
         except TimeoutError:
             logger.warning("drain time is up: ending %d turns", len(self.service.turns))
         error = GatewayError(ErrorKind.SHUTTING_DOWN, "The gateway is shutting down.")
-        for turn in list(self.service.turns.values()):
+        turns = list(self.service.turns.values())
+        for turn in turns:
             turn.stop(error)
-        while self.service.turns:
-            await asyncio.sleep(0.01)
+        if tasks := {turn.task for turn in turns if turn.task is not None}:
+            await asyncio.wait(tasks)
 
     def addresses(self) -> list[str]:
         """Where it listens, for people."""
