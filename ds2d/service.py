@@ -177,9 +177,20 @@ class Service:
         return route
 
     async def count(self, ask: Ask) -> int:
-        """Prompt tokens of a question. Raises what `route` raises."""
-        request = with_thinking(ask.request, self.route(ask))
-        return await self._tools.count_request(request)
+        """Prompt tokens of a question: the server's own count where it has one, else ours. Raises what `route` raises."""
+        route = self.route(ask)
+        request = with_thinking(ask.request, route)
+        return await self._counted_upstream(request, route.targets[0]) or await self._tools.count_request(request)
+
+    async def _counted_upstream(self, request: ChatRequest, target: Target) -> int | None:
+        upstream = UPSTREAMS[target.upstream.kind]
+        account = self._queue.account_of(target.upstream.name)
+        try:
+            call = upstream.count_call(request, target, await self._logins.token(account) if account else None)
+            return None if call is None else upstream.read_count(await self._client.fetch(call))
+        except GatewayError as error:
+            logger.info("token count not to be had upstream=%s cause=%s", target.upstream.name, error.kind)
+            return None
 
     def envelope(self, ask: Ask) -> Envelope:
         """What a dialect needs to write about a question outside of a turn."""

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from ds2d.core.calls import Preparation, Reply
+from ds2d.core.calls import Call, Preparation, Reply
 from ds2d.core.errors import GatewayError
 from ds2d.core.models import Target
 from ds2d.core.pipeline import Decoding
@@ -35,6 +35,13 @@ class Upstream(Protocol):
         """What a status other than 200 means for the turn (errors.md 2, upstreams.md 5)."""
 
 
+    def count_call(self, request: ChatRequest, target: Target, token: str | None) -> Call | None:
+        """The call that counts a question's tokens, or None where this server cannot."""
+
+    def read_count(self, reply: Reply) -> int | None:
+        """The count in its answer, None if there is none to believe."""
+
+
 class Kind(msgspec.Struct, frozen=True):
     """One kind of upstream, put together: kinds that speak the same wire share its decoder without knowing each other."""
 
@@ -42,10 +49,12 @@ class Kind(msgspec.Struct, frozen=True):
     prepare: Callable[[ChatRequest, Target, str | None], Preparation]
     Decoder: Callable[[ChatRequest, Target], Decoding]
     classify: Callable[[Reply, ChatRequest], GatewayError]
+    count_call: Callable[[ChatRequest, Target, str | None], Call | None] = lambda _request, _target, _token: None
+    read_count: Callable[[Reply], int | None] = lambda _reply: None
 
 
 REGISTRY: dict[str, Upstream] = {
-    "openai": Kind(openai.check, openai.prepare, openai.Decoder, openai.classify),
+    "openai": Kind(openai.check, openai.prepare, openai.Decoder, openai.classify, openai.count_call, openai.read_count),
     "demo": Kind(demo.check, demo.prepare, openai.Decoder, openai.classify),
 }
 """By `upstreams[].kind`."""

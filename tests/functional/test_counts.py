@@ -1,0 +1,50 @@
+"""count_tokens in every dialect that has it: the server's own count first, ours where it has none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.functional.harness import config_for, running
+from tests.functional.scripted import refuse, scripted_upstream
+
+ASK = [{"role": "user", "content": "Hello"}]
+TOOL = {"name": "f", "input_schema": {"type": "object", "properties": {}}}
+ROUTES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "claude": ("/v1/messages/count_tokens", {"model": "claude-sonnet-4-5", "messages": ASK, "tools": [TOOL]}, "input_tokens"),
+    "gemini": ("/v1beta/models/gemini-2.5-flash:countTokens", {"contents": [{"parts": [{"text": "Hello"}]}]}, "totalTokens"),
+    "responses": ("/v1/responses/input_tokens", {"model": "deepseek-chat", "input": "Hello"}, "input_tokens"),
+}
+
+
+@pytest.mark.parametrize("dialect", ROUTES)
+async def test_the_server_counts_with_its_own_template(tmp_path: Path, dialect: str) -> None:
+    path, body, field = ROUTES[dialect]
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        status, answer, _ = await ds2d.ask(path, body)
+        assert (status, answer[field]) == (200, 3)
+        (seen,) = upstream.seen
+        assert seen.path == "/tokenize"
+        assert seen.body["model"] == "deepseek-tiny"
+        assert seen.body["messages"] == ASK
+        assert ("tools" in seen.body) == (dialect == "claude")
+        assert "max_tokens" not in seen.body
+
+
+@pytest.mark.parametrize("dialect", ROUTES)
+async def test_without_it_the_count_is_ours(tmp_path: Path, dialect: str) -> None:
+    path, body, field = ROUTES[dialect]
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        upstream.scenes.append(refuse(404, {"detail": "Not Found"}))
+        status, answer, _ = await ds2d.ask(path, body)
+        assert status == 200
+        assert answer[field] > 3
+
+
+async def test_a_bad_question_is_refused_as_the_messages_route_would(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        status, answer, _ = await ds2d.ask("/v1/messages/count_tokens", {"model": "claude-sonnet-4-5", "messages": []})
+        assert (status, answer["error"]["type"]) == (400, "invalid_request_error")
+        assert upstream.seen == []
