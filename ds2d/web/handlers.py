@@ -166,12 +166,16 @@ class Business:
         return None
 
     def _shape(self, request: web.Request, dialect: str) -> str:
-        if dialect != "openai_chat":
-            return dialect
+        """The dialect of a list that several share a path for; errors and headers of the answer follow it."""
         headers = request.headers
-        if "x-goog-api-key" in headers or "x-goog-api-client" in headers or "key" in request.query:
-            return "gemini"
-        return "claude" if "anthropic-version" in headers else dialect
+        if dialect != "openai_chat":
+            shape = dialect
+        elif "x-goog-api-key" in headers or "x-goog-api-client" in headers or "key" in request.query:
+            shape = "gemini"
+        else:
+            shape = "claude" if "anthropic-version" in headers else dialect
+        request[DIALECT] = shape
+        return shape
 
 
 class Probes:

@@ -47,7 +47,8 @@ async def test_a_whole_answer(tmp_path: Path, path: str) -> None:
         assert [block.to_dict() for block in message.content] == [{"type": "text", "text": "Hello from upstream."}]
         assert (message.role, message.stop_reason, message.model) == ("assistant", "end_turn", "claude-sonnet-4-6")
         assert (message.usage.input_tokens, message.usage.output_tokens) == (7, 5)
-        assert message._request_id and message._request_id.startswith("req_")
+        assert message._request_id
+        assert message._request_id.startswith("req_")
         assert [m["role"] for m in upstream.seen[0].body["messages"]] == ["system", "user"]
 
 
@@ -129,8 +130,10 @@ async def test_a_call_written_as_text_is_a_tool_use(tmp_path: Path, write: Any) 
         async with client.messages.stream(**ASK, tools=[WEATHER]) as stream:  # type: ignore[list-item]
             message = await stream.get_final_message()
         text, use = message.content
-        assert text.type == "text" and text.text.strip() == "I look."
-        assert use.type == "tool_use" and (use.name, use.input) == ("get_weather", {"city": "Köln"})
+        assert text.type == "text"
+        assert text.text.strip() == "I look."
+        assert use.type == "tool_use"
+        assert (use.name, use.input) == ("get_weather", {"city": "Köln"})
         assert message.stop_reason == "tool_use"
 
 
@@ -180,19 +183,23 @@ async def test_tokens_are_counted(tmp_path: Path) -> None:
 async def test_models_are_listed_in_pages_and_found(tmp_path: Path) -> None:
     async with setup(tmp_path) as (client, _, _):
         page = await client.models.list(limit=3)
-        assert len(page.data) == 3 and page.has_more and page.last_id == page.data[-1].id
+        assert len(page.data) == 3
+        assert page.has_more
+        assert page.last_id == page.data[-1].id
         everything = [model.id async for model in client.models.list(limit=7)]
         assert len(everything) == len(set(everything)) > 7
         assert everything[:3] == [model.id for model in page.data]
         assert "claude-sonnet-4-6" in everything
         found = await client.models.retrieve("claude-sonnet-4-6")
         assert (found.id, found.type) == ("claude-sonnet-4-6", "model")
-        with pytest.raises(anthropic.NotFoundError):
+        with pytest.raises(anthropic.NotFoundError) as caught:
             await client.models.retrieve("deepseek-nope")
+        assert caught.value.body["error"]["type"] == "not_found_error"  # type: ignore[index]
+        assert caught.value.request_id
 
 
 async def test_refusals_are_the_sdks_own_classes(tmp_path: Path) -> None:
-    async with setup(tmp_path) as (client, upstream, ds2d):
+    async with setup(tmp_path) as (client, upstream, _):
         with pytest.raises(anthropic.AuthenticationError):
             await client.with_options(api_key="sk-wrong").messages.create(**ASK)
         with pytest.raises(anthropic.NotFoundError) as unknown:
@@ -212,17 +219,22 @@ async def test_refusals_are_the_sdks_own_classes(tmp_path: Path) -> None:
         upstream.scenes += [refuse(500, {"error": {"message": "oops"}})] * 5
         with pytest.raises(anthropic.InternalServerError) as failed:
             await client.messages.create(**ASK)
-        assert failed.value.status_code == 503 and failed.value.request_id
+        assert failed.value.status_code == 503
+        assert failed.value.request_id
 
 
 async def test_an_upstream_that_breaks_off_raises_after_what_it_said(tmp_path: Path) -> None:
     async with setup(tmp_path) as (client, upstream, _):
         upstream.scenes.append(breaking("one ", "two"))
         said: list[str] = []
-        with pytest.raises(anthropic.APIStatusError) as caught:
+
+        async def listen() -> None:
             async with client.messages.stream(**ASK) as stream:
                 async for text in stream.text_stream:
-                    said.append(text)
+                    said.append(text)  # noqa: PERF401 - what came before the exception counts
+
+        with pytest.raises(anthropic.APIStatusError) as caught:
+            await listen()
         assert "".join(said) == "one two"
         assert caught.value.body["error"]["type"] == "api_error"  # type: ignore[index]
 

@@ -1,4 +1,4 @@
-"""The official `openai` SDK's Responses helpers against the daemon (openai-responses.md); the store is in test_responses_store.py."""
+"""The official `openai` SDK's Responses helpers against the daemon (openai-responses.md). The store has its own tests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ KEPT: Any = ["reasoning.encrypted_content"]
 
 
 @asynccontextmanager
-async def setup(folder: Path, key: str = KEY, **sections: Any) -> AsyncIterator[tuple[openai.AsyncOpenAI, ScriptedUpstream, Running]]:
+async def setup(
+    folder: Path, key: str = KEY, **sections: Any
+) -> AsyncIterator[tuple[openai.AsyncOpenAI, ScriptedUpstream, Running]]:
     """The SDK, the upstream behind, and the daemon between."""
     async with (
         scripted_upstream() as upstream,
@@ -44,9 +46,12 @@ def plain(message: dict[str, Any]) -> tuple[Any, Any]:
 
 async def test_create_gives_the_text_and_the_numbers(tmp_path: Path) -> None:
     async with setup(tmp_path) as (client, upstream, _):
-        made = await client.responses.create(**ASK, instructions="Be.", max_output_tokens=99, temperature=0.3, metadata={"a": "b"})
+        made = await client.responses.create(
+            **ASK, instructions="Be.", max_output_tokens=99, temperature=0.3, metadata={"a": "b"}
+        )
         assert (made.output_text, made.status, made.model) == ("Hello from upstream.", "completed", "deepseek-chat")
-        assert made.usage and (made.usage.input_tokens, made.usage.output_tokens, made.usage.total_tokens) == (7, 5, 12)
+        assert made.usage
+        assert (made.usage.input_tokens, made.usage.output_tokens, made.usage.total_tokens) == (7, 5, 12)
         assert (made.instructions, made.metadata) == ("Be.", {"a": "b"})
         body = upstream.seen[0].body
         assert [plain(m) for m in body["messages"]] == [("system", "Be."), ("user", "Hello")]
@@ -135,7 +140,8 @@ async def test_a_call_written_as_text_is_a_function_call(tmp_path: Path, write: 
             final = await stream.get_final_response()
         assert text.strip() == "I look."
         call = final.output[-1]
-        assert call.type == "function_call" and (call.name, call.parsed_arguments or call.arguments)[0] == "get_weather"
+        assert call.type == "function_call"
+        assert call.name == "get_weather"
         assert call.arguments.replace(" ", "") == '{"city":"Köln"}'
 
 
@@ -157,7 +163,8 @@ async def test_background_work_is_polled_and_its_stream_resumed_anywhere(tmp_pat
         resumed = await client.responses.retrieve(run_id, stream=True, starting_after=seen[-1].sequence_number)
         tail = [event async for event in resumed]
         assert [event.sequence_number for event in [*seen, *tail]] == list(range(len(seen) + len(tail)))
-        assert tail[-1].type == "response.completed" and tail[-1].response.output_text == "one two"
+        assert tail[-1].type == "response.completed"
+        assert tail[-1].response.output_text == "one two"
         again = [event async for event in await client.responses.retrieve(run_id, stream=True, starting_after=2)]
         assert again == [*seen, *tail][3:]
         done = await client.responses.retrieve(run_id)
@@ -210,7 +217,8 @@ async def test_a_stream_that_breaks_off_ends_as_failed_with_what_came(tmp_path: 
         assert events[-1].type == "response.failed"
         failed = events[-1].response
         assert (failed.status, failed.output_text) == ("failed", "one two")
-        assert failed.error and failed.error.code == "server_error"
+        assert failed.error
+        assert failed.error.code == "server_error"
 
 
 async def test_a_cut_answer_is_incomplete(tmp_path: Path) -> None:
@@ -218,4 +226,5 @@ async def test_a_cut_answer_is_incomplete(tmp_path: Path) -> None:
         upstream.scenes += [whole({"content": "one"}, finish="length")]
         made = await client.responses.create(**ASK)
         assert made.status == "incomplete"
-        assert made.incomplete_details and made.incomplete_details.reason == "max_output_tokens"
+        assert made.incomplete_details
+        assert made.incomplete_details.reason == "max_output_tokens"
