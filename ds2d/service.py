@@ -31,6 +31,7 @@ from ds2d.state.accounts import AccountQueue, Lease, Want
 from ds2d.state.catalog import Catalog
 from ds2d.state.logins import Logins
 from ds2d.state.reasoning import ReasoningMemory
+from ds2d.toolcalls.unsure import Unsure
 from ds2d.upstreams import REGISTRY as UPSTREAMS
 
 logger = logging.getLogger("ds2d.turn")
@@ -107,6 +108,8 @@ class Turn(msgspec.Struct):
     stopped: GatewayError | None = None
     failure: GatewayError | None = None
     """How an answer that had begun ended, if badly."""
+    learning: list[tuple[tuple[str, str], Unsure]] = []
+    """Stages that find out how this server's answers begin, for the catalog to remember."""
     overheard: Overhearing | None = None
     """The answer as it went out, where something of it must be remembered: turns with tools, for their reasoning."""
     same_account: bool = False
@@ -388,10 +391,12 @@ class Service:
     def _stages(self, turn: Turn, target: Target) -> list[Stage]:
         """What stands between decoder and encoder for this question on this server."""
         settings, request = turn.config.toolcall, turn.ask.request
-        think = _think_tags(target, request)
+        place = (target.upstream.name, target.model)
+        think = _think_tags(target, request, self._catalog.begins_inside.get(place))
         stages = toolcalls.build(
             request, self._tools.new_id, mode=settings.mode, confidence=settings.early_emit_confidence, think=think
         )
+        turn.learning = [(place, stage) for stage in stages if isinstance(stage, Unsure)]
         if request.tools:
             turn.overheard = Overhearing()
             stages.append(turn.overheard)
@@ -435,6 +440,9 @@ class Service:
             prompt = await self._tools.count_request(turn.ask.request)
             usage = Usage(prompt, await self._tools.count_text("".join(pipeline.said)), source="counted")
         turn.usage, turn.answer_id = usage, pipeline.answer_id
+        for place, stage in turn.learning:
+            if stage.inside is not None:
+                self._catalog.begins_inside[place] = stage.inside
         if isinstance(ending, Finish) and turn.overheard is not None:
             self._tools.reasoning.remember(turn.ask.caller.id, turn.overheard.completion)
         if isinstance(ending, Finish):
@@ -507,11 +515,19 @@ def _uncancel(turn: Turn) -> None:
         turn.task.uncancel()
 
 
-def _think_tags(target: Target, request: ChatRequest) -> toolcalls.Think:
-    """Whether thinking is split out of this server's text, and whether its answer begins inside (upstreams.md 4)."""
-    if target.upstream.think_tags == "no" or request.prompt is not None:
+def _think_tags(target: Target, request: ChatRequest, begins_inside: bool | None) -> toolcalls.Think:
+    """Whether thinking is split out of this server's text, and whether its answer begins inside (upstreams.md 4).
+
+    `begins_inside` is what an earlier answer has shown. Models that always think are told by their name.
+    """
+    if target.upstream.think_tags == "no" or request.prompt is not None or target.facts.flavour == "deepseek":
         return "no"
-    return "inside" if target.upstream.think_tags == "yes" and request.reasoning.mode != "off" else "outside"
+    thinks = request.reasoning.mode == "on" or (request.reasoning.mode is None and "r1" in target.model.lower())
+    if not thinks:
+        return "outside"
+    if begins_inside is None:
+        return "inside" if target.upstream.think_tags == "yes" else "unsure"
+    return "inside" if begins_inside else "outside"
 
 
 def _for_direct_caller(error: GatewayError) -> GatewayError:

@@ -61,6 +61,8 @@ class Catalog:
         self._names = Names()
         self._routes: dict[tuple[str, bool], Route] = {}
         self._reconfigured = asyncio.Event()
+        self.begins_inside: dict[tuple[str, str], bool] = {}
+        """By upstream and model: whether a thinking answer begins inside its thinking, as an answer has shown."""
 
     def apply(self, config: Settings) -> None:
         """Take over a config. What was seen of an upstream stays known unless it may be another server now."""
@@ -74,6 +76,7 @@ class Catalog:
             watches[upstream.name] = watch
         self._watches = watches
         self._routes.clear()
+        self.begins_inside.clear()
         self._reconfigured.set()
 
     async def run(self) -> None:

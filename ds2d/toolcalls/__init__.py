@@ -18,8 +18,9 @@ from ds2d.toolcalls.detector import Detector, Mode
 from ds2d.toolcalls.native import NativeCalls
 from ds2d.toolcalls.policy import Policy
 from ds2d.toolcalls.thinktags import ThinkTags
+from ds2d.toolcalls.unsure import Unsure
 
-Think = Literal["no", "outside", "inside"]
+Think = Literal["no", "outside", "inside", "unsure"]
 """Whether `<think>` is split off here, and whether the answer begins in the middle of it."""
 
 
@@ -35,7 +36,7 @@ def build(
     declared = allowed_by(request)
     stages: list[Stage] = []
     if think != "no":
-        stages.append(ThinkTags(inside=think == "inside"))
+        stages.append(Unsure() if think == "unsure" else ThinkTags(inside=think == "inside"))
     if declared:
         stages.append(NativeCalls(declared))
         if mode != "off":

@@ -1,0 +1,55 @@
+"""Thinking of every kind of server reaches the client under one name, split off once (upstreams.md 1, 4)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.functional.harness import Running, config_for, running
+from tests.functional.scripted import Scene, say, scripted_upstream, whole
+
+RAW = "I think.\nHard.</think>\n\nHello."
+
+
+async def ask(ds2d: Running, *, stream: bool, model: str = "deepseek-reasoner") -> tuple[str, str]:
+    """Reasoning and text of one answer."""
+    body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "stream": stream}
+    status, answer, _ = await ds2d.ask("/v1/chat/completions", body)
+    assert status == 200, answer
+    if not stream:
+        message = answer["choices"][0]["message"]
+        return message.get("reasoning_content", ""), message["content"]
+    deltas = [json.loads(line[6:])["choices"][0]["delta"] for line in answer.splitlines() if line.startswith("data: {")]
+    return tuple("".join(delta.get(name) or "" for delta in deltas) for name in ("reasoning_content", "content"))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("setting", ["auto", "yes"])
+async def test_raw_thinking_of_a_server_without_a_parser_is_split_off(tmp_path: Path, stream: bool, setting: str) -> None:
+    async with scripted_upstream() as upstream:
+        config = config_for(upstream.base_url)
+        config["upstreams"][0]["think_tags"] = setting
+        async with running(tmp_path, config) as ds2d:
+            for _ in range(2):  # the second time it is known how such answers begin
+                upstream.scenes.append(Scene(say(*RAW)) if stream else whole({"content": RAW}))
+                assert await ask(ds2d, stream=stream) == ("I think.\nHard.", "Hello.")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_parser_of_the_servers_own_is_believed(tmp_path: Path, stream: bool) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        for text in ("Hello.", "Tags like </think> are text."):
+            upstream.scenes.append(
+                Scene(say(text, reasoning=("hm", "m"))) if stream else whole({"reasoning": "hmm", "content": text})
+            )
+            assert await ask(ds2d, stream=stream) == ("hmm", text)
+
+
+async def test_a_model_that_thinks_off_streams_at_once(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        upstream.scenes.append(Scene(say("Hello", ".")))
+        assert await ask(ds2d, stream=True, model="deepseek-chat") == ("", "Hello.")
+        assert upstream.seen[0].body["chat_template_kwargs"]["thinking"] is False
