@@ -68,7 +68,7 @@ show_progress() {
                 count=$((count + 1))
                 name=${line#Requirement already satisfied: }
                 name=${name#* }
-                name=${name%% *}
+                name=${name%% *} name=${name%%-py[0-9]*} name=${name%%-cp[0-9]*}
                 if [ -t 1 ]; then printf '\r  %d/%d  %s\e[K' "$count" "$1" "${name##*/}"; else echo "  $count/$1  ${name##*/}"; fi
                 ;;
             "Installing collected packages"*)
