@@ -34,7 +34,6 @@ class Upstream(Protocol):
     def classify(self, reply: Reply, request: ChatRequest) -> GatewayError:
         """What a status other than 200 means for the turn (errors.md 2, upstreams.md 5)."""
 
-
     def count_call(self, request: ChatRequest, target: Target, token: str | None) -> Call | None:
         """The call that counts a question's tokens, or None where this server cannot."""
 

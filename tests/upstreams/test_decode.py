@@ -68,6 +68,25 @@ def test_what_is_nested_too_deeply_to_be_written_again_is_a_fault(field: bytes, 
     assert event.error.kind is ErrorKind.UPSTREAM_GARBLED
 
 
+def test_a_field_that_is_not_looked_at_may_hold_anything_but_not_break_the_reader() -> None:
+    deep = b'{"choices":[{"index":0,"delta":{"content":"a"}}],"created":' + nested(100_000) + b"}"
+    assert isinstance(decoded(ask(), Record(deep))[-1], Failure)
+
+
+@pytest.mark.parametrize("beside", [{"error": None}, {"error": {}}, {"detail": "x"}, {"message": "x"}])
+def test_a_chunk_with_choices_is_an_answer_whatever_stands_beside_them(beside: dict[str, Any]) -> None:
+    events = decoded(ask(), chunk({"content": "a"}, "stop", **beside), DONE)
+    assert events[0] == Text("a")
+    assert isinstance(events[1], Finish)
+
+
+def test_of_several_choices_each_keeps_the_usage_that_was_believed() -> None:
+    decoder = Decoder(ask(params={"n": 2}), target())
+    for index, said in ((0, 3), (1, 4), (1, -1)):
+        decoder.feed([chunk({"content": "a"}, index=index, usage={"prompt_tokens": 6, "completion_tokens": said})])
+    assert decoder.usage == Usage(6, 7)
+
+
 def test_many_brackets_are_no_depth() -> None:
     flat = b'{"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}],"odd":[' + b"[]," * 500 + b"1]}"
     assert isinstance(decoded(ask(), Record(flat), DONE)[-1], Finish)

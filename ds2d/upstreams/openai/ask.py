@@ -19,6 +19,7 @@ from ds2d.core.models import Target
 from ds2d.core.names import upstream_name
 from ds2d.core.openai_shape import NEVER_FORWARDED
 from ds2d.core.request import ChatRequest
+from ds2d.core.settings import UpstreamSpec
 from ds2d.upstreams.openai.flavours import flavour_of, server_root, traits_of, wire_of
 from ds2d.upstreams.openai.history import add_system_line, continues, mentions, render_messages
 from ds2d.upstreams.openai.thinking import Mode, forces_a_call, switch
@@ -61,12 +62,17 @@ def call_for(request: ChatRequest, target: Target, token: str | None) -> Call:
 
 def headers_for(target: Target, token: str | None, *, stream: bool) -> dict[str, str]:
     """Headers of a call: the entry's fixed ones, then ours; names in lower case."""
-    headers = {name.lower(): value for name, secret in target.upstream.headers.items() if (value := secret.reveal())}
+    headers = fixed_headers(target.upstream)
     headers["content-type"] = "application/json"
     headers["accept"] = "text/event-stream" if stream else "application/json"
     if token:
         headers["authorization"] = f"Bearer {token}"
     return headers
+
+
+def fixed_headers(upstream: UpstreamSpec) -> dict[str, str]:
+    """The headers that config adds to every call to this upstream; names in lower case."""
+    return {name.lower(): value for name, secret in upstream.headers.items() if (value := secret.reveal())}
 
 
 def check(request: ChatRequest, target: Target) -> None:

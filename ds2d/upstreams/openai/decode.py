@@ -23,6 +23,7 @@ from ds2d.core.sse import Record
 from ds2d.upstreams.openai.calls import CallSorter
 from ds2d.upstreams.openai.classify import judge
 from ds2d.upstreams.openai.flavours import prompts_to_echo
+from ds2d.upstreams.openai.plain import PlainChunk, read_plain
 from ds2d.upstreams.openai.refusal import Refusal, read_object
 from ds2d.upstreams.openai.usage import read_usage, sum_usage
 
@@ -32,59 +33,6 @@ MAX_MISSES = 8
 MAX_DEPTH = 200
 """Brackets in a record up to which it cannot be nested too deeply to be written again."""
 
-
-class _PlainArguments(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    arguments: str
-    name: None = None
-
-
-class _PlainCall(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A further piece of a call's arguments."""
-
-    index: int
-    function: _PlainArguments
-    id: None = None
-    type: str | None = None
-
-
-class _PlainDelta(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    content: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    role: str | None = None
-    refusal: None = None
-    tool_calls: list[_PlainCall] | None = None
-    function_call: None = None
-
-
-class _PlainChoice(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    index: int = 0
-    delta: _PlainDelta | None = None
-    text: str | None = None
-    finish_reason: None = None
-    logprobs: None = None
-    stop_reason: None = None
-    matched_stop: None = None
-    token_ids: None = None
-    prompt_token_ids: None = None
-
-
-class _PlainChunk(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A chunk that holds text or arguments and nothing else; fields typed None are accepted as null only."""
-
-    choices: list[_PlainChoice]
-    id: str | None = None
-    object: Any = None
-    created: Any = None
-    model: Any = None
-    system_fingerprint: str | None = None
-    usage: dict[str, Any] | None = None
-    service_tier: None = None
-    prompt_token_ids: None = None
-    prompt_text: None = None
-
-
-_read_plain = msgspec.json.Decoder(_PlainChunk).decode
 
 _REASONS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -186,7 +134,7 @@ class Decoder:
     def _take(self, record: Record) -> None:
         if self._misses < MAX_MISSES and not record.event:
             try:
-                chunk = _read_plain(record.data)
+                chunk = read_plain(record.data)
             except (ValueError, RecursionError):  # msgspec's errors, and bytes that are no UTF-8, are ValueErrors
                 self._misses += 1
             else:
@@ -195,7 +143,7 @@ class Decoder:
                 return
         self._take_carefully(record)
 
-    def _take_plain(self, chunk: _PlainChunk) -> None:
+    def _take_plain(self, chunk: PlainChunk) -> None:
         if self.answer_id is None:
             self.answer_id = chunk.id or None
         if chunk.system_fingerprint is not None:

@@ -19,6 +19,7 @@ import orjson
 from ds2d.core.calls import Call, Reply
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.settings import AccountSpec, JsonLogin, OAuth2Login, UpstreamSpec
+from ds2d.upstreams.openai.ask import fixed_headers
 from ds2d.upstreams.openai.classify import retry_delay
 from ds2d.upstreams.openai.refusal import read_body
 
@@ -92,9 +93,8 @@ def _credentials(account: AccountSpec | None) -> tuple[str, str]:
 
 
 def _call(upstream: UpstreamSpec, url: str, content_type: str, body: bytes, headers: dict[str, str] | None = None) -> Call:
-    fixed = {name.lower(): value for name, secret in upstream.headers.items() if (value := secret.reveal())}
     ours = {"content-type": content_type, "accept": "application/json", **(headers or {})}
-    return Call("POST", urljoin(upstream.base_url, url), {**fixed, **ours}, body, upstream=upstream)
+    return Call("POST", urljoin(upstream.base_url, url), {**fixed_headers(upstream), **ours}, body, upstream=upstream)
 
 
 def _refused(reply: Reply) -> GatewayError:
