@@ -95,7 +95,12 @@ class Calls:
         self._name, self._known = name, self.declared.resolve(name) is not None
         self._open, self._started = True, False
         self._pieces, self._size, self._solid = [], 0, 0
-        if certain and self._confidence == "low" and self._may_start:
+        if certain:
+            self.certain()
+
+    def certain(self) -> None:
+        """A marker of the format and the name are there: with low confidence that is enough to start."""
+        if self._confidence == "low" and not self._started and self._may_start:
             self._start()
 
     def args(self, text: str) -> None:

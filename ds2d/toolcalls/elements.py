@@ -111,6 +111,8 @@ def _call(source: Source, calls: Calls, opening: Tag, *, inner: bool = False) ->
 def _body(source: Source, calls: Calls, call: _Call) -> Reading[None]:
     while True:
         mark = yield from (closers(source) if call.complete else blanks(source))
+        if call.name and not call.complete and (mark in OPENING or mark == "{"):
+            calls.certain()
         if mark in OPENING:
             found = yield from tag(source, None)
             if found is None:
@@ -162,7 +164,7 @@ def _named(calls: Calls, call: _Call, name: str) -> None:
     if not name or len(name) > MAX_NAME or "\n" in name:
         raise NotACallError
     call.name = name
-    calls.begin(name, certain=True)
+    calls.begin(name, certain=False)
 
 
 def _key(found: Tag) -> str:

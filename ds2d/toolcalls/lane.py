@@ -339,7 +339,9 @@ class Lane:
         except EndOfBlockError:
             if self._opening is not None:
                 self._unclosed.add((self._opening.name, self._opening.dsml))
+            kept = self._source.kept()
             self._block_ends()
+            self._blanks.append(kept[len(kept.rstrip()) :])  # not of the block but of what follows
             return True
         except NotACallError:
             self._refuse()

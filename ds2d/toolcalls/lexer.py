@@ -108,7 +108,7 @@ class Context:
         adjacent = len(recent) - len(recent.rstrip("`"))
         if self._run and (self._run_here or not self.line_start):
             return self._run
-        return -adjacent
+        return -(self._run or adjacent)
 
     def quotes_line(self) -> bool:
         """Whether the line is a quotation."""

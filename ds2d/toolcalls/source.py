@@ -170,12 +170,12 @@ def tag(source: Source, names: Collection[str] | None) -> Reading[Tag | None]:
 
 
 def closers(source: Source) -> Reading[str]:
-    """Take blanks, and the closers and commas that models write once too often before a tag; then as `blanks`."""
+    """Take blanks, and the closers and commas that models write once too often before a tag or a fence's end; then as `blanks`."""
     while True:
         found = _CLOSERS.match(source.text, source.at)
         end = found.end() if found else source.at
         if end < len(source.text) or end - source.at > _MAX_CLOSERS:
-            if source.text[end : end + 1] in OPENING:
+            if source.text[end : end + 1] in (*OPENING, "`"):
                 source.at = end
             return (yield from blanks(source))
         yield from more(source)

@@ -33,7 +33,7 @@ _ATTRIBUTE = re.compile(
 _TAIL = re.compile(rf"[\s▁_:{BARS}-]*+(?P<empty>[/／]?)[ \t]*+[{CLOSING}]")
 _SEPARATORS = re.compile(r"[\W_]+")
 _ANY_BRACKET = re.compile(rf"[{OPENING}{CLOSING}]")
-_WORD = re.compile(rf"[{OPENING}][/／]?[A-Za-z]{{0,{_MAX_WORD}}}").fullmatch
+_WORD = re.compile(rf"[{OPENING}][/／]?[A-Za-z]{{0,{_MAX_WORD}}}[:：]?").fullmatch
 
 
 class Tag(msgspec.Struct, frozen=True):
@@ -126,9 +126,9 @@ def unfinished(text: str, at: int, names: Collection[str] | None) -> bool:
     if written.startswith("dsml") or "dsml".startswith(written):
         written = written[4:]
     short = normalised(name)[0]
-    return bool(_WORD(text, at)) or any(name.startswith((written, short)) or _begins_attribute(written, name) for name in names)
+    return bool(_WORD(text, at)) or any(_may_be(part, name) for name in names for part in (written, short))
 
 
-def _begins_attribute(written: str, name: str) -> bool:
-    """`invokename` is the tag `invoke` whose first attribute has begun."""
-    return written.startswith(name) and len(written) - len(name) <= _MAX_WORD
+def _may_be(written: str, name: str) -> bool:
+    """Whether this can grow into the name, or is the name and the beginning of an attribute's key."""
+    return name.startswith(written) or (written.startswith(name) and len(written) - len(name) <= _MAX_WORD)

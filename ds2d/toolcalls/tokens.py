@@ -68,6 +68,7 @@ def _call(source: Source, calls: Calls) -> Reading[None]:
         raise NotACallError
     yield from object_arguments(source, calls, _STOPS)
     if fenced:
+        yield from closers(source)
         yield from closing_fence(source)
 
 
