@@ -27,12 +27,16 @@ from ds2d.core.seal import Sealer
 from ds2d.core.settings import UpstreamSpec
 from ds2d.core.tokens import Tokenizer
 from ds2d.net.client import Client
-from ds2d.service import Service, Turn
+from ds2d.service import Service
 from ds2d.state.accounts import AccountQueue
-from ds2d.state.callers import Callers
+from ds2d.state.books import Books
+from ds2d.state.callers import Callers, key_records
 from ds2d.state.catalog import Catalog
 from ds2d.state.keyfile import load_key
+from ds2d.state.ledger import Ledger
 from ds2d.state.logins import Logins
+from ds2d.state.observed import Observed
+from ds2d.state.quotas import Quotas
 from ds2d.state.reasoning import ReasoningMemory
 from ds2d.state.response_file import load, save
 from ds2d.state.responses import Limits, ResponseStore
@@ -50,6 +54,10 @@ BIG_TEXT = 32 * 1024
 
 QUIET_SECONDS = 0.2
 """How long no turn may have run before a drain is over: an accepted connection may hold a request not yet read."""
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 def new_id(prefix: str) -> str:
@@ -112,7 +120,10 @@ class Daemon:
         self.tokenizer = Tokenizer()
         self.state_dir = Path(store.current.state_dir)
         self.sealer = Sealer(load_key(self.state_dir, "seal.key"))
-        self.callers = Callers(secrets.token_bytes(32), lambda: datetime.now(UTC))
+        self.quotas = Quotas(time.monotonic, _utc_now)
+        self.callers = Callers(secrets.token_bytes(32), _utc_now, self.quotas.first_used)
+        self.ledger = Ledger(self.state_dir, store.current.ledger, loaded=self.quotas.load)
+        self.observed = Observed(time.monotonic, time.time)
         self.queue = AccountQueue(store.current.runtime)
         self.responses = ResponseStore(time.monotonic, new_id)
         self._background: list[asyncio.Task[None]] = []
@@ -129,12 +140,17 @@ class Daemon:
         self.toolbox = Toolbox(self.tokenizer, self.sealer, ReasoningMemory(time.monotonic, lambda: self.config().reasoning))
         self.logins = Logins(self.client.drive)
         self.catalog = Catalog(self.client.fetch, token_for=self._token_for, recovered=self.queue.recovered)
-        self.service = Service(self.config, self.catalog, self.queue, self.logins, self.client, self.toolbox, self._record)
+        self.books = Books(self.ledger, self.quotas, self.toolbox, time.monotonic, time.time)
+        self.service = Service(
+            self.config, self.catalog, self.queue, self.logins, self.client, self.toolbox, self.books, self.observed
+        )
         for subscriber in (self._apply_keys, self._apply_accounts, self._apply_responses, self.catalog.apply):
             self.store.subscribe(subscriber)
             subscriber(self.config())
         self._restore_responses()
-        for work in (self.catalog.run(), self.store.watch(), self._load_tokenizer(), self._keep_house()):
+        await self.ledger.start()
+        jobs = (self.service.keep_books(), self.catalog.run(), self.store.watch(), self._load_tokenizer(), self._keep_house())
+        for work in jobs:
             self._background.append(asyncio.create_task(work))
         return await self._listen(self.config().server.port if port is None else port, sockets)
 
@@ -147,7 +163,9 @@ class Daemon:
         await asyncio.gather(*self._background, return_exceptions=True)
         await self._end_background_runs()
         await self.logins.close()
+        self.books.finish()
         await self.toolbox.close()
+        await self.ledger.close_file()
         await self.client.close()
 
     async def drain(self, at_once: asyncio.Event) -> None:
@@ -227,6 +245,7 @@ class Daemon:
     def _apply_keys(self, config: Config) -> None:
         direct = any(upstream.direct_token for upstream in config.upstreams)
         self.callers.apply(config.keys, config.server.open_networks, direct)
+        self.ledger.apply(config.ledger, key_records(config.keys))
 
     def _apply_accounts(self, config: Config) -> None:
         self.queue.apply(config.upstreams, config.accounts, config.runtime)
@@ -236,9 +255,6 @@ class Daemon:
         kept = config.responses
         limits = Limits(kept.store_ttl_seconds, kept.store_bytes, kept.background_max, kept.background_seconds)
         self.responses.apply(limits)
-
-    def _record(self, turn: Turn) -> None:
-        """The end of a turn, whatever it was."""
 
     async def _token_for(self, upstream: UpstreamSpec) -> str | None:
         """A credential to look at an upstream with."""

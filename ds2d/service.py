@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import msgspec
@@ -28,8 +29,11 @@ from ds2d.core.validate import check_image_sizes
 from ds2d.dialects import TELLS, Dialect
 from ds2d.net.client import MAX_ERROR_BODY, Client, Exchange
 from ds2d.state.accounts import AccountQueue, Lease, Want
+from ds2d.state.books import Books, Entry
 from ds2d.state.catalog import Catalog
+from ds2d.state.explain import skipped
 from ds2d.state.logins import Logins
+from ds2d.state.observed import Observed
 from ds2d.state.reasoning import ReasoningMemory
 from ds2d.toolcalls.unsure import Unsure
 from ds2d.upstreams import REGISTRY as UPSTREAMS
@@ -114,6 +118,23 @@ class Turn(msgspec.Struct):
     """The answer as it went out, where something of it must be remembered: turns with tools, for their reasoning."""
     same_account: bool = False
     """Whether asking the same account again, differently, may mend the last attempt: a new token, or no native tools."""
+    entry: Entry | None = None
+    """Its place in the books, once it is admitted."""
+    pipeline: Pipeline | None = None
+    """The stages of the attempt that was answered last."""
+    tries: list[dict[str, Any]] = []
+    """The attempts: account, wait, who was skipped and why, and how it went."""
+
+    def why(self) -> dict[str, Any]:
+        """What was decided on the way, for people (`ds2d explain`)."""
+        route = self.route
+        return {
+            "model": {"asked": route.asked, "used": route.public, "why": route.why},
+            "waited_ms": round(self.waited * 1000, 1),
+            "position": self.position,
+            "tries": self.tries,
+            "notes": self.notes,
+        }
 
     def stop(self, error: GatewayError) -> None:
         """End this turn from outside (shutdown, cancel): the client gets `error` in its dialect, the upstream is closed."""
@@ -148,7 +169,8 @@ class Service:
         logins: Logins,
         client: Client,
         tools: Tools,
-        record: Callable[[Turn], None],
+        books: Books,
+        observed: Observed,
     ) -> None:
         self._config = config
         self._catalog = catalog
@@ -156,7 +178,8 @@ class Service:
         self._logins = logins
         self._client = client
         self._tools = tools
-        self._record = record
+        self._books = books
+        self._observed = observed
         self.turns: dict[str, Turn] = {}
         """The turns that run or wait now, by request id."""
         self.retrying = 0
@@ -205,16 +228,24 @@ class Service:
 
     async def _turn(self, ask: Ask, sink: Sink | None) -> bytes | None:
         tools = self._tools
-        turn = Turn(ask, self._config(), self.route(ask), tools.monotonic(), tools.now())
-        ask.turn = turn
-        ask.request = self._completed(turn)
+        row = self._books.row(ask.request_id, ask.caller, ask.dialect_name, ask.request)
+        try:
+            turn = Turn(ask, self._config(), self.route(ask), tools.monotonic(), tools.now())
+            ask.turn = turn
+            ask.request = self._completed(turn)
+        except GatewayError as error:
+            self._books.refuse(row, error)
+            raise
         turn.task = asyncio.current_task()
         key = ask.request_id if ask.request_id not in self.turns else tools.new_id(ask.request_id)  # clients choose ids
         self.turns[key] = turn
         try:
+            reserve = turn.config.ledger.default_reserve_tokens
+            turn.entry = await self._books.admit(row, ask.caller, ask.request, turn.route, reserve)
             return await self._attempts(turn, sink)
         except GatewayError as error:
-            turn.outcome = "interrupted" if error.kind is ErrorKind.CLIENT_CLOSED else "failed"
+            refused = "failed" if turn.tries else "rejected"
+            turn.outcome = "interrupted" if error.kind is ErrorKind.CLIENT_CLOSED else refused
             turn.cause = error.kind
             raise
         except asyncio.CancelledError:
@@ -228,7 +259,14 @@ class Service:
             del self.turns[key]
             self.retrying -= turn.attempts > 1
             turn.ended = tools.monotonic()
-            self._record(turn)
+            self._books.end(turn)
+
+    async def keep_books(self) -> None:
+        """Note now and then what running turns have used so far (`ledger.checkpoint_seconds`), until cancelled."""
+        while True:
+            await asyncio.sleep(self._config().ledger.checkpoint_seconds)
+            for turn in list(self.turns.values()):
+                await self._books.checkpoint(turn)
 
     def _completed(self, turn: Turn) -> ChatRequest:
         """The question with what the route, the settings and earlier turns add to it. Raises the 400 class for what no
@@ -248,10 +286,15 @@ class Service:
         cause: GatewayError | None = None
         while True:
             account: str | None = None
+            want = _want(turn, tried)
+            others = skipped(self._queue, want)
             try:
-                async with self._queue.lease(_want(turn, tried), turn.config.runtime.queue_timeout_seconds) as lease:
+                async with self._queue.lease(want, turn.config.runtime.queue_timeout_seconds) as lease:
                     account = lease.account.id
-                    return await self._attempt(turn, lease, sink)
+                    with self._observed.request(lease.account.label, want.model) as request, self._noted(turn, lease, others):
+                        result = await self._attempt(turn, lease, sink)
+                        request.ended(turn.usage.total if turn.usage else 0, turn.failure)
+                    return result
             except GatewayError as error:
                 if account is None:  # the queue had nobody (else): an earlier cause says more
                     raise cause or error from None
@@ -264,6 +307,24 @@ class Service:
                     tried.add(account)
                 turn.route = self._route_again(turn, cause)
                 logger.info("retry request_id=%s attempt=%d cause=%s", turn.ask.request_id, turn.attempts, error.kind)
+
+    @contextmanager
+    def _noted(self, turn: Turn, lease: Lease, others: list[dict[str, Any]]) -> Iterator[None]:
+        """An attempt and how it went, in the turn's record and in the books."""
+        began = self._tools.monotonic()
+        account, waited = lease.account, round(lease.waited * 1000, 1)
+        note = {"account": account.label, "upstream": account.upstream, "skipped": others, "waited_ms": waited, "end": ""}
+        turn.tries.append(note)
+        if turn.entry is not None:
+            self._books.asked(turn.entry, account.upstream, account.label)
+        try:
+            yield
+            note["end"] = turn.failure.kind if turn.failure else "answered"
+        except GatewayError as error:
+            note["end"] = error.kind
+            raise
+        finally:
+            note["ms"] = round((self._tools.monotonic() - began) * 1000, 1)
 
     def _route_again(self, turn: Turn, cause: GatewayError) -> Route:
         """The route as the catalog sees it after the failure; where none is left, the failure says more than its lack."""
@@ -325,7 +386,9 @@ class Service:
                 if error.kind is ErrorKind.UPSTREAM_AUTH:
                     turn.same_account = self._logins.refused(lease.account, token)
                 raise _for_direct_caller(error) if turn.ask.caller.token else error
+            self._observed.told(lease.account.label, turn.route.public, exchange.headers)
             pipeline, encoder = self._pipeline(turn, target, exchange, sink)
+            turn.pipeline = pipeline
             if sink is None:
                 return await self._whole(turn, exchange, pipeline, encoder)
             sink.content_type = encoder.content_type
@@ -356,6 +419,7 @@ class Service:
             raise ending.error
         last = pipeline.close(await self._counted(turn, pipeline))
         turn.ask.on_ending()
+        await self._books.commit(turn)
         await sink.write(last)
 
     async def _whole(self, turn: Turn, exchange: Exchange, pipeline: Pipeline, encoder: Encoding) -> bytes:
@@ -370,6 +434,7 @@ class Service:
         assert isinstance(encoder, Folder)
         body = turn.ask.dialect.render(encoder.completion, self._envelope(turn, pipeline))
         turn.ask.on_ending()
+        await self._books.commit(turn)
         return body
 
     def _pipeline(self, turn: Turn, target: Target, exchange: Exchange, sink: Sink | None) -> tuple[Pipeline, Encoding]:

@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
+import orjson
 
 from ds2d.core.caller import Caller
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.settings import KeySpec
+from ds2d.state.ledger_file import KeyRecord
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -29,11 +31,15 @@ class _Entry(msgspec.Struct, frozen=True):
 
 
 class Callers:
-    """The keys of the current config. `secret` is random per process; `now` gives aware UTC time."""
+    """The keys of the current config. `secret` is random per process; `now` gives aware UTC time; `first_used` tells when a
+    caller was first seen, for keys whose days count from there."""
 
-    def __init__(self, secret: bytes, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, secret: bytes, now: Callable[[], datetime], first_used: Callable[[str], datetime | None] = lambda _caller: None
+    ) -> None:
         self._secret = secret
         self._now = now
+        self._first_used = first_used
         self._entries: dict[bytes, _Entry] = {}
         self._anonymous: Caller = Caller("anonymous", "anonymous")
         self._open: tuple[Network, ...] = ()
@@ -88,7 +94,7 @@ class Callers:
             return caller
         if spec.disabled or spec.deleted_at is not None:
             raise GatewayError(ErrorKind.KEY_EXPIRED, "This API key is no longer in use.")
-        if (end := expiry(spec)) is not None and end <= self._now():
+        if (end := expiry(spec, self._first_used(caller.id))) is not None and end <= self._now():
             raise GatewayError(ErrorKind.KEY_EXPIRED, "This API key has expired.")
         return caller
 
@@ -104,9 +110,28 @@ class Callers:
         return hmac.digest(self._secret, digest.encode(), "sha256")
 
 
-def expiry(spec: KeySpec) -> datetime | None:
-    """When this key ends by its own entry: the earlier of `expires_at` and `created_at` plus `active_days`."""
+def expiry(spec: KeySpec, first_used: datetime | None = None) -> datetime | None:
+    """When this key ends: the earlier of `expires_at` and `active_days` after `created_at`, without one after its first use."""
     ends = [spec.expires_at] if spec.expires_at else []
-    if spec.active_days is not None and spec.created_at is not None:
-        ends.append(spec.created_at + timedelta(days=spec.active_days))
+    begins = spec.created_at or first_used
+    if spec.active_days is not None and begins is not None:
+        ends.append(begins + timedelta(days=spec.active_days))
     return min(ends) if ends else None
+
+
+def key_records(keys: Iterable[KeySpec]) -> list[KeyRecord]:
+    """The keys as the ledger keeps them. `models` is the allow list as JSON."""
+    return [
+        KeyRecord(
+            spec.digest or "anonymous",
+            spec.name or f"key-{index}",
+            orjson.dumps(spec.models or ("*",)).decode(),
+            spec.max_tokens,
+            spec.max_prompt_tokens,
+            spec.max_completion_tokens,
+            spec.active_days,
+            *(when.timestamp() if when else None for when in (spec.created_at, spec.expires_at, spec.deleted_at)),
+        )
+        for index, spec in enumerate(keys, 1)
+        if spec.digest is not None or spec.name == "anonymous"
+    ]

@@ -8,7 +8,6 @@ rate limit. Keys without limits cost one look-up a request, and so does one of t
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -17,19 +16,10 @@ from ds2d.core.caller import Caller
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.settings import KeySpec
 from ds2d.state.ledger_file import Sums
-
-MINUTE = 60.0
+from ds2d.state.windows import Entry, Headroom, Window
 
 Tokens = tuple[int, int]
 """Prompt and completion tokens."""
-
-
-class Headroom(NamedTuple):
-    """A rate limit as its headers tell it: how much is left, and in how many seconds all of it is again."""
-
-    limit: int
-    remaining: int
-    reset: float
 
 
 class Quota(NamedTuple):
@@ -39,40 +29,6 @@ class Quota(NamedTuple):
     limit: int
     used: int
     reserved: int
-
-
-class _Window:
-    """What happened in the last minute: entries of [time, amount], oldest first."""
-
-    __slots__ = ("entries", "sum")
-
-    def __init__(self) -> None:
-        self.entries: deque[list[float]] = deque()
-        self.sum = 0.0
-
-    def forget(self, now: float) -> None:
-        while self.entries and self.entries[0][0] <= now - MINUTE:
-            self.sum -= self.entries.popleft()[1]
-
-    def add(self, now: float, amount: float) -> list[float]:
-        entry = [now, amount]
-        self.entries.append(entry)
-        self.sum += amount
-        return entry
-
-    def wait(self, limit: float, now: float) -> float:
-        """Seconds until less than `limit` is in the window, if nothing comes."""
-        left = self.sum
-        for when, amount in self.entries:
-            left -= amount
-            if left < limit:
-                return when + MINUTE - now
-        return 0.0
-
-    def headroom(self, limit: int, now: float) -> Headroom:
-        self.forget(now)
-        reset = self.entries[-1][0] + MINUTE - now if self.entries else 0.0
-        return Headroom(limit, max(0, int(limit - self.sum)), max(0.0, reset))
 
 
 class Meter:
@@ -91,8 +47,8 @@ class Meter:
         self.first_used: datetime | None = None
         self.last_used: datetime | None = None
         self.inflight = 0
-        self.requests = _Window()
-        self.tokens = _Window()
+        self.requests = Window()
+        self.tokens = Window()
 
     def turn_to(self, now: datetime) -> None:
         """Begin new calendar windows where old ones are over; a clock that was set back revives none."""
@@ -123,7 +79,7 @@ class Permit:
 
     __slots__ = ("_meter", "_owner", "_rate", "reserved")
 
-    def __init__(self, owner: Quotas, meter: Meter, reserved: Tokens, rate: list[float] | None) -> None:
+    def __init__(self, owner: Quotas, meter: Meter, reserved: Tokens, rate: Entry | None) -> None:
         self._owner: Quotas | None = owner
         self._meter = meter
         self._rate = rate
@@ -174,7 +130,7 @@ class Quotas:
         now, clock = self._now(), self._clock()
         meter = self._meter(caller.id, now)
         spec = caller.spec
-        rate: list[float] | None = None
+        rate: Entry | None = None
         if spec is not None:
             _check_quota(meter, spec, now)
             _check_rate(meter, spec, clock)
@@ -189,7 +145,7 @@ class Quotas:
         meter.first_used = meter.first_used or now
         return Permit(self, meter, (prompt, completion), rate)
 
-    def settled(self, meter: Meter, reserved: Tokens, used: Tokens, rate: list[float] | None) -> None:
+    def settled(self, meter: Meter, reserved: Tokens, used: Tokens, rate: Entry | None) -> None:
         """See `Permit.settle`."""
         meter.turn_to(self._now())
         meter.inflight -= 1
@@ -197,15 +153,8 @@ class Quotas:
             meter.reserved[index] -= reserved[index]
             for window in (meter.total, meter.month, meter.day):
                 window[index] += used[index]
-        if rate is None:
-            return
-        clock = self._clock()
-        meter.tokens.forget(clock)
-        if rate[0] > clock - MINUTE:
-            meter.tokens.sum += sum(used) - rate[1]
-            rate[1] = float(sum(used))
-        else:  # the reservation has left the window; what was used counts now
-            meter.tokens.add(clock, sum(used))
+        if rate is not None:
+            meter.tokens.correct(rate, sum(used), self._clock())
 
     def headroom(self, caller: Caller) -> dict[str, Headroom]:
         """The rate limits of a key that has any: `requests` and `tokens`."""

@@ -274,6 +274,6 @@ async def test_tidying_prunes_in_steps(tmp_path: Path, monkeypatch: pytest.Monke
     await ledger.close_file()
 
 
-async def test_a_ledger_that_was_not_started_touches_no_disk(tmp_path: Path) -> None:
+def test_a_ledger_that_was_not_started_touches_no_disk(tmp_path: Path) -> None:
     assert Ledger(tmp_path, Settings()).problem is None
     assert not list(tmp_path.iterdir())

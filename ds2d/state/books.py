@@ -1,0 +1,244 @@
+"""Every turn, from its admission to its record: what a key may use, what was used, and why it went as it did.
+
+Rule: a turn that was admitted is closed exactly once; that settles its reservation and gives its row the last word.
+Surprise: a refused turn has a row too, closed in the moment in which it is opened, so that its key's holder can see it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+import orjson
+
+from ds2d.core.caller import Caller
+from ds2d.core.errors import GatewayError
+from ds2d.core.events import Usage
+from ds2d.core.models import Route
+from ds2d.core.pipeline import Pipeline
+from ds2d.core.request import ChatRequest
+from ds2d.state.ledger import Ledger, Ticket
+from ds2d.state.ledger_schema import COMPLETED, INTERRUPTED, Row
+from ds2d.state.quotas import Permit, Quotas, counts_tokens
+
+REMEMBERED = 1000
+"""Turns whose decisions are kept in memory."""
+
+
+class Tools(Protocol):
+    """What is needed of the world: token counts, exact or rough, and work that nobody waits for."""
+
+    async def count_text(self, text: str) -> int: ...
+    async def count_request(self, request: ChatRequest) -> int: ...
+    def rough_request(self, request: ChatRequest) -> int: ...
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None: ...
+
+
+class Entry:
+    """One admitted turn in the books."""
+
+    __slots__ = ("closed", "counted", "permit", "prompt", "request", "seen", "ticket", "tokens")
+
+    def __init__(self, ticket: Ticket, permit: Permit, request: ChatRequest, prompt: int, counted: bool) -> None:
+        self.ticket = ticket
+        self.permit = permit
+        self.request = request
+        self.prompt = prompt
+        self.counted = counted
+        """Whether `prompt` was counted, not estimated."""
+        self.closed = False
+        self.seen = 0
+        """Pieces of the answer that are counted in `tokens` already."""
+        self.tokens = 0
+
+    @property
+    def row(self) -> Row:
+        """What the ledger says of it."""
+        return self.ticket.row
+
+
+class Answering(Protocol):
+    """A turn, as the books see it. Times are seconds of one monotonic clock; `first` is that of the first byte sent."""
+
+    @property
+    def entry(self) -> Entry | None: ...
+    @property
+    def pipeline(self) -> Pipeline | None: ...
+    @property
+    def outcome(self) -> str: ...
+    @property
+    def cause(self) -> str: ...
+    @property
+    def usage(self) -> Usage | None: ...
+    @property
+    def answer_id(self) -> str | None: ...
+    @property
+    def began(self) -> float: ...
+    @property
+    def waited(self) -> float: ...
+    @property
+    def first(self) -> float | None: ...
+    def why(self) -> dict[str, Any]: ...
+
+
+class Books:
+    """Quotas and ledger together, and the last turns' decisions. `clock` is monotonic seconds, `wall` Unix seconds."""
+
+    def __init__(
+        self, ledger: Ledger, quotas: Quotas, tools: Tools, clock: Callable[[], float], wall: Callable[[], float]
+    ) -> None:
+        self._ledger = ledger
+        self._quotas = quotas
+        self._tools = tools
+        self._clock = clock
+        self._wall = wall
+        self._decisions: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
+        self._counting: dict[int, tuple[Entry, Answering]] = {}
+
+    def row(self, request_id: str, caller: Caller, dialect: str, request: ChatRequest) -> Row:
+        """A turn that begins now."""
+        return Row(request_id, caller.id, caller.name, dialect, request.model[:256], self._wall(), request.stream)
+
+    async def admit(self, row: Row, caller: Caller, request: ChatRequest, route: Route, default_output: int) -> Entry:
+        """Reserve what the turn may use and open its row; where it may not run, its row says so.
+
+        `default_output` is reserved for an answer without `max_tokens`. Raises QUOTA_EXHAUSTED, RATE_LIMITED,
+        LEDGER_UNAVAILABLE.
+        """
+        counted = counts_tokens(caller.spec)
+        prompt = await self._tools.count_request(request) if counted else self._tools.rough_request(request)
+        output = reserved_output(request, route, prompt, default_output)
+        row.used, row.reserved_tokens = route.public, prompt + output
+        try:
+            permit = self._quotas.admit(caller, prompt, output)
+        except GatewayError as error:
+            self.refuse(row, error)
+            raise
+        try:
+            ticket = self._ledger.open(row)
+        except GatewayError:
+            permit.settle(0, 0)
+            raise
+        return Entry(ticket, permit, request, prompt, counted)
+
+    def refuse(self, row: Row, error: GatewayError) -> None:
+        """A turn that was not admitted."""
+        row.cause = error.kind
+        self._ledger.reject(row)
+
+    def asked(self, entry: Entry, upstream: str, account: str) -> None:
+        """The question goes to this account now: from here on its prompt may have been read."""
+        row = entry.row
+        row.upstream, row.account = upstream, account
+        row.attempts += 1
+        self._ledger.touch(entry.ticket)
+
+    async def checkpoint(self, turn: Answering) -> None:
+        """Note what a running turn has used so far."""
+        entry, pipeline = turn.entry, turn.pipeline
+        if entry is None or pipeline is None or entry.closed:
+            return
+        usage = pipeline.usage or await self._count(entry, pipeline)
+        if not entry.closed:
+            entry.row.checkpoint_at = self._wall()
+            _note_usage(entry.row, usage, usage.completion if turn.first is not None else 0)
+            self._ledger.touch(entry.ticket)
+
+    async def commit(self, turn: Answering) -> None:
+        """The answer is whole but for its last frame; returns when that may go out."""
+        if turn.entry is not None and self._close(turn.entry, turn, turn.usage):
+            await self._ledger.close(turn.entry.ticket)
+
+    def end(self, turn: Answering) -> None:
+        """The turn is over, however it went. What its client did not wait for is counted afterwards."""
+        entry, pipeline = turn.entry, turn.pipeline
+        if entry is None or entry.closed:
+            return
+        if turn.outcome == INTERRUPTED and pipeline is not None and turn.usage is None:
+            self._counting[id(entry)] = entry, turn
+            self._tools.spawn(self._count_and_close(entry, turn, pipeline))
+        else:
+            self._close(entry, turn, turn.usage)
+            self._ledger.touch(entry.ticket)
+
+    def explain(self, request_id: str) -> dict[str, Any] | None:
+        """Why the turn of this request went as it did; None if it is not remembered. The latest, if clients repeat ids."""
+        return next((one for one in reversed(self._decisions) if one["request_id"] == request_id), None)
+
+    @property
+    def recent(self) -> list[dict[str, Any]]:
+        """The last turns' decisions, newest first."""
+        return list(reversed(self._decisions))
+
+    async def _count_and_close(self, entry: Entry, turn: Answering, pipeline: Pipeline) -> None:
+        usage = pipeline.usage
+        try:
+            if usage is None:
+                if not entry.counted:
+                    entry.prompt, entry.counted = await self._tools.count_request(entry.request), True
+                usage = await self._count(entry, pipeline)
+        finally:
+            self._counting.pop(id(entry), None)
+            if self._close(entry, turn, usage):
+                self._ledger.touch(entry.ticket)
+
+    def finish(self) -> None:
+        """The daemon stops: of what is being counted still, the last checkpoint counts."""
+        for entry, turn in self._counting.values():
+            if self._close(entry, turn, None):
+                self._ledger.touch(entry.ticket)
+
+    async def _count(self, entry: Entry, pipeline: Pipeline) -> Usage:
+        """What was said so far, counted here. Only what came since the last time is counted anew."""
+        said = pipeline.said
+        if len(said) < entry.seen:  # another attempt began
+            entry.seen = entry.tokens = 0
+        new, entry.seen = said[entry.seen :], len(said)
+        if new:
+            entry.tokens += await self._tools.count_text("".join(new))
+        return Usage(entry.prompt, entry.tokens, source="counted" if entry.counted else "estimated")
+
+    def _close(self, entry: Entry, turn: Answering, usage: Usage | None) -> bool:
+        """Give the row its last word; False if it has had it."""
+        if entry.closed:
+            return False
+        entry.closed = True
+        row = entry.row
+        row.state, row.cause, row.completion_id = turn.outcome, turn.cause, turn.answer_id
+        total = max(0.0, self._clock() - turn.began)
+        row.queue_ms, row.total_ms = round(turn.waited * 1000, 3), round(total * 1000, 3)
+        row.first_ms = None if turn.first is None else round((turn.first - turn.began) * 1000, 3)
+        row.ended_at = row.began_at + total
+        if usage is not None:
+            whole = turn.outcome == COMPLETED or turn.first is not None
+            _note_usage(row, usage, usage.completion if whole else 0)
+        entry.permit.settle(row.prompt_tokens, row.completion_tokens)
+        why = turn.why()
+        row.why = orjson.dumps(why).decode()
+        self._decisions.append({"request_id": row.request_id, "key": row.key_name, "state": row.state, "cause": row.cause, **why})
+        return True
+
+
+def reserved_output(request: ChatRequest, route: Route, prompt: int, default: int) -> int:
+    """How many tokens the answers may have at most, all choices together: what was asked for, within what any server of the
+    route can do; `default` where nothing was asked for."""
+    bounds = [request.max_tokens if request.max_tokens is not None else default]
+    outputs = [target.max_output or target.spec.max_output for target in route.targets]
+    windows = [target.context or target.spec.context for target in route.targets]
+    if outputs and all(outputs):
+        bounds.append(max(filter(None, outputs)))
+    if windows and all(windows):
+        bounds.append(max(0, max(filter(None, windows)) - prompt))
+    return min(bounds) * max(1, request.choices)
+
+
+def _note_usage(row: Row, usage: Usage, delivered: int) -> None:
+    row.prompt_tokens, row.completion_tokens, row.usage_source = usage.prompt, usage.completion, usage.source
+    row.cached_tokens, row.reasoning_tokens = usage.cached, usage.reasoning
+    if usage.source == "upstream":
+        row.reported_prompt, row.reported_completion = usage.prompt, usage.completion
+    else:
+        row.counted_prompt, row.counted_completion = usage.prompt, usage.completion
+    row.delivered_tokens = delivered
+    row.delivered_source = usage.source

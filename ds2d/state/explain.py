@@ -1,0 +1,47 @@
+"""Why an account was not the one: what kept the others from serving a request when it came.
+
+Rule: for operators only: it names accounts. It looks and changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ds2d.state.accounts import AccountQueue, Want
+from ds2d.state.slots import Slot, Standing
+
+MAX_LISTED = 16
+"""Accounts that are named; a record is for reading."""
+
+_WORDS = {Standing.BUSY: "busy", Standing.COOLING: "cooling down", Standing.OPEN: "breaker open"}
+
+
+def skipped(queue: AccountQueue, want: Want) -> list[dict[str, Any]]:
+    """The accounts of the wanted upstreams that could not serve at this moment, each with the reason."""
+    now = queue.clock()
+    found: list[dict[str, Any]] = []
+    for slot in queue.slots:
+        account = slot.account
+        if account.upstream in want.upstreams and account.direct == want.direct and (reason := _reason(slot, want, now)):
+            found.append({"account": account.label, **reason})
+            if len(found) == MAX_LISTED:
+                break
+    return found
+
+
+def _reason(slot: Slot, want: Want, now: float) -> dict[str, Any] | None:
+    if not slot.account.usable:
+        return {"reason": "out of use"}
+    if want.pin is not None and not slot.account.answers_to(want.pin):
+        return {"reason": "another one is pinned"}
+    if slot.account.id in want.avoid:
+        return {"reason": "tried before"}
+    outlook = slot.outlook(want.model, now)
+    if outlook.standing is Standing.READY:
+        return None
+    reason: dict[str, Any] = {"reason": _WORDS[outlook.standing]}
+    if outlook.breaker is not None and outlook.breaker.cause is not None:
+        reason["cause"] = outlook.breaker.cause
+    if outlook.until:
+        reason["back_in_seconds"] = round(outlook.until - now, 1)
+    return reason
