@@ -12,7 +12,7 @@ import contextlib
 import json
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,6 +111,8 @@ class ScriptedUpstream:
         self.models = models
         self.scenes: list[Scene] = []
         self.by_model: dict[str, Scene] = {}
+        self.decide: Callable[[Seen], Scene | None] = lambda seen: None
+        """Asked first, where an answer depends on the question (logins, tokens)."""
         self.seen: list[Seen] = []
         self.polls = 0
         self.answer_text = "Hello from upstream."
@@ -154,8 +156,8 @@ class ScriptedUpstream:
         try:
             while await self._one(reader, writer):
                 pass
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # cancelled: the test is over while an answer was held
         finally:
             self._writers.discard(writer)
             writer.close()
@@ -175,7 +177,8 @@ class ScriptedUpstream:
             self.polls += 1
             await self._send(writer, self._poll(path))
             return True
-        seen = Seen(method, path, headers, json.loads(raw) if raw else None, raw)
+        is_json = "json" in headers.get("content-type", "")
+        seen = Seen(method, path, headers, json.loads(raw) if raw and is_json else None, raw)
         self.seen.append(seen)
         watcher = asyncio.create_task(self._watch(reader, seen))
         try:
@@ -199,6 +202,8 @@ class ScriptedUpstream:
         seen.closed.set()
 
     def _scene(self, seen: Seen) -> Scene:
+        if scene := self.decide(seen):
+            return scene
         if self.scenes:
             return self.scenes.pop(0)
         body = seen.body or {}
