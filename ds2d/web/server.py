@@ -60,7 +60,7 @@ class Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        if self._in_body():
+        if not data or self._in_body():  # aiohttp feeds nothing to itself when it resumes reading
             super().data_received(data)
         else:
             self._take_head(data)
