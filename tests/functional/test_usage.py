@@ -1,0 +1,229 @@
+"""What the ledger says after turns of every kind: whole, broken off, failed, refused, cut by a stop of the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ds2d.core.secrets import hash_key
+from ds2d.state.ledger_file import NAME
+from tests.functional.harness import KEY, Running, config_for, running
+from tests.functional.scripted import END, Scene, ScriptedUpstream, Wait, chunk, refuse, say, scripted_upstream, sse
+from tests.state.ledger_world import until
+
+ASK = {"model": "deepseek-chat", "messages": [{"role": "user", "content": "Hello"}]}
+HASH = hash_key(KEY).removeprefix("sha256:")
+
+
+def turns(
+    home: Path, columns: str = "state, cause, prompt_tokens, completion_tokens, usage_source, delivered_tokens"
+) -> list[Any]:
+    db = sqlite3.connect(home / "state" / NAME)
+    try:
+        return db.execute(f"SELECT {columns} FROM turns ORDER BY began_at, id").fetchall()
+    finally:
+        db.close()
+
+
+async def closed(home: Path, count: int = 1) -> None:
+    """Wait until so many rows have their last word."""
+    await until(lambda: sum(state != "open" for (state,) in turns(home, "state")) >= count)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_row_stands_when_the_answer_is_whole(tmp_path: Path, stream: bool) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        status, _, headers = await ds2d.ask("/v1/chat/completions", {**ASK, "stream": stream})
+        assert status == 200
+        assert turns(tmp_path) == [("completed", "stop", 7, 5, "upstream", 5)]
+        names = (
+            "request_id, key, dialect, asked, used, upstream, account, streamed, attempts, reported_prompt, reported_completion"
+        )
+        assert turns(tmp_path, names) == [
+            (headers["x-request-id"], HASH, "openai_chat", "deepseek-chat", "deepseek-chat", "gpu", "gpu", stream, 1, 7, 5)
+        ]
+        ((queue, first, total, completion_id),) = turns(tmp_path, "queue_ms, first_ms, total_ms, completion_id")
+        assert queue < total
+        assert first is None or first < total
+        assert completion_id == "chatcmpl-up"
+
+
+async def test_the_last_frame_waits_for_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        gate = asyncio.Event()
+        close = ds2d.daemon.ledger.close
+
+        async def held(ticket: Any) -> None:
+            await gate.wait()
+            await close(ticket)
+
+        monkeypatch.setattr(ds2d.daemon.ledger, "close", held)
+        headers = {"Authorization": f"Bearer {KEY}"}
+        async with ds2d.http.post(ds2d.url + "/v1/chat/completions", json={**ASK, "stream": True}, headers=headers) as reply:
+            seen = b""
+            while b"upstream." not in seen:
+                seen += await reply.content.readany()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    seen += await reply.content.readany()
+            assert b'finish_reason":"stop' not in seen
+            assert b"[DONE]" not in seen
+            gate.set()
+            assert (await reply.read()).endswith(b"data: [DONE]\n\n")
+
+
+async def leave_in_the_middle(ds2d: Running, upstream: ScriptedUpstream, *before: bytes, stream: bool = True) -> None:
+    """Ask, wait until the upstream has said so much, and go away."""
+    hold = Wait()
+    upstream.scenes.append(Scene([*before, hold]))
+    work = asyncio.create_task(ds2d.ask("/v1/chat/completions", {**ASK, "stream": stream}))
+    await hold.reached.wait()
+    await asyncio.sleep(0.05)  # for what was said to be read
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    hold.until.set()
+
+
+SAID = sse(chunk({"role": "assistant", "content": ""}), chunk({"content": "one two three"}), done=False)
+
+
+async def test_a_stream_that_the_client_left_is_counted_here(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        await leave_in_the_middle(ds2d, upstream, *SAID)
+        await closed(tmp_path)
+        ((state, cause, prompt, completion, source, delivered),) = turns(tmp_path)
+        assert (state, cause, source) == ("interrupted", "client_closed", "counted")
+        assert prompt > 0
+        assert completion == delivered == await ds2d.daemon.toolbox.count_text("one two three")
+
+
+async def test_running_usage_of_the_upstream_counts_more_than_ours(tmp_path: Path) -> None:
+    counts = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}
+    said = sse(chunk({"content": "one two three"}, usage=counts), done=False)
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        await leave_in_the_middle(ds2d, upstream, *said)
+        await closed(tmp_path)
+        assert turns(tmp_path) == [("interrupted", "client_closed", 11, 3, "upstream", 3)]
+
+
+async def test_what_the_client_never_saw_is_not_delivered(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        await leave_in_the_middle(ds2d, upstream, *SAID, stream=False)
+        await closed(tmp_path)
+        ((state, _, prompt, completion, _, delivered),) = turns(tmp_path)
+        assert (state, delivered) == ("interrupted", 0)
+        assert prompt > 0
+        assert completion > 0
+
+
+async def test_a_stream_that_the_upstream_broke_off_failed_with_its_tokens(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        upstream.scenes.append(Scene([*SAID, END]))
+        await ds2d.ask("/v1/chat/completions", {**ASK, "stream": True})
+        ((state, cause, prompt, completion, source, delivered),) = turns(tmp_path)
+        assert (state, cause, source) == ("failed", "upstream_disconnected", "counted")
+        assert min(prompt, completion) > 0
+        assert delivered == completion
+
+
+async def test_an_error_of_the_upstream_is_a_failed_turn_without_tokens(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        upstream.scenes.append(refuse(400, {"error": {"message": "no", "type": "x", "code": "x", "param": None}}))
+        assert (await ds2d.ask("/v1/chat/completions", ASK))[0] == 400
+        await closed(tmp_path)
+        assert turns(tmp_path) == [("failed", "upstream_rejected", 0, 0, "", 0)]
+
+
+async def test_refused_turns_have_rows_too(tmp_path: Path) -> None:
+    limits = {"account_max_inflight": 1, "queue_timeout_seconds": 0}
+    keys = [{"key": KEY, "models": ["deepseek-chat"]}]
+    async with (
+        scripted_upstream() as upstream,
+        running(tmp_path, config_for(upstream.base_url, keys=keys, runtime=limits)) as ds2d,
+    ):
+        assert (await ds2d.ask("/v1/chat/completions", {**ASK, "model": "nobody-knows"}))[0] == 404
+        assert (await ds2d.ask("/v1/chat/completions", {**ASK, "model": "deepseek-reasoner"}))[0] == 403
+        upstreams = [{**ds2d.config()["upstreams"][0], "max_inflight": 1}]
+        ds2d.change(upstreams=upstreams)
+        hold = Wait()
+        upstream.scenes.append(Scene([hold, *say("late")]))
+        first = asyncio.create_task(ds2d.ask("/v1/chat/completions", {**ASK, "stream": True}))
+        await hold.reached.wait()
+        assert (await ds2d.ask("/v1/chat/completions", ASK))[0] == 429
+        hold.until.set()
+        assert (await first)[0] == 200
+        await closed(tmp_path, 4)
+        found = sorted(turns(tmp_path, "state, cause"))
+        assert found == [
+            ("completed", "stop"),
+            *(("rejected", cause) for cause in ("model_not_allowed", "model_not_found", "queue_timeout")),
+        ]
+
+
+async def test_checkpoints_of_a_running_turn_survive_what_kills_the_process(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        hold = Wait()
+        upstream.scenes.append(Scene([*SAID, hold, *say("the rest")]))
+        work = asyncio.create_task(ds2d.ask("/v1/chat/completions", {**ASK, "stream": True}))
+        await hold.reached.wait()
+        turn = next(iter(ds2d.daemon.service.turns.values()))
+        await until(lambda: turn.pipeline is not None and turn.pipeline.said)
+        for _ in range(2):  # the second counts nothing twice
+            await ds2d.daemon.books.checkpoint(turn)
+        await until(lambda: turns(tmp_path, "checkpoint_at IS NOT NULL") == [(1,)])
+        ((state, _, prompt, completion, _, delivered),) = turns(tmp_path)
+        assert state == "open"
+        assert prompt > 0
+        assert completion == delivered == await ds2d.daemon.toolbox.count_text("one two three")
+        hold.until.set()
+        await work
+        assert [row[:4] for row in turns(tmp_path)] == [("completed", "stop", 7, 5)]
+
+
+async def test_a_stop_in_the_middle_loses_no_row(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream:
+        hold = Wait()
+        async with running(tmp_path, config_for(upstream.base_url)) as ds2d:
+            upstream.scenes.append(Scene([*SAID, hold]))
+            work = asyncio.create_task(ds2d.ask("/v1/chat/completions", {**ASK, "stream": True}))
+            await hold.reached.wait()
+            await asyncio.sleep(0.05)
+        hold.until.set()
+        work.cancel()  # a closed session does not wake its readers
+        await asyncio.gather(work, return_exceptions=True)
+        ((state, *_),) = turns(tmp_path)
+        assert state in ("interrupted", "failed")
+
+
+async def test_what_was_decided_is_remembered_and_on_disk(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        upstream.scenes.append(refuse(500, {"error": {"message": "boom"}}))
+        headers = {"x-request-id": "req_mine"}
+        status, _, _ = await ds2d.ask("/v1/chat/completions", {**ASK, "stream": True}, headers=headers)
+        why = ds2d.daemon.books.explain("req_mine")
+        assert why is not None
+        ends = [one["end"] for one in why["tries"]]
+        assert ends == ["upstream_error", "answered"] if status == 200 else ["upstream_error"]
+        assert why["model"] == {"asked": "deepseek-chat", "used": "deepseek-chat", "why": why["model"]["why"]}
+        assert {one["account"] for one in why["tries"]} == {"gpu"}
+        assert ds2d.daemon.books.explain("req_other") is None
+        await closed(tmp_path)
+        assert '"tries"' in turns(tmp_path, "why")[0][0]
+
+
+async def test_what_accounts_were_seen_to_do(tmp_path: Path) -> None:
+    limited = "Upstream rate limit reached (UserByModelByDay). Retry after ~20663s."
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        upstream.scenes.append(Scene(say("hi"), headers={"x-ratelimit-limit-requests": "60", "x-ratelimit-limit-tokens": "9000"}))
+        await ds2d.ask("/v1/chat/completions", {**ASK, "stream": True})
+        upstream.scenes.append(refuse(429, {"error": {"message": limited, "type": "rate_limit_exceeded", "code": "rate_limit"}}))
+        assert (await ds2d.ask("/v1/chat/completions", ASK))[0] == 429
+        (seen,) = ds2d.daemon.observed.report()["data"]
+        assert (seen["model"], seen["account"], seen["rpm"], seen["tpm"]) == ("deepseek-chat", "gpu", 1, 12)
+        assert (seen["limit_rpm"], seen["limit_tpm"], seen["concurrency"], seen["evidence"]) == (60, 9000, 1, 2)
+        assert seen["window"] == "UserByModelByDay"
+        assert 20000 < seen["retry_after"] <= 20663
