@@ -10,6 +10,7 @@ import json
 import statistics
 import time
 from dataclasses import dataclass, field
+from typing import cast
 
 
 @dataclass
@@ -44,8 +45,7 @@ class Client(asyncio.Protocol):
         self.done = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
         self.send()
 
     def send(self) -> None:

@@ -12,6 +12,7 @@ import asyncio
 import json
 import re
 import sys
+from typing import cast
 
 CHUNK = (
     b'data: {"id":"chatcmpl-bench0123456789abcdef","object":"chat.completion.chunk","created":1763640000,"model":"bench",'
@@ -51,8 +52,7 @@ class Upstream(asyncio.Protocol):
     """One connection of the model server."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
         self.held = b""
         self.task: asyncio.Task[None] | None = None
 
@@ -103,15 +103,14 @@ class Side(asyncio.Protocol):
         self.early: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
         if self.other is None:
             self.other = Side(other=self)
             loop = asyncio.get_running_loop()
             self.opening = loop.create_task(loop.create_connection(lambda: self.other, "127.0.0.1", self.port))
         else:
             for data in self.other.early:
-                transport.write(data)
+                self.transport.write(data)
 
     def data_received(self, data: bytes) -> None:
         assert self.other is not None
