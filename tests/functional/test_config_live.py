@@ -1,0 +1,186 @@
+"""config.json edited while clients are served: what was taken away stops at once, what runs goes on, nothing is cut."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.config.test_store import STYLES
+from tests.functional.harness import KEY, Running, config_for, running
+from tests.functional.scripted import Scene, ScriptedUpstream, Wait, say, scripted_upstream
+from tests.functional.test_queue import until
+
+CHAT = "/v1/chat/completions"
+ASK: dict[str, Any] = {"model": "deepseek-chat", "messages": [{"role": "user", "content": "Hello"}]}
+STREAM: dict[str, Any] = {**ASK, "stream": True}
+BROKEN = ["{", "", '{"keys": [1]}', '{"x": 1}', "[]", '{"runtime": {"max_attempts": 99}}']
+
+
+@asynccontextmanager
+async def streaming(folder: Path, **sections: Any) -> AsyncIterator[tuple[Running, ScriptedUpstream, Wait, asyncio.Task[Any]]]:
+    """A daemon with one stream in the middle of its answer."""
+    async with scripted_upstream() as upstream, running(folder, config_for(upstream.base_url, **sections)) as ds2d:
+        held = Wait()
+        frames = say("Hel", "lo")
+        upstream.scenes.append(Scene([*frames[:2], held, *frames[2:]]))
+        turn = asyncio.create_task(ds2d.ask(CHAT, STREAM))
+        await held.reached.wait()
+        yield ds2d, upstream, held, turn
+        held.until.set()
+        await asyncio.wait({turn})
+
+
+async def finished(held: Wait, turn: asyncio.Task[Any]) -> bool:
+    """Whether the stream, let go, ends as it should."""
+    held.until.set()
+    status, text, _ = await turn
+    return status == 200 and "data: [DONE]" in text and '"error"' not in text
+
+
+async def test_a_key_that_was_removed_stops_at_once_and_its_stream_goes_on(tmp_path: Path) -> None:
+    async with streaming(tmp_path) as (ds2d, _, held, turn):
+        ds2d.change(keys=["sk-another-0123456789"])
+        assert (await ds2d.ask(CHAT, ASK))[0] == 401
+        assert (await ds2d.ask(CHAT, ASK, key="sk-another-0123456789"))[0] == 200
+        assert await finished(held, turn)
+
+
+async def test_an_upstream_that_was_removed_ends_no_stream_and_keeps_its_count(tmp_path: Path) -> None:
+    async with streaming(tmp_path) as (ds2d, _, held, turn):
+        ds2d.change(upstreams=[])
+        assert ds2d.daemon.queue.running == 1
+        status, answer, _ = await ds2d.ask(CHAT, ASK)
+        assert (status, answer["error"]["code"]) == (503, "model_unavailable")
+        assert await finished(held, turn)
+        assert ds2d.daemon.queue.running == 0
+
+
+async def test_an_account_that_was_removed_and_comes_back_still_counts_its_turns(tmp_path: Path) -> None:
+    listed = [{"name": "a", "token": "tok-a", "max_inflight": 1}]
+    async with streaming(tmp_path, accounts=listed, runtime={"queue_timeout_seconds": 0}) as (ds2d, upstream, held, turn):
+        ds2d.change(accounts=[])
+        ds2d.change(accounts=listed)
+        assert (await ds2d.ask(CHAT, ASK))[0] == 429
+        assert len(upstream.seen) == 1
+        assert await finished(held, turn)
+        assert (await ds2d.ask(CHAT, ASK))[0] == 200
+
+
+async def test_a_higher_limit_wakes_those_who_wait(tmp_path: Path) -> None:
+    listed = [{"name": "a", "token": "tok-a"}]
+    async with streaming(tmp_path, accounts=listed, runtime={"account_max_inflight": 1}) as (ds2d, _, held, turn):
+        waiting = asyncio.create_task(ds2d.ask(CHAT, ASK))
+        await until(lambda: ds2d.daemon.queue.waiting == 1)
+        ds2d.change(runtime={"account_max_inflight": 2})
+        async with asyncio.timeout(2):
+            assert (await waiting)[0] == 200
+        assert not turn.done()
+        assert await finished(held, turn)
+
+
+async def test_a_lower_limit_cuts_nobody_and_holds_for_the_next(tmp_path: Path) -> None:
+    listed = [{"name": "a", "token": "tok-a"}]
+    runtime = {"account_max_inflight": 2, "queue_timeout_seconds": 0}
+    async with streaming(tmp_path, accounts=listed, runtime=runtime) as (ds2d, _, held, turn):
+        ds2d.change(runtime={**runtime, "account_max_inflight": 1})
+        assert (await ds2d.ask(CHAT, ASK))[0] == 429
+        assert await finished(held, turn)
+
+
+async def test_a_running_turn_keeps_the_config_it_started_with(tmp_path: Path) -> None:
+    async with streaming(tmp_path) as (ds2d, _, held, turn):
+        snapshot = next(iter(ds2d.daemon.service.turns.values())).config
+        ds2d.change(runtime={"max_attempts": 1}, model_aliases={"x": "deepseek-chat"})
+        assert next(iter(ds2d.daemon.service.turns.values())).config is snapshot
+        assert ds2d.daemon.config() is not snapshot
+        assert await finished(held, turn)
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+async def test_a_broken_file_changes_nothing_and_is_named(tmp_path: Path, broken: str) -> None:
+    async with streaming(tmp_path) as (ds2d, _, held, turn):
+        good = ds2d.path.read_text()
+        ds2d.path.write_text(broken)
+        ds2d.daemon.store.reload()
+        assert (await ds2d.ask(CHAT, ASK))[0] == 200
+        status, details, _ = await ds2d.ask("/readyz?verbose", key=None)
+        assert (status, details["status"]) == (200, "ready")
+        assert details["config"]["problem"]
+        assert KEY not in json.dumps(details)
+        ds2d.path.write_text(good)
+        ds2d.daemon.store.reload()
+        assert (await ds2d.ask("/readyz?verbose", key=None))[1]["config"]["problem"] == []
+        assert await finished(held, turn)
+
+
+async def test_a_missing_file_changes_nothing_and_is_named(tmp_path: Path) -> None:
+    async with streaming(tmp_path) as (ds2d, _, held, turn):
+        ds2d.path.unlink()
+        ds2d.daemon.store.reload()
+        assert (await ds2d.ask(CHAT, ASK))[0] == 200
+        assert (await ds2d.ask("/readyz?verbose", key=None))[1]["config"]["problem"]
+        assert await finished(held, turn)
+
+
+async def test_a_key_that_needs_a_restart_is_named_until_it_has_one(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        ds2d.change(server={"max_connections": 7})
+        details = (await ds2d.ask("/readyz?verbose", key=None))[1]
+        assert details["config"]["pending_restart"] == ["server.max_connections"]
+
+
+async def test_a_write_counts_within_a_second_by_itself(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        for style, number in zip(STYLES, itertools.count(), strict=False):
+            await asyncio.to_thread(write, style, ds2d.path, {**ds2d.config(), "model_aliases": {"live": f"alias-{number}"}})
+            await until(lambda number=number: ds2d.daemon.config().model_aliases.get("live") == f"alias-{number}", 1)
+
+
+def write(style: Any, path: Path, content: object) -> None:
+    """Save as this editor does, without a pause."""
+    for _ in style(path, content if isinstance(content, str) else json.dumps(content)):
+        pass
+
+
+async def test_a_storm_of_rewrites_fails_no_request_and_cuts_no_stream(tmp_path: Path) -> None:
+    """Every editor's way, one in five broken, with pauses in mid-write, watched by the daemon itself."""
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        good = ds2d.config()
+        dice = random.Random(7)
+        stop = asyncio.Event()
+        failed: list[Any] = []
+        served = 0
+
+        async def client(body: dict[str, Any]) -> None:
+            nonlocal served
+            while not stop.is_set():
+                status, answer, _ = await ds2d.ask(CHAT, body)
+                whole = "[DONE]" in answer and '"error"' not in answer if body.get("stream") else "choices" in answer
+                if status != 200 or not whole:
+                    failed.append((status, answer))
+                served += 1
+
+        clients = [asyncio.create_task(client(body)) for body in [ASK, STREAM] * 4]
+        for number in range(200):
+            content = json.dumps({**good, "model_aliases": {"storm": f"alias-{number}"}})
+            for _ in dice.choice(STYLES)(ds2d.path, dice.choice(BROKEN) if number % 5 == 4 else content):
+                await asyncio.sleep(dice.choice((0, 0, 0.004)))
+            await asyncio.sleep(dice.choice((0, 0.002, 0.01)))
+        await asyncio.to_thread(write, STYLES[0], ds2d.path, {**good, "model_aliases": {"storm": "deepseek-chat"}})
+        await until(lambda: ds2d.daemon.config().model_aliases.get("storm") == "deepseek-chat", 2)
+        stop.set()
+        await asyncio.gather(*clients)
+        assert failed == []
+        assert served > 50
+        assert ds2d.daemon.config().generation > 20
+        assert ds2d.daemon.store.problem is None
+        assert (ds2d.daemon.queue.running, ds2d.daemon.queue.waiting) == (0, 0)
+        assert (await ds2d.ask(CHAT, {**ASK, "model": "storm"}))[0] == 200
