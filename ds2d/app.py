@@ -14,12 +14,14 @@ import socket
 import time
 from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from ds2d.config.schema import Config
+from ds2d.config.show import secrets_of
 from ds2d.config.store import ConfigStore
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.request import ChatRequest
@@ -29,8 +31,11 @@ from ds2d.core.tokens import Tokenizer
 from ds2d.net.client import Client
 from ds2d.service import Service
 from ds2d.state.accounts import AccountQueue
+from ds2d.state.admin_file import AdminFile
+from ds2d.state.audit import Audit
 from ds2d.state.books import Books
 from ds2d.state.callers import Callers, key_records
+from ds2d.state.captures import Captures
 from ds2d.state.catalog import Catalog
 from ds2d.state.keyfile import load_key
 from ds2d.state.ledger import Ledger
@@ -40,6 +45,15 @@ from ds2d.state.quotas import Quotas
 from ds2d.state.reasoning import ReasoningMemory
 from ds2d.state.response_file import load, save
 from ds2d.state.responses import Limits, ResponseStore
+from ds2d.web.admin.accounts import Accounts
+from ds2d.web.admin.api import add_admin_routes
+from ds2d.web.admin.config import ConfigRoutes
+from ds2d.web.admin.desk import Desk
+from ds2d.web.admin.logins import Logins as AdminLogins
+from ds2d.web.admin.ops import Ops
+from ds2d.web.admin.session import Guard, Sessions
+from ds2d.web.admin.vercel import Vercel
+from ds2d.web.admin_key import AdminKey
 from ds2d.web.handlers import Business, Probes
 from ds2d.web.middleware import around
 from ds2d.web.responses import NAME as RESPONSES
@@ -126,6 +140,7 @@ class Daemon:
         self.observed = Observed(time.monotonic, time.time)
         self.queue = AccountQueue(store.current.runtime)
         self.responses = ResponseStore(time.monotonic, new_id)
+        self.captures = Captures(self._capture_settings, self._secrets, new_id, lambda: int(time.time()), time.monotonic)
         self._background: list[asyncio.Task[None]] = []
         self._runner: Runner | None = None
         self._sites: list[web.BaseSite] = []
@@ -240,7 +255,58 @@ class Daemon:
             app.router.add_route("GET", path, handler)
             app.router.add_route("HEAD", path, handler)
         app.router.add_route("POST", "/ping", probes.ping)
+        self._add_admin(app.router)
         return app
+
+    def _add_admin(self, router: web.UrlDispatcher) -> None:
+        """The admin API: its owners live as long as the listener."""
+        file = AdminFile(self.state_dir)
+        key = AdminKey(self.config, secrets.token_bytes(32), time.monotonic, self._is_exposed)
+        sessions = Sessions(self.config, key, load_key(self.state_dir, "jwt.key"), file, time.time)
+        audit = Audit(self.state_dir, lambda: _utc_now().isoformat(timespec="seconds"))
+        desk = Desk(self.store, sessions, file, audit, time.time)
+        accounts = Accounts(desk, self.queue, self.logins, self.client, self.service, new_id)
+        ops = Ops(
+            desk,
+            queue=self.queue,
+            catalog=self.catalog,
+            callers=self.callers,
+            client=self.client,
+            captures=self.captures,
+            turns=self.service.turns,
+            history=self.books,
+            monotonic=time.monotonic,
+            address=self._own_address,
+        )
+        areas = {
+            "logins": AdminLogins(desk),
+            "config": ConfigRoutes(desk),
+            "accounts": accounts,
+            "ops": ops,
+            "vercel": Vercel(desk, self.client, accounts, self.queue),
+        }
+        add_admin_routes(router, Guard(self.config, sessions), areas)
+
+    def _is_exposed(self) -> bool:
+        """Whether others than this host can reach the listener."""
+        found = self._runner.addresses if self._runner else []
+        return any(isinstance(address, tuple) and not ip_address(address[0]).is_loopback for address in found)
+
+    def _own_address(self) -> str:
+        """The URL at which this daemon reaches its own listener."""
+        found = self._runner.addresses if self._runner else []
+        host, port = next((address[0], address[1]) for address in found if isinstance(address, tuple))
+        if ip_address(host).is_unspecified:
+            host = "::1" if ":" in host else "127.0.0.1"
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def _capture_settings(self) -> tuple[bool, int, int]:
+        capture = self.config().capture
+        return capture.enabled, capture.limit, capture.max_body_bytes
+
+    def _secrets(self) -> list[str]:
+        """Every secret of the config, for taking it out of what is kept."""
+        return secrets_of(self.config())
 
     def _apply_keys(self, config: Config) -> None:
         direct = any(upstream.direct_token for upstream in config.upstreams)

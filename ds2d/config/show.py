@@ -39,6 +39,20 @@ def effective(config: Config) -> list[tuple[str, Any, str]]:
     return [(key.path, _shown_at(config, key.path), config.origin(key.path)) for key in keys() if not key.inside]
 
 
+def secrets_of(value: Any) -> list[str]:
+    """Every secret in a snapshot or a part of it, for taking them out of texts."""
+    if isinstance(value, Secret):
+        secret = value.reveal()
+        return [secret] if secret else []
+    if isinstance(value, msgspec.Struct):
+        return [secret for name in value.__struct_fields__ for secret in secrets_of(getattr(value, name))]
+    if isinstance(value, dict):
+        return [secret for item in value.values() for secret in secrets_of(item)]
+    if isinstance(value, tuple):
+        return [secret for item in value for secret in secrets_of(item)]
+    return []
+
+
 def _shown_at(config: Config, path: str) -> Any:
     value = value_at(config, path)
     return mask(value) if value and path.rpartition(".")[2] in _HASHES else shown(value, defaults=False)

@@ -110,6 +110,11 @@ class ConfigStore:
         """The config file, whether or not it exists or counts."""
         return self._source.path
 
+    @property
+    def document(self) -> dict[str, Any]:
+        """A copy of what was read, notes and order included: with every secret that stands in it."""
+        return load(self._raw)
+
     def reload(self) -> Outcome:
         """Look at the source and believe what is there now."""
         before = self.current.generation
@@ -181,6 +186,11 @@ class ConfigStore:
             self.unsynced = True
         self._take(changed.raw, config)
         return self.current
+
+    def check(self, document: dict[str, Any]) -> None:
+        """Whether this document could be in force. Raises ConfigErrors, SourceError."""
+        _, reading = self._base()
+        self._source.parse(msgspec.structs.replace(reading, raw=dump(document)))
 
     def generations(self) -> list[Generation]:
         """The last configs that were in force, newest first."""

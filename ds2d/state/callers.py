@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
@@ -23,6 +24,10 @@ from ds2d.core.settings import KeySpec
 from ds2d.state.ledger_file import KeyRecord
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+MAX_LENT = 64
+"""Credentials for one request that may be out at once."""
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -44,6 +49,7 @@ class Callers:
         self._anonymous: Caller = Caller("anonymous", "anonymous")
         self._open: tuple[Network, ...] = ()
         self._direct = False
+        self._lent: dict[bytes, str] = {}
 
     def apply(self, keys: Sequence[KeySpec], open_networks: Iterable[str], direct_token: bool) -> None:
         """Take the keys of a new config; removed ones stop working with the next request."""
@@ -65,10 +71,21 @@ class Callers:
     def find(self, key: str) -> Caller | None:
         """The caller of this key, whatever its state; None for an unknown one."""
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-        entry = self._entries.get(self._blind(digest))
+        blinded = self._blind(digest)
+        entry = self._entries.get(blinded)
+        if entry is None and (lent := self._lent.pop(blinded, None)) is not None:
+            return next((entry.caller for entry in self._entries.values() if entry.caller.id == lent), None)
         if entry and hmac.compare_digest(entry.digest, bytes.fromhex(digest)):
             return entry.caller
         return None
+
+    def lend(self, caller_id: str) -> str:
+        """A credential with this caller's rights that is good for one request of ours."""
+        key = f"once-{secrets.token_hex(24)}"
+        if len(self._lent) >= MAX_LENT:
+            self._lent.clear()  # requests that never came
+        self._lent[self._blind(hashlib.sha256(key.encode()).hexdigest())] = caller_id
+        return key
 
     def identify(self, credentials: Sequence[str], peer: str | None) -> Caller:
         """Who asks, by errors.md 2: the first known key counts; then a direct token, if it is the only credential; then an

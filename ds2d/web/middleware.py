@@ -74,7 +74,9 @@ def _finish(request: web.Request, reply: web.StreamResponse) -> None:
     dialect = request.get(DIALECT)
     if dialect == "claude":
         reply.headers["request-id"] = request[REQUEST_ID]
-    if not request.path.startswith("/admin"):
+    if dialect == "admin" or request.path.startswith("/admin"):
+        reply.headers["Cache-Control"] = "no-store"
+    else:
         reply.headers["Access-Control-Allow-Origin"] = "*"
         reply.headers["Access-Control-Expose-Headers"] = EXPOSED
     if request.body_exists and not request.content.is_eof():
@@ -89,6 +91,8 @@ def _error(request: web.Request, error: GatewayError, allow: str | None = None) 
     else:
         body = REGISTRY[dialect].render_error(error, request[REQUEST_ID])
     reply = error_reply(error, body)
+    if dialect == "admin":
+        reply.headers.popall("WWW-Authenticate", None)  # a browser would ask for a password (errors.md 2)
     if allow:
         reply.headers["Allow"] = allow
     return reply
@@ -107,11 +111,19 @@ def _from_http(error: web.HTTPException) -> GatewayError:
     return GatewayError(ErrorKind.INTERNAL, "Internal error.")
 
 
+def _shown_path(request: web.Request) -> str:
+    """The path for the log; of admin routes the pattern, for their paths may hold keys."""
+    if not request.path.startswith("/admin"):
+        return request.path
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "/admin"
+
+
 def _log(request: web.Request, status: int, seconds: float) -> None:
     """One line a request. The path goes without its query, where Gemini clients put keys; client bytes are escaped and cut."""
     if not access.isEnabledFor(logging.INFO):
         return
-    path = request.path.encode("unicode_escape").decode()[:200]
+    path = _shown_path(request).encode("unicode_escape").decode()[:200]
     ask = request.get(ASK)
     caller = request.get(CALLER)
     turn = ask.describe() if ask else ""

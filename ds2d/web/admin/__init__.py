@@ -1,0 +1,1 @@
+"""The admin API: one table of routes, one check for all of them, every write through the config's one door."""

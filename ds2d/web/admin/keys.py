@@ -1,0 +1,176 @@
+"""API keys as the admin API lists and changes them.
+
+Rule: a key leaves here masked; a mask posted back stands for the key it was made of, and one that stands for none is refused;
+keys made or added here are stored as hashes, those the operator wrote stay as written.
+Surprise: a deleted key stays in the file with `deleted_at`, so that its usage stays readable, and no listing posted back can
+revive or remove it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ds2d.config.references import is_reference
+from ds2d.config.schema import Config
+from ds2d.config.show import shown
+from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.redact import MASK, mask
+from ds2d.core.secrets import hash_key
+from ds2d.core.settings import KeySpec
+
+LISTS = ("keys", "api_keys")
+FIELDS = frozenset(KeySpec.__struct_fields__) - {"key", "created_at", "deleted_at", "problem"}
+"""What a key's entry may be given besides the key."""
+
+Entry = dict[str, Any]
+
+
+def key_id(digest: str) -> str:
+    """What a key is called where it may not be named."""
+    return f"key_{digest[:16]}"
+
+
+def listed(config: Config, *, deleted: bool = False) -> list[tuple[str, KeySpec]]:
+    """The keys that a listing shows, each with its mask."""
+    return [(masked_key(spec), spec) for spec in config.keys if spec.key is not None and (deleted or spec.deleted_at is None)]
+
+
+def masked_key(spec: KeySpec) -> str:
+    """The mask of a key; of one by reference, the reference."""
+    assert spec.key is not None
+    if spec.key.reference:
+        ((kind, name),) = spec.key.reference.items()
+        return f"{kind}:{name}"
+    return mask(spec.key.reveal() or "")
+
+
+def describe(spec: KeySpec) -> Entry:
+    """One of `key_entries`: the entry as far as somebody set it, with its id and its key masked."""
+    entry = {"id": key_id(spec.digest) if spec.digest else None, **shown(spec, defaults=False), "key": masked_key(spec)}
+    if spec.problem:
+        entry["problem"] = spec.problem
+    return entry
+
+
+def raw_entries(document: dict[str, Any]) -> Iterator[tuple[list[Any], int]]:
+    """Where each key stands in a document: the list and the place in it."""
+    for name in LISTS:
+        entries = document.get(name)
+        if isinstance(entries, list):
+            yield from ((entries, at) for at in range(len(entries)))
+
+
+def find(document: dict[str, Any], config: Config, wanted: str) -> tuple[list[Any], int]:
+    """The place of a key given by itself or by its id. Raises 404."""
+    digest = hash_key(wanted).removeprefix("sha256:")
+    for entries, at in raw_entries(document):
+        own = _digest(entries[at], config)
+        if own is not None and (own == digest or key_id(own) == wanted):
+            return entries, at
+    raise GatewayError(ErrorKind.ROUTE_NOT_FOUND, "There is no such key.")
+
+
+def add(document: dict[str, Any], config: Config, key: str, fields: Entry, now: str) -> None:
+    """Put a new key in, as a hash. Raises 409 where it is known, deleted or not."""
+    _check_new(key)
+    digest = hash_key(key).removeprefix("sha256:")
+    for entries, at in raw_entries(document):
+        if _digest(entries[at], config) == digest:
+            gone = isinstance(entries[at], dict) and entries[at].get("deleted_at")
+            hint = ": PUT brings it back" if gone else ""
+            raise GatewayError(ErrorKind.INVALID_REQUEST, f"This key exists already{hint}.", status=409)
+    document.setdefault("keys", []).append({"key": hash_key(key), **fields, "created_at": now})
+
+
+def change(entries: list[Any], at: int, fields: Entry) -> None:
+    """Set fields of an entry; a deleted key is back."""
+    entry = _as_object(entries[at])
+    entry.pop("deleted_at", None)
+    entries[at] = {**entry, **fields}
+
+
+def delete(entries: list[Any], at: int, now: str) -> None:
+    """Mark an entry as deleted. Raises 404 if it was."""
+    entry = _as_object(entries[at])
+    if entry.get("deleted_at"):
+        raise GatewayError(ErrorKind.ROUTE_NOT_FOUND, "There is no such key.")
+    entries[at] = {**entry, "deleted_at": now}
+
+
+def replace_all(document: dict[str, Any], config: Config, posted: Any, now: str) -> None:
+    """Make the posted list the keys in force: masks keep the keys they stand for, others come in as hashes, what is left out
+    is deleted. Raises 400 with the place of what is wrong."""
+    if not isinstance(posted, list):
+        raise bad("keys: must be a list of strings")
+    standing = [(entries, at) for entries, at in raw_entries(document) if _is_live(entries[at], config)]
+    kept = [_match(posted, index, standing, config) for index in range(len(posted))]
+    for place in standing:
+        if place not in kept:
+            delete(*place, now)
+    for index, place in enumerate(kept):
+        if place is None:
+            key, fields = split(posted[index], f"keys[{index}]")
+            add(document, config, key, fields, now)
+
+
+def _match(posted: list[Any], index: int, standing: list[tuple[list[Any], int]], config: Config) -> tuple[list[Any], int] | None:
+    """The entry that a posted key stands for; None for a new one. A mask counts by how often it came before."""
+    text, _ = split(posted[index], f"keys[{index}]")
+    digest = hash_key(text).removeprefix("sha256:")
+    for entries, at in standing:
+        if _digest(entries[at], config) == digest:
+            return entries, at
+    if MASK not in text and not text.startswith("$"):
+        return None
+    before = sum(split(item, "keys")[0] == text for item in posted[:index])
+    same = [place for place in standing if _mask_of(place[0][place[1]]) == text]
+    if before >= len(same):
+        raise bad(f"keys[{index}]: this masked key stands for none of the keys")
+    return same[before]
+
+
+def split(item: Any, path: str) -> tuple[str, Entry]:
+    """Key and fields of a posted key, which is a string or an object."""
+    if isinstance(item, dict) and isinstance(item.get("key"), str):
+        return item["key"], {name: value for name, value in item.items() if name in FIELDS}
+    if not isinstance(item, str) or not item:
+        raise bad(f"{path}: must be a string that is not empty")
+    return item, {}
+
+
+def _check_new(key: str) -> None:
+    if MASK in key:
+        raise bad("key: this is a masked key, not a key")
+    if not 1 <= len(key) <= 1024 or not key.isascii() or not key.isprintable() or " " in key:
+        raise bad("key: must have 1 to 1024 visible ASCII characters")
+
+
+def _as_object(entry: Any) -> Entry:
+    return dict(entry) if isinstance(entry, dict) else {"key": entry}
+
+
+def _is_live(entry: Any, config: Config) -> bool:
+    return not (isinstance(entry, dict) and (entry.get("deleted_at") or not entry.get("key")))
+
+
+def _digest(entry: Any, config: Config) -> str | None:
+    key = entry.get("key") if isinstance(entry, dict) else entry
+    if isinstance(key, str) and key:
+        return hash_key(key).removeprefix("sha256:")
+    if is_reference(key):
+        return next((spec.digest for spec in config.keys if spec.key is not None and spec.key.reference == key), None)
+    return None
+
+
+def _mask_of(entry: Any) -> str:
+    key = entry.get("key") if isinstance(entry, dict) else entry
+    if is_reference(key):
+        ((kind, name),) = key.items()
+        return f"{kind}:{name}"
+    return mask(key) if isinstance(key, str) else ""
+
+
+def bad(message: str) -> GatewayError:
+    """A 400 of the admin API."""
+    return GatewayError(ErrorKind.INVALID_REQUEST, message)

@@ -1,0 +1,190 @@
+"""Looking at the daemon at work, and asking it something as a client would.
+
+Rule: a test goes through the listener, so it proves what a client would see; where only the hash of a key is known, a
+credential that is good for one request has its rights.
+Surprise: an event stream needs no memory of what it sent. An event's id is the digest of the state after it, so a client that
+comes back gets the whole state, or nothing if it has that already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import orjson
+from aiohttp import web
+from aiohttp_sse import sse_response
+
+from ds2d.core.calls import Call
+from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.settings import KeySpec, Timeouts, UpstreamSpec
+from ds2d.net.client import Client
+from ds2d.service import Turn
+from ds2d.state.accounts import AccountQueue
+from ds2d.state.callers import Callers
+from ds2d.state.captures import Captures
+from ds2d.state.catalog import Catalog
+from ds2d.state.reports import queue_status
+from ds2d.web.admin import keys
+from ds2d.web.admin.desk import Desk
+from ds2d.web.admin.keys import bad
+from ds2d.web.keys import REQUEST_ID
+
+HELLO = "你好"
+EVENT_SECONDS = 0.5
+"""Between two looks at the state."""
+
+Body = dict[str, Any]
+
+
+class History(Protocol):
+    """Turns that ended lately, newest first."""
+
+    @property
+    def recent(self) -> list[dict[str, Any]]: ...
+
+
+class Ops:
+    """Handlers. `address` is where this daemon listens itself; `turns` are those that run, by request id."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        *,
+        queue: AccountQueue,
+        catalog: Catalog,
+        callers: Callers,
+        client: Client,
+        captures: Captures,
+        turns: Mapping[str, Turn],
+        history: History,
+        monotonic: Callable[[], float],
+        address: Callable[[], str],
+    ) -> None:
+        self._desk = desk
+        self._queue = queue
+        self._catalog = catalog
+        self._callers = callers
+        self._client = client
+        self._captures = captures
+        self._turns = turns
+        self._history = history
+        self._monotonic = monotonic
+        self._address = address
+
+    async def test(self, request: web.Request) -> web.StreamResponse:
+        """Ask a question through the listener."""
+        body = await self._desk.body(request)
+        model, message = body.get("model") or "deepseek-chat", body.get("message") or HELLO
+        given = body.get("api_key") or None
+        if not all(isinstance(text, str) for text in (model, message, given or "")):
+            raise bad("model, message, api_key: must be strings")
+        question = {"model": model, "messages": [{"role": "user", "content": message}], "stream": False}
+        headers = {
+            "Authorization": f"Bearer {given or self._credential()}",
+            "Content-Type": "application/json",
+            "x-request-id": f"{request[REQUEST_ID]}-test"[:128],
+        }
+        here = UpstreamSpec(name="self", proxy="direct", timeouts=Timeouts(answer=120, total=120))
+        call = Call("POST", f"{self._address()}/v1/chat/completions", headers, orjson.dumps(question), upstream=here)
+        reply = await self._client.fetch(call)
+        try:
+            answer: Any = orjson.loads(reply.body)
+        except ValueError:
+            answer = {"text": reply.body[:4096].decode("utf-8", "replace")}
+        return self._desk.reply({"success": reply.status == 200, "status_code": reply.status, "response": answer})
+
+    async def requests(self, request: web.Request) -> web.StreamResponse:
+        """Turns that run or wait now, and those that ended lately."""
+        return self._desk.reply({"running": self._running(), "ended": self._history.recent[:100]})
+
+    async def request(self, request: web.Request) -> web.StreamResponse:
+        """One turn."""
+        wanted = request.match_info["id"]
+        if turn := self._turns.get(wanted):
+            return self._desk.reply({"id": wanted, "state": "running", **self._describe(wanted, turn)})
+        for ended in self._history.recent:
+            if ended.get("request_id") == wanted:
+                return self._desk.reply({"id": wanted, "state": "ended", **ended})
+        raise _unknown_request()
+
+    async def cancel(self, request: web.Request) -> web.StreamResponse:
+        """End a running turn; its client gets an error in its own dialect."""
+        turn = self._turns.get(request.match_info["id"])
+        if turn is None:
+            raise _unknown_request()
+        turn.stop(GatewayError(ErrorKind.CANCELLED, "The request was cancelled by the administrator."))
+        self._desk.note(request, "request cancelled", id=request.match_info["id"])
+        return self._desk.reply({"success": True, "id": request.match_info["id"]})
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """The state as an event, then what changes of it."""
+        known = request.headers.get("Last-Event-ID", "")
+        before: Body | None = None
+        async with sse_response(request, headers={"Cache-Control": "no-store", "x-request-id": request[REQUEST_ID]}) as stream:
+            while stream.is_connected():
+                state = self._state()
+                digest = hashlib.sha256(orjson.dumps(state)).hexdigest()[:16]
+                if digest != known:
+                    changed = {name: value for name, value in state.items() if before is None or before.get(name) != value}
+                    event = "snapshot" if before is None else "delta"
+                    await stream.send(orjson.dumps(changed).decode(), id=digest, event=event)
+                known, before = digest, state
+                await asyncio.sleep(EVENT_SECONDS)
+        return stream
+
+    async def captures(self, request: web.Request) -> web.StreamResponse:
+        """Captured exchanges, newest first."""
+        settings = self._desk.config.capture
+        head = {"enabled": settings.enabled, "limit": settings.limit, "max_body_bytes": settings.max_body_bytes}
+        return self._desk.reply({**head, "items": [capture.shown() for capture in self._captures.newest()]})
+
+    async def clear_captures(self, request: web.Request) -> web.StreamResponse:
+        """Forget all captured exchanges."""
+        self._captures.clear()
+        self._desk.note(request, "captures cleared")
+        return self._desk.reply({"success": True, "detail": "capture logs cleared"})
+
+    def _credential(self) -> str:
+        """What has the rights of the first key. Raises 400 where there is none."""
+        first: KeySpec | None = next((spec for _, spec in keys.listed(self._desk.config) if spec.usable and spec.digest), None)
+        if first is None:
+            raise bad("api_key: is needed, for the config has no key")
+        return self._callers.lend(first.digest or "")
+
+    def _running(self) -> list[Body]:
+        return [self._describe(name, turn) for name, turn in self._turns.items()]
+
+    def _describe(self, name: str, turn: Turn) -> Body:
+        return {
+            "request_id": name,
+            "key": turn.ask.caller.name,
+            "dialect": turn.ask.dialect_name,
+            "model": turn.ask.request.model[:256],
+            "used": turn.route.public,
+            "stream": turn.ask.request.stream,
+            "account": turn.account or None,
+            "upstream": turn.upstream or None,
+            "attempts": turn.attempts,
+            "waited_ms": round(turn.waited * 1000),
+            "age_ms": round((self._monotonic() - turn.began) * 1000),
+            "answering": turn.first is not None,
+        }
+
+    def _state(self) -> Body:
+        """What the event stream tells; nothing in it changes by the passing of time alone."""
+        status = queue_status(self._queue)
+        running = [{name: value for name, value in turn.items() if name != "age_ms"} for turn in self._running()]
+        shown = ("available", "in_use", "total", "running", "waiting", "max_queue_size", "accounts")
+        return {
+            "queue": {name: status[name] for name in shown},
+            "requests": running,
+            "upstreams": self._catalog.states(),
+            "generation": self._desk.config.generation,
+        }
+
+
+def _unknown_request() -> GatewayError:
+    return GatewayError(ErrorKind.ROUTE_NOT_FOUND, "There is no such request.")
