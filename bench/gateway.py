@@ -99,7 +99,7 @@ def measure(seconds: float, rounds: int) -> list[dict[str, Any]]:
                     before = cpu_seconds(process.pid)
                     result = asyncio.run(load(port, KEY, seconds=seconds, **kwargs))
                     if result.broken:
-                        raise SystemExit(f"{server}: {result.broken} broken answers in '{name}'")
+                        raise SystemExit(f"{server}: {result.broken} broken answers in '{name}', one of them: {result.sample!r}")
                     figures[server].append((cpu_seconds(process.pid) - before) / getattr(result, unit) * 1e6)
                     first[server].append(result.first_ms(0.5))
             rows.append(

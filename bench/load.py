@@ -21,6 +21,8 @@ class Result:
     chunks: int = 0
     broken: int = 0
     first: list[float] = field(default_factory=list)
+    sample: bytes = b""
+    """The end or the head of one broken answer."""
 
     def first_ms(self, share: float) -> float:
         """A quantile of the time to the first chunk, in milliseconds."""
@@ -62,20 +64,25 @@ class Client(asyncio.Protocol):
             self.tail = (self.tail + data)[-64:]
             if not self.tail.endswith(b"0\r\n\r\n"):
                 return
-            self.result.broken += b"[DONE]" not in self.tail
+            self.judge(b"[DONE]" in self.tail)
         else:
             self.tail += data
             end = self.tail.find(b"\r\n\r\n")
             size = self.tail.lower().find(b"content-length:")
             if end < 0 or len(self.tail) < end + 4 + int(self.tail[size + 15 :].split(b"\r\n", 1)[0]):
                 return
-            self.result.broken += b"200 OK" not in self.tail[:32]
+            self.judge(b"200 OK" in self.tail[:32])
         self.result.requests += 1
         if time.perf_counter() < self.until:
             self.send()
         else:
             self.transport.close()
             self.finish()
+
+    def judge(self, whole: bool) -> None:
+        if not whole:
+            self.result.broken += 1
+            self.result.sample = self.tail[:400]
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.done.done():
