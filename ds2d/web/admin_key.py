@@ -31,6 +31,7 @@ MAX_ADDRESSES = 4096
 STRONG_LENGTH, STRONG_VARIETY = 16, 6
 """Characters, and different ones, of a key that may guard a listener which others can reach."""
 
+OFF = "The admin API is off: there is no admin key. Set DS2API_ADMIN_KEY or admin.password_hash (`ds2d init` makes one)."
 WRONG = "The admin key or token is not valid."
 
 
@@ -113,8 +114,7 @@ class AdminKey:
     def check_on(self) -> None:
         """Raises FORBIDDEN where there is no key, or one too weak for where the daemon listens."""
         if not self.credential:
-            message = "The admin API is off: there is no admin key. Set DS2API_ADMIN_KEY or admin.password_hash (`ds2d init` makes one)."
-            raise GatewayError(ErrorKind.FORBIDDEN, message)
+            raise GatewayError(ErrorKind.FORBIDDEN, OFF)
         if self._config().admin_key is not None and self._exposed() and not is_strong(self.credential):
             raise _too_weak()
 
@@ -155,8 +155,8 @@ def _too_often(seconds: float) -> GatewayError:
 
 
 def _too_weak() -> GatewayError:
-    message = f"The admin API is off: a listener that others can reach needs an admin key of at least {STRONG_LENGTH} varied characters."
-    return GatewayError(ErrorKind.FORBIDDEN, message)
+    what = f"an admin key of at least {STRONG_LENGTH} varied characters"
+    return GatewayError(ErrorKind.FORBIDDEN, f"The admin API is off: a listener that others can reach needs {what}.")
 
 
 def _network(address: str) -> str:

@@ -25,8 +25,8 @@ NAMES = ("email", "mobile", "name")
 
 ONLY_SHOWN = frozenset(
     {
-        "identifier", "has_password", "has_token", "token_preview", "state", "inflight", "put_aside_until", "reason", "last_error",
-        "test_status", "problem",
+        "identifier", "has_password", "has_token", "token_preview", "state", "inflight", "put_aside_until", "reason",
+        "last_error", "test_status", "problem",
     }
 )  # fmt: skip
 """What a listing adds: accepted when it is posted back, and of no effect."""
@@ -64,8 +64,8 @@ def preview(secret: Secret | None) -> str:
 
 def find(document: dict[str, Any], config: Config, identifier: str) -> tuple[list[Any], int]:
     """The place of an account. Raises 404."""
-    entries = document.get("accounts")
-    for at, entry in enumerate(entries if isinstance(entries, list) else ()):
+    entries: list[Any] = document.get("accounts") or []
+    for at, entry in enumerate(entries):
         if any(identifier.lower() == name.lower() for name in names(entry, config)):
             return entries, at
     raise GatewayError(ErrorKind.ROUTE_NOT_FOUND, "There is no such account.")

@@ -120,7 +120,7 @@ class ConfigRoutes:
         return self._written(imported_keys=done["keys"], imported_accounts=done["accounts"])
 
     async def generations(self, request: web.Request) -> web.StreamResponse:
-        """The configs that were in force, newest first, each with what changed to the one after it."""
+        """The configs that were in force, newest first."""
         config = self._desk.config
         found = [
             {

@@ -108,8 +108,8 @@ def replace_all(document: dict[str, Any], config: Config, posted: Any, now: str)
     for place in standing:
         if place not in kept:
             delete(*place, now)
-    for index, place in enumerate(kept):
-        if place is None:
+    for index, known in enumerate(kept):
+        if known is None:
             key, fields = split(posted[index], f"keys[{index}]")
             add(document, config, key, fields, now)
 
@@ -165,7 +165,7 @@ def _digest(entry: Any, config: Config) -> str | None:
 
 def _mask_of(entry: Any) -> str:
     key = entry.get("key") if isinstance(entry, dict) else entry
-    if is_reference(key):
+    if isinstance(key, dict) and is_reference(key):
         ((kind, name),) = key.items()
         return f"{kind}:{name}"
     return mask(key) if isinstance(key, str) else ""

@@ -53,7 +53,8 @@ def read(config: Config) -> dict[str, Any]:
 
 
 def change(document: dict[str, Any], config: Config, posted: dict[str, Any]) -> None:
-    """Put posted settings into a document. Raises 400 with the path of an unknown or a held one; values are the store's to check."""
+    """Put posted settings into a document. Raises 400 with the path of an unknown or a held one; values are the store's
+    to check."""
     for path, value in _flat(posted):
         origin = config.origin(path)
         if _is_held(origin) and value != value_at(config, path):
