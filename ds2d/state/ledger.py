@@ -116,6 +116,7 @@ class Ledger:
         self._idle = asyncio.Event()  # no batch is being written
         self._idle.set()
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
         self._forced = 0.0
         self._keys: list[KeyRecord] | None = None
         self._tidying: asyncio.Task[None] | None = None
@@ -213,9 +214,10 @@ class Ledger:
             return
         due = self._loop.time() + delay
         if self._timer is not None:
-            if self._timer.when() <= due:
+            if self._due <= due:
                 return
             self._timer.cancel()
+        self._due = due  # not asked of the timer: uvloop's does not always know
         self._timer = self._loop.call_at(due, self._flush)
 
     def _flush(self) -> bool:
