@@ -23,6 +23,7 @@ from aiohttp import web
 from ds2d.config.schema import Config
 from ds2d.config.show import secrets_of
 from ds2d.config.store import ConfigStore
+from ds2d.core.caller import Caller
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.request import ChatRequest
 from ds2d.core.seal import Sealer
@@ -60,6 +61,9 @@ from ds2d.web.responses import NAME as RESPONSES
 from ds2d.web.responses import Responses
 from ds2d.web.routes import add_dialect_routes
 from ds2d.web.server import Runner
+from ds2d.web.token_stats import TokenStats
+from ds2d.web.turn_headers import QUOTAS
+from ds2d.web.usage import OwnUsage
 
 logger = logging.getLogger("ds2d")
 
@@ -246,7 +250,9 @@ class Daemon:
 
     def _application(self) -> web.Application:
         app = web.Application(middlewares=[around(new_id, lambda: self.draining)], handler_args={"auto_decompress": False})
-        business = Business(self.config, self.service, self.callers, self.catalog, self.sealer.unseal, lambda: self.draining)
+        business = Business(
+            self.config, self.service, self.callers, self.catalog, self.sealer.unseal, lambda: self.draining, self.captures
+        )
         probes = Probes(self.readiness)
         responses = Responses(business, self.service, self.responses, self.toolbox.spawn)
         business.add_actions(responses.actions(), {RESPONSES: responses.generate})
@@ -255,11 +261,18 @@ class Daemon:
             app.router.add_route("GET", path, handler)
             app.router.add_route("HEAD", path, handler)
         app.router.add_route("POST", "/ping", probes.ping)
-        self._add_admin(app.router)
+        guard = self._add_admin(app.router)
+        app[QUOTAS] = self.quotas
+        own = OwnUsage(business.identify, self._models_of, self.quotas, self.ledger)
+        for path, handler in own.routes():
+            app.router.add_route("GET", path, handler)
+        stats = TokenStats(self.config, self.callers, self.queue, self.observed, lambda request: guard.admit(request, "admin"))
+        for method, path, handler in stats.routes():
+            app.router.add_route(method, path, handler)
         return app
 
-    def _add_admin(self, router: web.UrlDispatcher) -> None:
-        """The admin API: its owners live as long as the listener."""
+    def _add_admin(self, router: web.UrlDispatcher) -> Guard:
+        """The admin API: its owners live as long as the listener. Returns its check."""
         file = AdminFile(self.state_dir)
         key = AdminKey(self.config, secrets.token_bytes(32), time.monotonic, self._is_exposed)
         sessions = Sessions(self.config, key, load_key(self.state_dir, "jwt.key"), file, time.time)
@@ -285,7 +298,12 @@ class Daemon:
             "ops": ops,
             "vercel": Vercel(desk, self.client, accounts, self.queue),
         }
-        add_admin_routes(router, Guard(self.config, sessions), areas)
+        guard = Guard(self.config, sessions)
+        add_admin_routes(router, guard, areas)
+        return guard
+
+    def _models_of(self, caller: Caller) -> list[str]:
+        return [model.id for model in self.catalog.models(caller.may_use)]
 
     def _is_exposed(self) -> bool:
         """Whether others than this host can reach the listener."""

@@ -100,7 +100,7 @@ class Callers:
         if self._direct and len(set(credentials)) == 1:
             digest = hashlib.sha256(credentials[0].encode("utf-8", "surrogatepass")).hexdigest()
             return Caller(f"direct:{digest}", "direct", None, credentials[0])
-        if peer is not None and self._is_open(peer):
+        if self.is_open(peer):
             return self._usable(self._anonymous)
         message = "The API key is not valid." if credentials else "An API key is needed: send Authorization: Bearer <key>."
         raise GatewayError(ErrorKind.INVALID_KEY, message)
@@ -115,7 +115,10 @@ class Callers:
             raise GatewayError(ErrorKind.KEY_EXPIRED, "This API key has expired.")
         return caller
 
-    def _is_open(self, peer: str) -> bool:
+    def is_open(self, peer: str | None) -> bool:
+        """Whether a request that counts by this address needs no key; None is none."""
+        if peer is None:
+            return False
         try:
             address = ipaddress.ip_address(peer)
         except ValueError:

@@ -20,6 +20,7 @@ from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.dialects import REGISTRY
 from ds2d.web.keys import ASK, CALLER, DIALECT, REQUEST_ID, Handler
 from ds2d.web.paths import dialect_of
+from ds2d.web.turn_headers import turn_headers
 from ds2d.web.replies import EXPOSED, error_reply, preflight, request_id_of
 
 logger = logging.getLogger("ds2d.web")
@@ -79,6 +80,7 @@ def _finish(request: web.Request, reply: web.StreamResponse) -> None:
     else:
         reply.headers["Access-Control-Allow-Origin"] = "*"
         reply.headers["Access-Control-Expose-Headers"] = EXPOSED
+    reply.headers.update(turn_headers(request))
     if request.body_exists and not request.content.is_eof():
         reply.force_close()
 

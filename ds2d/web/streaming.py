@@ -8,11 +8,12 @@ Surprise: writing to a client that has gone is a normal end of a turn, so it has
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
 from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.web.turn_headers import turn_headers
 
 
 class ClientStream:
@@ -26,6 +27,8 @@ class ClientStream:
         self.content_type = "text/event-stream"
         self.response = web.StreamResponse(headers=headers)
         self.last_write = 0.0
+        self.listener: Callable[[bytes], None] | None = None
+        """Told of everything that is written, where captures are on."""
         if last:  # the daemon is draining: this connection takes no further request
             self.response.force_close()
 
@@ -34,6 +37,8 @@ class ClientStream:
         try:
             if not self.started:
                 await self._open()
+            if self.listener is not None:
+                self.listener(data)
             transport = self._request.transport
             if transport is None:
                 raise GatewayError(ErrorKind.CLIENT_CLOSED, "The client closed the connection.")
@@ -63,6 +68,7 @@ class ClientStream:
             self.response.headers["Content-Type"] = self.content_type
             self.response.headers["Cache-Control"] = "no-cache"
             self.response.headers["X-Accel-Buffering"] = "no"
+            self.response.headers.update(turn_headers(self._request))
             await self.response.prepare(self._request)
             self.started = True
 
