@@ -83,9 +83,7 @@ def _block(source: Source, calls: Calls, opening: Tag) -> Reading[None]:
             yield from json_calls.read(source, calls, marked=True, stops=(opening.name,))
         elif mark == "`" and not calls.committed:
             yield from fence(source)
-        elif mark == "`":
-            yield from closing_fence(source)
-        else:
+        elif not (mark == "`" and (yield from closing_fence(source))):
             raise EndOfBlockError if calls.committed else NotACallError
 
 
@@ -119,8 +117,8 @@ def _body(source: Source, calls: Calls, call: _Call) -> Reading[None]:
                 yield from _junk(source, calls, call)
             elif (yield from _child(source, calls, call, found)):
                 return
-        elif mark == "`":
-            yield from (closing_fence(source) if call.complete else fence(source))
+        elif mark == "`" and (yield from (closing_fence(source) if call.complete else fence(source))):
+            continue
         elif mark in "{[" and not call.complete and not call.keys:
             yield from _json(source, calls, call, mark)
         else:

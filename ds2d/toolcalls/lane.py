@@ -269,6 +269,8 @@ class Lane:
         source = self._source
         text, at = source.text, source.at
         after = run_end(text, at)
+        if after == len(text) and after - at <= WINDOW and not source.ended:
+            return False
         if after - at > WINDOW or not may_open_fence(text, at, at, self.context):
             return self._pass(after - at)
         info = self._rest_of_line(after)

@@ -27,6 +27,7 @@ _PORTION = 4096
 _MAX_WIDTH = 4
 """Bytes of a character at most."""
 
+_FENCE = 3
 _SPACE = re.compile(r"\s*+")
 _SAME = re.compile(r"(.)\1*+", re.DOTALL)
 _CLOSERS = re.compile(r"[\s\]}),;\"']{0,32}+")
@@ -170,7 +171,7 @@ def tag(source: Source, names: Collection[str] | None) -> Reading[Tag | None]:
 
 
 def closers(source: Source) -> Reading[str]:
-    """Take blanks, and the closers and commas that models write once too often before a tag or a fence's end; then as `blanks`."""
+    """Take blanks, and the closers and commas that models write too many of before a tag or a fence; then as `blanks`."""
     while True:
         found = _CLOSERS.match(source.text, source.at)
         end = found.end() if found else source.at
@@ -200,19 +201,22 @@ def fence(source: Source) -> Reading[bool]:
         if run > MAX_SHELL:
             raise NotACallError
         yield from more(source)
-    if run < 3:
+    if run < _FENCE:
         raise NotACallError
     yield from line(source)
     return True
 
 
-def closing_fence(source: Source) -> Reading[None]:
+def closing_fence(source: Source) -> Reading[bool]:
     """Take blanks and a run of three or more backticks, if one stands here; what follows it stays."""
-    if (yield from blanks(source)) == "`":
-        while (run := _run(source)) == len(source.text) - source.at and run < 3:
-            yield from more(source)
-        if run >= 3:
-            source.at += run
+    if (yield from blanks(source)) != "`":
+        return False
+    while (run := _run(source)) == len(source.text) - source.at and run < _FENCE:
+        yield from more(source)
+    if run < _FENCE:
+        return False
+    source.at += run
+    return True
 
 
 def _run(source: Source) -> int:
