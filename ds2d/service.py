@@ -22,14 +22,15 @@ from ds2d.core.caller import Caller
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.events import Failure, Finish, Folder, Overhearing, Usage
 from ds2d.core.models import Route, Target
-from ds2d.core.pipeline import Encoding, Pipeline, Stage
+from ds2d.core.pipeline import Encoding, Pipeline, Splitting, Stage
 from ds2d.core.request import ChatRequest, Envelope, Message, ReasoningWish
-from ds2d.core.sse import Splitter, WholeBody
+from ds2d.core.sse import Splitter, Tapped, WholeBody
 from ds2d.core.validate import check_image_sizes
 from ds2d.dialects import TELLS, Dialect
 from ds2d.net.client import MAX_ERROR_BODY, Client, Exchange
 from ds2d.state.accounts import AccountQueue, Lease, Want
 from ds2d.state.books import Books, Entry
+from ds2d.state.captures import Recording
 from ds2d.state.catalog import Catalog
 from ds2d.state.explain import skipped
 from ds2d.state.logins import Logins
@@ -68,6 +69,8 @@ class Ask(msgspec.Struct):
     request_id: str
     pin: str | None = None
     turn: Turn | None = None
+    recording: Recording | None = None
+    """What is kept of this exchange, where captures are on."""
     on_encoder: Callable[[Encoding], None] = lambda _encoder: None
     """Told of the encoder that an attempt begins to write with."""
     on_ending: Callable[[], None] = lambda: None
@@ -380,9 +383,17 @@ class Service:
         request = turn.ask.request
         token = turn.ask.caller.token or await self._logins.token(lease.account)
         call = await self._client.drive(upstream.prepare(request, target, token))
+        recording = turn.ask.recording
+        if recording is not None:
+            recording.asked(call, lease.account.label, target.facts.flavour, target.model)
         async with self._client.open(call) as exchange:
+            if recording is not None:
+                recording.answered(exchange.status, exchange.headers.get("content-type", ""))
             if exchange.status != 200:
-                error = upstream.classify(await exchange.read(MAX_ERROR_BODY), request)
+                refusal = await exchange.read(MAX_ERROR_BODY)
+                if recording is not None:
+                    recording.upstream(refusal.body)
+                error = upstream.classify(refusal, request)
                 if error.kind is ErrorKind.UPSTREAM_AUTH:
                     turn.same_account = self._logins.refused(lease.account, token)
                 raise _for_direct_caller(error) if turn.ask.caller.token else error
@@ -441,7 +452,8 @@ class Service:
         """The stages for this answer. What the server sends decides how it is split, not what it was asked for."""
         request = turn.ask.request
         streamed = "event-stream" in exchange.headers.get("content-type", "")
-        splitter = Splitter() if streamed else WholeBody(MAX_WHOLE_BODY)
+        plain = Splitter() if streamed else WholeBody(MAX_WHOLE_BODY)
+        splitter: Splitting = Tapped(plain, turn.ask.recording.upstream) if turn.ask.recording is not None else plain
         decoder = UPSTREAMS[target.upstream.kind].Decoder(request, target)
         pipeline_box: list[Pipeline] = []
         if sink is None:

@@ -39,6 +39,8 @@ VERBS: dict[str, _Entry] = {
     "config": _Entry("ds2d.cli.config", "show the values in force, or the schema for editors"),
     "models": _Entry("ds2d.cli.models", "list the models, or show what a name becomes"),
     "status": _Entry("ds2d.cli.status", "say how the running daemon is"),
+    "capture": _Entry("ds2d.cli.capture", "take captured exchanges out of the daemon"),
+    "replay": _Entry("ds2d.cli.replay", "play a captured exchange again and compare"),
     "version": _Entry("ds2d.cli.version", "print the version"),
 }
 

@@ -14,7 +14,6 @@ from ds2d.config.notices import Notice
 from ds2d.config.schema import Config
 
 NOT_BUILT = (
-    "capture",
     "embeddings",
     "keys[].max_completion_tokens",
     "keys[].max_inflight",
@@ -33,7 +32,6 @@ NOT_BUILT = (
     "runtime.route_header",
     "server.open_token_stats",
     "server.root_path",
-    "vercel",
 )
 """Paths as in `describe.keys`; a section stands for all of its keys."""
 

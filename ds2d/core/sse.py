@@ -7,6 +7,8 @@ Surprise: servers end lines with LF, CRLF or CR, and a CRLF or a blank line may 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from ds2d.core.errors import ErrorKind, GatewayError
@@ -108,6 +110,23 @@ class WholeBody:
         body = b"".join(self._held).strip()
         self._held = []
         return [Record(body)] if body else []
+
+
+class Tapped:
+    """Either of them, with every read told to somebody else as well."""
+
+    def __init__(self, splitter: Splitter | WholeBody, listener: Callable[[bytes], None]) -> None:
+        self._splitter = splitter
+        self._listener = listener
+
+    def feed(self, chunk: bytes) -> list[Record]:
+        """Tell and hand on."""
+        self._listener(chunk)
+        return self._splitter.feed(chunk)
+
+    def finish(self) -> list[Record]:
+        """The body has ended."""
+        return self._splitter.finish()
 
 
 def _parse(block: bytes) -> Record | None:

@@ -38,6 +38,9 @@ class Capture(msgspec.Struct, frozen=True):
     client_body: str
     timing: list[int]
     cuts: list[int]
+    content_type: str = ""
+    flavour: str = ""
+    model: str = ""
     error: str | None = None
 
     def shown(self) -> dict[str, Any]:
@@ -85,17 +88,19 @@ class Recording:
         self._url, self._account, self._status = "", "", 0
         self._timing: list[int] = []
         self._error: str | None = None
+        self._flavour, self._model, self._content_type = "", "", ""
 
-    def asked(self, call: object, account: str) -> None:
-        """An attempt begins; what the one before it brought is forgotten."""
+    def asked(self, call: object, account: str, flavour: str = "", model: str = "") -> None:
+        """An attempt begins; what the one before it brought is forgotten. `flavour` and `model` are the server's."""
+        self._flavour, self._model = flavour, model
         self._upstream, self._timing, self._call, self._account = _Side(self._limit), [], _Side(self._limit), account
         if isinstance(call, Call):
             self._call.add(call.body or b"")
             self._url = _without_query(call)
 
-    def answered(self, status: int) -> None:
+    def answered(self, status: int, content_type: str = "") -> None:
         """The upstream's status is known."""
-        self._status = status
+        self._status, self._content_type = status, content_type
 
     def upstream(self, data: bytes) -> None:
         """A read from the upstream."""
@@ -117,9 +122,9 @@ class Recording:
         return Capture(
             id=self.id,
             created_at=self.created,
-            label=f"{self.dialect} {self.path}"[:200],
+            label=f"{self.dialect} {_bare(self.path)}"[:200],
             dialect=self.dialect,
-            path=self.path,
+            path=str(redact(self.path, known)),
             url=str(redact(self._url, known)),
             account_id=str(redact(self._account, known)),
             status_code=self._status,
@@ -131,6 +136,9 @@ class Recording:
             timing=self._timing,
             cuts=self._upstream.sizes,
             error=self._error,
+            content_type=self._content_type,
+            flavour=self._flavour,
+            model=self._model,
         )
 
 
@@ -173,6 +181,10 @@ class Captures:
     def clear(self) -> None:
         """Forget all."""
         self._kept.clear()
+
+
+def _bare(path: str) -> str:
+    return path.partition("?")[0]
 
 
 def _redacted(text: str, known: list[str]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
+import orjson
 from aiohttp import web
 
 from ds2d import __version__
@@ -22,6 +23,7 @@ from ds2d.core.request import Inbound
 from ds2d.dialects import COUNTS, MODEL_LISTS, REGISTRY
 from ds2d.service import Ask, Service
 from ds2d.state.callers import Callers
+from ds2d.state.captures import Captures
 from ds2d.web.auth import credentials, peer_of
 from ds2d.web.body import parse_object, read_body
 from ds2d.web.keys import ASK, CALLER, DIALECT, REQUEST_ID, Handler
@@ -50,6 +52,7 @@ class Business:
         lists: Lists,
         unseal: Callable[[str], str | None],
         draining: Callable[[], bool],
+        captures: Captures | None = None,
     ) -> None:
         self._config = config
         self._service = service
@@ -57,6 +60,7 @@ class Business:
         self._lists = lists
         self._unseal = unseal
         self._draining = draining
+        self._captures = captures
         self._generate_for: dict[str, Action] = {}
         self._actions: dict[str, Action] = {
             "generate": self.generate,
@@ -78,9 +82,26 @@ class Business:
 
         async def handle(request: web.Request) -> web.StreamResponse:
             request[DIALECT] = dialect
-            return await act(request, dialect)
+            try:
+                reply = await act(request, dialect)
+            except BaseException as error:
+                self._keep_capture(request, None, error)
+                raise
+            self._keep_capture(request, reply, None)
+            return reply
 
         return handle
+
+    def _keep_capture(self, request: web.Request, reply: web.StreamResponse | None, error: BaseException | None) -> None:
+        """The exchange is over: keep what was recorded of it, where captures are on."""
+        ask = request.get(ASK)
+        if ask is None or ask.recording is None or self._captures is None:
+            return
+        if isinstance(reply, web.Response) and isinstance(reply.body, bytes):
+            ask.recording.client(reply.body)
+        if error is not None:
+            ask.recording.failed(error.kind if isinstance(error, GatewayError) else type(error).__name__)
+        self._captures.keep(ask.recording)
 
     def identify(self, request: web.Request, dialect: str) -> Caller:
         """Who asks. Raises INVALID_KEY or KEY_EXPIRED."""
@@ -105,9 +126,12 @@ class Business:
         inbound = await self.inbound(request)
         if recall is not None:
             inbound.recall = partial(recall, caller.id)
+        recording = None
+        if self._captures is not None:
+            recording = self._captures.begin(dialect, request.path_qs, lambda: orjson.dumps(inbound.body))
         module = REGISTRY[dialect]
         pin = request.headers.get("X-Ds2-Target-Account")
-        ask = Ask(module, dialect, module.parse(inbound), caller, request[REQUEST_ID], pin)
+        ask = Ask(module, dialect, module.parse(inbound), caller, request[REQUEST_ID], pin, recording=recording)
         request[ASK] = ask
         return ask
 
@@ -122,6 +146,8 @@ class Business:
         """A turn written as it comes."""
         headers = stream_headers(ask.request_id, ask.dialect_name)
         sink = ClientStream(request, headers, self._config().server.write_stall_seconds, self._draining())
+        if ask.recording is not None:
+            sink.listener = ask.recording.client
         await self._service.stream(ask, sink)
         await sink.end()
         return sink.response

@@ -1,0 +1,126 @@
+"""Take captured exchanges out of a running daemon.
+
+  ds2d capture list             what is captured, newest first
+  ds2d capture export ID        one of them as a file that `ds2d replay` plays again
+  ds2d capture export ID --golden FOLDER    as a case for tests/golden/streams (then run scripts/golden)
+
+The admin key is read from $DS2D_ADMIN_KEY or $DS2API_ADMIN_KEY. `--scrub` keeps lengths and structure only: every letter
+of what people and models said becomes x.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from ds2d.cli.reading import read_config
+from ds2d.cli.scrub import scrubbed
+
+TIMEOUT = 30.0
+FORMAT = "ds2d capture 1"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of this verb."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="what is captured")
+    export = actions.add_parser("export", help="one exchange as a file")
+    export.add_argument("id", metavar="ID", help="cap_... as listed")
+    export.add_argument("--out", type=Path, metavar="FILE", help="where to write it (default: ID.json)")
+    export.add_argument("--golden", type=Path, metavar="FOLDER", help="write a case of recorded streams instead")
+    export.add_argument("--scrub", action="store_true", help="keep lengths and structure only")
+    for each in (listing, export):
+        each.add_argument("--url", help="base URL of the daemon (default: server.host and server.port of the config)")
+        each.add_argument("--config", type=Path, metavar="FILE", help="the config file")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Fetch and write."""
+    items = _fetch(options)
+    if items is None:
+        return 1
+    if options.action == "list":
+        for item in items:
+            print(f"{item['id']}  {item['status_code']}  {item['label']}  {item['account_id']}")
+        return 0
+    found = [item for item in items if item["id"] == options.id]
+    if not found:
+        return _refuse(f"there is no capture {options.id}: `ds2d capture list` shows what there is")
+    item = scrubbed(found[0]) if options.scrub else found[0]
+    if options.golden:
+        return _write_case(item, options.golden)
+    path = options.out or Path(f"{options.id}.json")
+    path.write_text(json.dumps({"format": FORMAT, **item}, indent=2, ensure_ascii=False) + "\n")
+    print(f"wrote {path}; `ds2d replay {path}` plays it again")
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> list[dict[str, Any]] | None:
+    """The daemon's captures; None after saying why there are none to be had."""
+    key = os.environ.get("DS2D_ADMIN_KEY") or os.environ.get("DS2API_ADMIN_KEY")
+    if not key:
+        _refuse("the admin key is needed: DS2D_ADMIN_KEY=... (see .ds2d.env)")
+        return None
+    url = options.url or _own_url(options.config)
+    if url is None:
+        return None
+    if not url.startswith(("http://", "https://")):
+        _refuse("--url must be http or https")
+        return None
+    request = urllib.request.Request(  # noqa: S310 - the scheme was checked
+        f"{url.rstrip('/')}/admin/dev/captures", headers={"Authorization": f"Bearer {key}"}
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=TIMEOUT) as reply:
+            answer = json.loads(reply.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            _refuse(f"the daemon answered {error.code}: {_detail(error.read())}")
+        return None
+    except (OSError, ValueError):
+        _refuse(f"nothing answers at {url}: is the daemon running? (`ds2d serve`)")
+        return None
+    if not answer["enabled"]:
+        print("note: captures are off (capture.enabled)", file=sys.stderr)
+    items: list[dict[str, Any]] = answer["items"]
+    return items
+
+
+def _own_url(file: Path | None) -> str | None:
+    config = read_config(file, os.environ, Path.cwd())
+    if config is None:
+        return None
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.server.host, config.server.host)
+    return f"http://{host}:{config.server.port}"
+
+
+def _write_case(item: dict[str, Any], folder: Path) -> int:
+    """A folder as tests/golden/streams has them: the upstream's bytes, and what matters of the question."""
+    folder.mkdir(parents=True, exist_ok=True)
+    streamed = "event-stream" in item["content_type"]
+    (folder / f"upstream.openai.{'sse' if streamed else 'json'}").write_bytes(item["response_body"].encode())
+    asked = json.loads(item["upstream_request"] or "{}")
+    tools = [tool["function"]["name"] for tool in asked.get("tools", []) if "function" in tool]
+    about = {"flavour": item["flavour"], **({"tools": tools} if tools else {})}
+    (folder / "case.json").write_text(json.dumps(about, indent=2) + "\n")
+    print(f"wrote {folder}; scripts/golden writes the events that it means")
+    return 0
+
+
+def _detail(raw: bytes) -> str:
+    try:
+        return str(json.loads(raw)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return raw[:200].decode("utf-8", "replace")
+
+
+def _refuse(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 1
