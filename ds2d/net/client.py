@@ -29,6 +29,9 @@ logger = logging.getLogger("ds2d.net")
 MAX_ERROR_BODY = 64 * 1024
 """Bytes of an error answer that are read; the rest says nothing new."""
 
+ERROR_SECONDS = 5.0
+"""How long an error answer may take to say more than its status."""
+
 DRAIN_SECONDS = 1.0
 """How long the end of a finished answer may take to arrive before its connection is closed instead of kept."""
 
@@ -46,8 +49,11 @@ class Exchange(Protocol):
         """Push the body through the pipeline, one read at a time, and write what comes out. Returns when the pipeline has
         its ending (it always has one then). Raises only what `write` raises, and CancelledError."""
 
+    async def whole(self, limit: int) -> Reply:
+        """The whole answer, its body cut at `limit` bytes. Raises GatewayError: UPSTREAM_TIMEOUT, UPSTREAM_DISCONNECTED."""
+
     async def read(self, limit: int) -> Reply:
-        """The whole body, cut at `limit` bytes."""
+        """An error answer, its body cut at `limit` bytes and where it breaks or stalls: the status counts all the same."""
 
 
 class HttpExchange:
@@ -98,6 +104,8 @@ class HttpExchange:
                     if out:
                         clock.reschedule(None)  # a slow client is not a silent upstream; the writer has its own clock
                         await write(out)
+                    if inflater is not None:
+                        await asyncio.sleep(0)  # one read can expand to a thousand times as much: others have their turn
                 if not chunk:
                     out = pipeline.finish()
                     if out:
@@ -110,15 +118,32 @@ class HttpExchange:
 
     async def read(self, limit: int) -> Reply:
         held = bytearray()
-        inflater = self._inflater
-        async with asyncio.timeout_at(self._started + self._timeouts.answer):
-            while len(held) < limit:
-                chunk = await self._response.content.readany()
-                if not chunk:
-                    break
-                for piece in [chunk] if inflater is None else inflater.feed(chunk):
-                    held += piece
+        now = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout_at(min(now + ERROR_SECONDS, self._started + self._timeouts.answer)):
+                await self._collect(held, limit)
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            logger.info("an error answer broke: %s", type(error).__name__)
         return Reply(self.status, self.headers, bytes(held[:limit]))
+
+    async def whole(self, limit: int) -> Reply:
+        held = bytearray()
+        try:
+            async with asyncio.timeout_at(self._started + self._timeouts.answer):
+                await self._collect(held, limit)
+        except TimeoutError:
+            raise GatewayError(ErrorKind.UPSTREAM_TIMEOUT, "The upstream did not answer in time.") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise GatewayError(ErrorKind.UPSTREAM_DISCONNECTED, "The upstream broke off its answer.") from error
+        return Reply(self.status, self.headers, bytes(held[:limit]))
+
+    async def _collect(self, held: bytearray, limit: int) -> None:
+        """Read into `held` until the end, or until there is as much as wanted."""
+        while chunk := await self._response.content.readany():
+            for piece in [chunk] if self._inflater is None else self._inflater.feed(chunk):
+                held += piece
+                if len(held) >= limit:
+                    return
 
 
 class ScriptExchange:
@@ -143,8 +168,10 @@ class ScriptExchange:
         if out:
             await write(out)
 
-    async def read(self, limit: int) -> Reply:
+    async def whole(self, limit: int) -> Reply:
         return Reply(200, self.headers, b"".join(piece for _, piece in self._script.pieces)[:limit])
+
+    read = whole
 
 
 class Client:
@@ -192,12 +219,7 @@ class Client:
     async def fetch(self, call: Call, limit: int = 4 * 1024 * 1024) -> Reply:
         """A whole answer of any status: polls, logins. Raises what `open` raises."""
         async with self.open(call) as exchange:
-            try:
-                return await exchange.read(limit)
-            except TimeoutError:
-                raise GatewayError(ErrorKind.UPSTREAM_TIMEOUT, "The upstream did not answer in time.") from None
-            except (aiohttp.ClientError, OSError) as error:
-                raise GatewayError(ErrorKind.UPSTREAM_DISCONNECTED, "The upstream broke off its answer.") from error
+            return await exchange.whole(limit)
 
     async def drive(self, steps: Generator[Step, Any, T]) -> T:
         """Run an upstream's steps and return what they come to: the streaming call, or a login's token."""
@@ -228,7 +250,7 @@ class Client:
                     allow_redirects=False,
                     proxy=proxy_for(url, upstream.proxy),
                     ssl=self._context(upstream),
-                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect, connect=None),
+                    timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect),  # with the name's look-up and TLS
                 )
         except aiohttp.ConnectionTimeoutError as error:
             raise GatewayError(ErrorKind.UPSTREAM_UNREACHABLE, "The upstream could not be reached.") from error

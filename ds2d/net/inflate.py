@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from ds2d.core.errors import ErrorKind, GatewayError
 
-STEP = 256 * 1024
-"""Bytes expanded at a time."""
+STEP = 64 * 1024
+"""Bytes expanded at a time: as many as one read of the network, and some 10 ms of work if they are blank lines."""
 
 
 class Inflater:

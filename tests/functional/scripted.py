@@ -1,7 +1,7 @@
 """A model server that says what a test wrote: real HTTP on loopback, every byte and pause under control.
 
 A `Scene` is one answer: status, headers, and pieces that are bytes to send, `Wait(event)` to hold until the test says so,
-or `RESET` / `END`. Scenes are taken in order from `scenes`; without one the server answers like a small vLLM.
+seconds (a float) to pause, or `RESET` / `END`. Scenes are taken in order from `scenes`; without one the server answers like a small vLLM.
 Raw sockets instead of a web framework, because faults (a broken chunk, a reset in mid-line) are what it is for.
 """
 
@@ -183,7 +183,7 @@ class ScriptedUpstream:
         watcher = asyncio.create_task(self._watch(reader, seen))
         try:
             keep = await self._send(writer, self._scene(seen))
-        except ConnectionError:
+        except (ConnectionError, RuntimeError):  # uvloop's word for a handle that is closed
             seen.closed.set()
             keep = False
         finally:
@@ -195,10 +195,11 @@ class ScriptedUpstream:
 
     async def _watch(self, reader: asyncio.StreamReader, seen: Seen) -> None:
         """Nothing more may come on this connection while it is answered: its end means that the client left."""
-        while not reader.at_eof():
-            if reader._buffer:  # type: ignore[attr-defined]  # pipelined bytes belong to the next request
-                return
-            await reader._wait_for_data("watch")  # type: ignore[attr-defined]
+        with contextlib.suppress(ConnectionError):  # a reset is an end, too
+            while not reader.at_eof():
+                if reader._buffer:  # type: ignore[attr-defined]  # pipelined bytes belong to the next request
+                    return
+                await reader._wait_for_data("watch")  # type: ignore[attr-defined]
         seen.closed.set()
 
     def _scene(self, seen: Seen) -> Scene:
@@ -210,9 +211,8 @@ class ScriptedUpstream:
         if scene := self.by_model.get(body.get("model", "")):
             return scene
         if seen.path.endswith("/tokenize"):
-            return Scene(
-                [json.dumps({"count": 3, "max_model_len": 4096, "tokens": [1, 2, 3]}).encode()], content_type="application/json"
-            )
+            counted = {"count": len(seen.raw) // 4, "max_model_len": 4096, "tokens": []}
+            return Scene([json.dumps(counted).encode()], content_type="application/json")
         if body.get("stream"):
             words = self.answer_text.split(" ")
             return Scene(say(*[word if i == 0 else " " + word for i, word in enumerate(words)]))
@@ -248,6 +248,8 @@ class ScriptedUpstream:
             if isinstance(piece, Wait):
                 piece.reached.set()
                 await piece.until.wait()
+            elif isinstance(piece, float):
+                await asyncio.sleep(piece)
             elif piece is RESET:
                 sock: socket.socket = writer.get_extra_info("socket")
                 await writer.drain()

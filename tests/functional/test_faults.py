@@ -1,0 +1,394 @@
+"""Faults of the upstream, at every point, in every dialect, streamed and whole: told truthfully, within their clock.
+
+Before the first byte a fault has its HTTP status; after it the dialect's own error; never an end that looks like success.
+After each the upstream's connection is closed and the slot is back. Clients' faults: test_clients.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import zlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.functional.harness import Running, config_for, running
+from tests.functional.scripted import END, RESET, Scene, ScriptedUpstream, Wait, refuse, say, scripted_upstream, whole
+from tests.functional.test_every_dialect import ENDS, QUESTIONS
+from tests.functional.test_queue import until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CLOCKS = {"connect": 0.2, "headers": 0.3, "first_payload": 0.3, "payload_gap": 0.3, "answer": 0.4, "total": 3}
+RUNTIME = {"max_attempts": 1, "retry_collapse": False, "breaker": {"failures": 1000, "open_seconds": 1}}
+
+Pieces = list[Any]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong: a scene from the good answer's first part and the rest, when, and what may be said of it."""
+
+    build: Callable[[Pieces, Pieces], Scene]
+    codes: tuple[str, ...]
+    middle: bool = False
+    status: int = 503
+
+
+def middle(*pieces: Any) -> Callable[[Pieces, Pieces], Scene]:
+    """The good answer's first part, then this."""
+    return lambda head, _: Scene([*head, *pieces])
+
+
+def instead(*pieces: Any, status: int = 200, **headers: str) -> Callable[[Pieces, Pieces], Scene]:
+    """This from the beginning."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda _head, _rest: Scene(list(pieces), status, named)
+
+
+def raw(*pieces: Any) -> Callable[[Pieces, Pieces], Scene]:
+    """Bytes as they stand, head included."""
+    return lambda _head, _rest: Scene(list(pieces), raw=True)
+
+
+def hang() -> Wait:
+    """A pause that nobody ends."""
+    return Wait()
+
+
+OK_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+CHUNKED = OK_HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+ERROR_FRAME = b'data: {"error":{"message":"host 10.1.2.3 exploded","type":"InternalServerError","code":500}}\n\n'
+HALF_LETTER = b'data: {"id":"x","choices":[{"index":0,"delta":{"content":"\xc3"},"text":"\xc3"}]}\n\n'
+BROKEN = ("upstream_disconnected", "upstream_unreachable", "upstream_error")
+GARBLED = ("upstream_error", "upstream_disconnected")
+LATE = ("upstream_timeout",)
+
+
+def framed(data: bytes) -> bytes:
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+def badly_framed(head: Pieces, _rest: Pieces) -> Scene:
+    return Scene([CHUNKED, *(framed(piece) for piece in head), 0.05, b"ZZZ\r\nxx", hang()], raw=True)
+
+
+def short_of_its_length(head: Pieces, _rest: Pieces) -> Scene:
+    body = b"".join(head)
+    return Scene([OK_HEAD + f"Content-Length: {len(body) + 100}\r\n\r\n".encode() + body, END], raw=True)
+
+
+def zipped(data: bytes) -> Scene:
+    return Scene([data], headers={"Content-Encoding": "gzip"})
+
+
+def broken_zip(head: Pieces, _rest: Pieces) -> Scene:
+    return zipped(b"\x1f\x8b\x08\x00 this is no gzip")
+
+
+def cut_zip(head: Pieces, rest: Pieces) -> Scene:
+    packer = zlib.compressobj(wbits=31)
+    return zipped(packer.compress(b"".join(head)) + packer.flush(zlib.Z_SYNC_FLUSH))
+
+
+FAULTS: dict[str, Fault] = {
+    "silence before the head": Fault(lambda _h, _r: Scene([hang()], raw=True), LATE),
+    "silence before the first payload": Fault(lambda _h, _r: Scene([hang()]), LATE),
+    "life signs only": Fault(lambda _h, _r: Scene([b": keep-alive\n\n", 0.2, b"\n\n", 0.2, b": keep-alive\n\n", hang()]), LATE),
+    "silence between payloads": Fault(lambda head, _r: Scene([*head, hang()]), LATE, middle=True),
+    "life signs between payloads": Fault(
+        lambda head, _r: Scene([*head, *[b": x\n\n", 0.1] * 6, hang()]), (*LATE, "upstream_error"), middle=True
+    ),
+    "trickle": Fault(lambda head, _r: Scene([*head, *[b"d", 0.06] * 12, hang()]), (*LATE, "upstream_error"), middle=True),
+    "reset before the head": Fault(raw(RESET), BROKEN),
+    "closed before the head": Fault(raw(END), BROKEN),
+    "reset after the head": Fault(instead(RESET), BROKEN),
+    "closed after the head": Fault(instead(END), BROKEN),
+    "reset in the middle": Fault(middle(RESET), BROKEN, middle=True),
+    "closed in the middle": Fault(middle(END), BROKEN, middle=True),
+    "a clean end in the middle": Fault(middle(), GARBLED, middle=True),
+    "the last word without a finish": Fault(middle(b"data: [DONE]\n\n"), GARBLED, middle=True),
+    "half a frame at the end": Fault(middle(b'data: {"cho'), GARBLED, middle=True),
+    "shorter than its length": Fault(short_of_its_length, BROKEN, middle=True),
+    "an error first": Fault(instead(ERROR_FRAME), GARBLED),
+    "an error in the middle": Fault(middle(ERROR_FRAME), GARBLED, middle=True),
+    "garbage first": Fault(instead(b"data: {nope\n\n"), GARBLED),
+    "garbage in the middle": Fault(middle(b"data: {nope\n\n"), GARBLED, middle=True),
+    "half a letter": Fault(middle(HALF_LETTER), GARBLED, middle=True),
+    "bad chunks": Fault(badly_framed, (*BROKEN, *LATE), middle=True),
+    "bad chunks at once": Fault(raw(CHUNKED + b"ZZZ\r\nxx", hang()), (*BROKEN, *LATE)),
+    "not HTTP": Fault(raw(b"SSH-2.0-OpenSSH_9.2\r\n\r\n", END), BROKEN),
+    "a page": Fault(lambda _h, _r: Scene([b"<html>Welcome</html>"], content_type="text/html"), GARBLED),
+    "a page of 502": Fault(lambda _h, _r: refuse(502, b"<html>Bad Gateway 10.1.2.3</html>"), ("upstream_error",)),
+    "nothing": Fault(instead(), GARBLED),
+    "an empty object": Fault(lambda _h, _r: Scene([b"{}"], content_type="application/json"), GARBLED),
+    "no content": Fault(raw(b"HTTP/1.1 204 No Content\r\n\r\n", END), GARBLED),
+    "broken gzip": Fault(broken_zip, GARBLED),
+    "cut gzip": Fault(cut_zip, GARBLED, middle=True),
+    "an encoding nobody asked for": Fault(instead(b"xx", Content_Encoding="br"), GARBLED),
+    "a redirect": Fault(instead(status=302, Location="http://127.0.0.1:9/"), GARBLED),
+    "429": Fault(lambda _h, _r: refuse(429, {}), ("upstream_rate_limited",), status=429),
+    "500 that breaks off": Fault(instead(b'{"error"', RESET, status=500), ("upstream_error", *BROKEN)),
+    "500 that falls silent": Fault(lambda _h, _r: Scene([b'{"error"', hang()], 500), ("upstream_error", *LATE)),
+    "500 in broken gzip": Fault(instead(b"xx", status=500, Content_Encoding="gzip"), ("upstream_error",)),
+    "500 in an unknown encoding": Fault(instead(b"xx", status=500, Content_Encoding="br"), ("upstream_error",)),
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", name="shared")
+async def _shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Running, ScriptedUpstream]]:
+    async with scripted_upstream() as upstream:
+        config = config_for(upstream.base_url, runtime=RUNTIME)
+        config["upstreams"][0] |= {"timeouts": CLOCKS, "poll_seconds": 3600}
+        async with running(tmp_path_factory.mktemp("faults"), config) as ds2d:
+            yield ds2d, upstream
+
+
+@pytest_asyncio.fixture(loop_scope="module", name="world")
+async def _world(shared: tuple[Running, ScriptedUpstream]) -> tuple[Running, ScriptedUpstream]:
+    """The shared daemon, healthy and idle."""
+    ds2d, upstream = shared
+    upstream.scenes.clear()
+    upstream.seen.clear()
+    await ds2d.daemon.first_look()
+    ds2d.daemon.queue.reset()
+    return shared
+
+
+def good(dialect: str, stream: bool) -> tuple[Pieces, Pieces]:
+    """A good answer on this dialect's wire, cut where some of it has been said."""
+    if not stream:
+        upstream = ScriptedUpstream()
+        upstream.answer_as_completion()
+        body = (upstream.scenes[0] if dialect == "completions" else whole({"content": "Hello"})).pieces[0]
+        return [body[:60]], [body[60:]]
+    frames = say("Hel", "lo")
+    if dialect == "completions":
+        frames = [as_text(frame) for frame in frames]
+    return frames[:2], frames[2:]
+
+
+def as_text(frame: bytes) -> bytes:
+    """A chat chunk as a completions chunk."""
+    if frame.startswith(b"data: ["):
+        return frame
+    event = json.loads(frame[6:])
+    for choice in event["choices"]:
+        choice["text"] = choice.pop("delta").get("content") or ""
+    return b"data: " + json.dumps({**event, "object": "text_completion"}).encode() + b"\n\n"
+
+
+async def ask(ds2d: Running, dialect: str, stream: bool) -> tuple[int, Any, dict[str, str]]:
+    path, body, stream_path, more = QUESTIONS[dialect]
+    return await (ds2d.ask(stream_path, {**body, **more}) if stream else ds2d.ask(path, body))
+
+
+def code_in(dialect: str, answer: dict[str, Any]) -> str:
+    """The code of an HTTP error, where the dialect has one."""
+    error = answer["error"]
+    if dialect == "gemini":
+        assert error["code"] in (429, 503)
+        assert error["status"] in ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
+        return ""
+    if dialect == "claude":
+        assert answer["type"] == "error"
+        assert error["type"] in ("api_error", "overloaded_error", "rate_limit_error")
+    code: str = error["code"]
+    return code
+
+
+def code_in_stream(dialect: str, text: str) -> str:
+    """The code of the error that a stream ended with; the stream must end with it, and with nothing like success."""
+    if dialect == "responses":
+        assert "response.completed" not in text
+    else:
+        assert ENDS[dialect] not in text
+    data = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+    last = data[-1]
+    match dialect:
+        case "chat" | "completions":
+            assert set(last) == {"error"}
+            assert not any(choice["finish_reason"] for event in data[:-1] for choice in event["choices"])
+            code: str = last["error"]["code"]
+            return code
+        case "responses":
+            assert last["type"] == "response.failed"
+            assert last["response"]["error"]["message"]
+        case "claude":
+            assert "event: error\n" in text
+            assert last["type"] == "error"
+        case "gemini":
+            assert (last["error"]["code"], last["error"]["status"]) == (503, "UNAVAILABLE")
+    return ""
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("dialect", QUESTIONS)
+@pytest.mark.parametrize("name", FAULTS)
+async def test_a_fault_is_told_truthfully(
+    world: tuple[Running, ScriptedUpstream], name: str, dialect: str, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    ds2d, upstream = world
+    fault = FAULTS[name]
+    scene = fault.build(*good(dialect, stream))
+    if not stream and scene.content_type.startswith("text/event-stream"):
+        scene.content_type = "application/json"
+        kinds = (b"text/event-stream", b"application/json")
+        scene.pieces = [piece.replace(*kinds) if isinstance(piece, bytes) else piece for piece in scene.pieces]
+    upstream.scenes.append(scene)
+    async with asyncio.timeout(3):
+        status, answer, headers = await ask(ds2d, dialect, stream)
+    if stream and fault.middle:
+        assert status == 200, answer
+        code = code_in_stream(dialect, answer)
+    else:
+        assert status == fault.status, answer
+        assert headers["content-type"].startswith("application/json")
+        assert 1 <= int(headers["retry-after"]) <= 120
+        code = code_in(dialect, answer)
+    assert code in fault.codes or dialect in ("gemini", "responses", "claude")
+    assert "10.1.2.3" not in (answer if isinstance(answer, str) else json.dumps(answer))
+    assert "Traceback" not in caplog.text
+    assert (ds2d.daemon.queue.running, ds2d.daemon.service.turns) == (0, {})
+    (seen,) = upstream.seen
+    await until(lambda: seen.closed.is_set() or seen.done.is_set(), 1.5)
+
+
+# Oddities that are no faults
+
+ODDITIES: dict[str, Callable[[list[bytes]], list[bytes]]] = {
+    "CRLF": lambda frames: [frame.replace(b"\n", b"\r\n") for frame in frames],
+    "CR": lambda frames: [frame.replace(b"\n", b"\r") for frame in frames],
+    "comments and blank lines": lambda frames: [piece for frame in frames for piece in (b": keep-alive\n\n", b"\n\n", frame)],
+    "no space": lambda frames: [frame.replace(b"data: ", b"data:") for frame in frames],
+    "event and id lines": lambda frames: [b"event: message\nid: 7\nretry: 10\n" + frame for frame in frames],
+    "a BOM": lambda frames: [b"\xef\xbb\xbf" + frames[0], *frames[1:]],
+    "no last word": lambda frames: frames[:-1],
+    "words after the last": lambda frames: [*frames, frames[1]],
+    "one byte a piece": lambda frames: [bytes([byte]) for byte in b"".join(frames)],
+    "all in one": lambda frames: [b"".join(frames)],
+}
+
+
+@pytest.mark.parametrize("name", ODDITIES)
+async def test_what_is_odd_but_legal_is_an_answer(world: tuple[Running, ScriptedUpstream], name: str) -> None:
+    ds2d, upstream = world
+    upstream.scenes.append(Scene(ODDITIES[name](say("Grüße", " 🐚"))))
+    status, text, _ = await ask(ds2d, "chat", True)
+    assert status == 200
+    assert "".join(choice["delta"].get("content") or "" for event in data_of(text) for choice in event["choices"]) == "Grüße 🐚"
+    assert text.endswith("data: [DONE]\n\n")
+    assert ds2d.daemon.queue.running == 0
+
+
+def data_of(text: str) -> list[Any]:
+    return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_compressed_answer_is_read(world: tuple[Running, ScriptedUpstream], stream: bool) -> None:
+    ds2d, upstream = world
+    head, rest = good("chat", stream)
+    scene = zipped(gzip.compress(b"".join([*head, *rest])))
+    scene.content_type = scene.content_type if stream else "application/json"
+    upstream.scenes.append(scene)
+    status, answer, _ = await ask(ds2d, "chat", stream)
+    assert status == 200
+    assert "Hel" in (answer if stream else json.dumps(answer))
+
+
+# Bounds, with clocks that leave time to reach them
+
+
+@pytest.mark.parametrize("name", ["endless line", "bomb in a line", "bomb of blank lines", "bomb of a page"])
+async def test_what_never_ends_is_ended_by_its_bound(tmp_path: Path, name: str) -> None:
+    block = b"x" * 65536
+    scenes = {
+        "endless line": Scene([b"data: ", *[block] * 300]),
+        "bomb in a line": zipped(gzip.compress(b"data: " + block * 300)),
+        "bomb of blank lines": Scene([gzip.compress(b"\n" * 80_000_000), hang()], headers={"Content-Encoding": "gzip"}),
+        "bomb of a page": Scene([gzip.compress(block * 1000)], 500, {"Content-Encoding": "gzip"}),
+    }
+    async with scripted_upstream() as upstream:
+        config = config_for(upstream.base_url, runtime=RUNTIME)
+        config["upstreams"][0]["timeouts"] = {**CLOCKS, "first_payload": 2, "payload_gap": 2, "answer": 2}
+        async with running(tmp_path, config) as ds2d:
+            upstream.scenes.append(scenes[name])
+            worst = await longest_stall(ask(ds2d, "chat", True))
+            assert worst < 0.25  # of a machine that does other work too
+            assert ds2d.daemon.queue.running == 0
+
+
+async def longest_stall(question: Any) -> float:
+    """Ask, expect a 503, and say how long the loop was away at most meanwhile."""
+    loop, worst, done = asyncio.get_running_loop(), 0.0, asyncio.Event()
+
+    async def watch() -> None:
+        nonlocal worst
+        while not done.is_set():
+            before = loop.time()
+            await asyncio.sleep(0.005)
+            worst = max(worst, loop.time() - before)
+
+    watcher = asyncio.create_task(watch())
+    status, answer, _ = await question
+    assert (status, answer["error"]["type"]) == (503, "server_error")
+    done.set()
+    await watcher
+    return worst
+
+
+# Retry-After
+
+
+@pytest.mark.parametrize(("given", "told"), [("7", "7"), ("500", "120"), ("0.2", "1"), ("nonsense", "1")])
+async def test_an_announced_delay_is_passed_on_within_bounds(
+    world: tuple[Running, ScriptedUpstream], given: str, told: str
+) -> None:
+    ds2d, upstream = world
+    upstream.scenes.append(refuse(429, {}, Retry_After=given))
+    status, _, headers = await ask(ds2d, "chat", True)
+    assert (status, headers["retry-after"]) == (429, told)
+
+
+async def test_a_refused_connection_is_a_503_in_every_dialect(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream:
+        config = config_for(upstream.base_url, runtime=RUNTIME)
+        config["upstreams"][0]["poll_seconds"] = 3600
+        async with running(tmp_path, config) as ds2d:
+            await upstream.stop()
+            for dialect in QUESTIONS:
+                for stream in (True, False):
+                    status, answer, headers = await ask(ds2d, dialect, stream)
+                    assert status == 503, answer
+                    assert "retry-after" in headers
+                    assert code_in(dialect, answer) in ("", "upstream_unreachable", "model_unavailable")
+            assert ds2d.daemon.queue.running == 0
+
+
+async def test_a_name_that_nobody_has_and_a_server_without_tls_are_503(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream:
+        config = config_for(upstream.base_url, runtime=RUNTIME)
+        config["models"] = {name: {"upstream": name, "model": "m"} for name in ("noname", "notls")}
+        config["upstreams"] = [
+            {
+                "name": "noname",
+                "kind": "openai",
+                "base_url": "http://no-such-host.invalid/v1",
+                "proxy": "direct",
+                "timeouts": CLOCKS,
+            },
+            {"name": "notls", "kind": "openai", "base_url": f"https://127.0.0.1:{upstream.port}/v1", "timeouts": CLOCKS},
+        ]
+        async with running(tmp_path, config) as ds2d:
+            for name in ("noname", "notls"):
+                body = {"model": name, "messages": [{"role": "user", "content": "x"}]}
+                status, answer, _ = await ds2d.ask("/v1/chat/completions", body)
+                assert status == 503, answer
+                assert answer["error"]["code"] in ("upstream_unreachable", "model_unavailable", "upstream_error")
