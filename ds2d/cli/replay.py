@@ -30,8 +30,8 @@ SECONDS = 60.0
 
 _VOLATILE = (
     (re.compile(r"\b((?:chatcmpl|cmpl|resp|msg|rs|fc|call|toolu|item|req|ctc)[-_])[0-9A-Za-z]{16,64}\b"), r"\1ID"),
-    (re.compile(r'("(?:created|created_at|completed_at)":)[0-9.]+'), r"\g<1>0"),
-    (re.compile(r'("(?:signature|encrypted_content|thoughtSignature|responseId|createTime)":)"[^"]*"'), r'\1"SEALED"'),
+    (re.compile(r'("(?:created|created_at|completed_at)": ?)[0-9.]+'), r"\g<1>0"),
+    (re.compile(r'("(?:signature|encrypted_content|thoughtSignature|responseId|createTime)": ?)"[^"]*"'), r'\1"SEALED"'),
 )
 """What is another one each time."""
 
