@@ -12,7 +12,8 @@ from ds2d.state.keyfile import KEY_BYTES, load_key
 def test_a_key_is_made_once_and_private(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     key = load_key(folder, "seal.key")
-    assert len(key) == KEY_BYTES and load_key(folder, "seal.key") == key
+    assert len(key) == KEY_BYTES
+    assert load_key(folder, "seal.key") == key
     assert (folder / "seal.key").stat().st_mode & 0o777 == 0o600
     assert folder.stat().st_mode & 0o777 == 0o700
     assert [path.name for path in folder.iterdir()] == ["seal.key"]
