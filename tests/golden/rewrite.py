@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from tests.golden.clients import answer, expected_files
 from tests.golden.streams import all_cases, as_lines
 
 
@@ -11,6 +12,8 @@ def main(names: list[str]) -> None:
     for case in all_cases():
         if not names or case.name in names:
             (case.folder / "events.jsonl").write_text(as_lines(case.decode()))
+            for name, dialect, stream in expected_files(case):
+                (case.folder / name).write_bytes(answer(dialect, case, stream=stream))
 
 
 if __name__ == "__main__":
