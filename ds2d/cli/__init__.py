@@ -37,10 +37,13 @@ VERBS: dict[str, _Entry] = {
     "init": _Entry("ds2d.cli.init", "make config.json with fresh keys, and find local model servers"),
     "check-config": _Entry("ds2d.cli.check_config", "say everything that is wrong with a config file"),
     "config": _Entry("ds2d.cli.config", "show the values in force, or the schema for editors"),
+    "explain": _Entry("ds2d.cli.explain", "say why a request went as it did"),
+    "keys": _Entry("ds2d.cli.keys", "add, list, revoke API keys, and show what they used"),
     "models": _Entry("ds2d.cli.models", "list the models, or show what a name becomes"),
     "status": _Entry("ds2d.cli.status", "say how the running daemon is"),
     "capture": _Entry("ds2d.cli.capture", "take captured exchanges out of the daemon"),
     "replay": _Entry("ds2d.cli.replay", "play a captured exchange again and compare"),
+    "usage": _Entry("ds2d.cli.usage", "export the record of use"),
     "version": _Entry("ds2d.cli.version", "print the version"),
 }
 
