@@ -23,11 +23,12 @@ from pathlib import Path
 import pytest
 
 from scripts.real_upstream.__main__ import CACHE, MODEL_NAME, ROOT, environment_is_current, model_is_current, model_of
+from tests.aloud import NOT_TESTED
 
 START_SECONDS = 400
 """A busy machine of two cores took 130 s."""
 STOP_SECONDS = 30
-SKIPPED = "the real vLLM is not installed (scripts/real-upstream install && scripts/real-upstream model)"
+SKIPPED = NOT_TESTED + "a real model server: it is not installed (scripts/real-upstream install && scripts/real-upstream model)"
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "real_vllm" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.real)
             item.add_marker(pytest.mark.timeout(START_SECONDS + 120))
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say aloud what did not run."""
-    reports = terminalreporter.stats.get("skipped", [])
-    if missing := sum(SKIPPED in str(report.longrepr) for report in reports):
-        terminalreporter.section("NOT TESTED", red=True, bold=True)
-        terminalreporter.write_line(f"{missing} tests against a real model server did not run: {SKIPPED}", red=True)
