@@ -55,6 +55,7 @@ class Calls:
         self._new_id = new_id
         self._choice = choice
         self._deferred: list[Event] | None = None
+        self._deferred_prints: Counter[bytes] = Counter()
         self._next = 0
         self._name = ""
         self._known = False
@@ -68,12 +69,20 @@ class Calls:
         """A block begins. `deferred`: nothing of it goes out before `settle`. `fenced`: see above."""
         self.committed, self.fenced = False, fenced
         self._deferred = [] if deferred else None
+        self._deferred_prints.clear()
 
     def settle(self) -> None:
         """The deferred calls are calls."""
         if self._deferred is not None:
             self._out += self._deferred
+            self.sent += self._deferred_prints
             self._deferred = None
+
+    def discard(self) -> None:
+        """What was deferred is text after all."""
+        if self._deferred is not None:
+            self._deferred = None
+            self.committed = False
 
     @property
     def schema(self) -> Schema:
@@ -183,7 +192,7 @@ class Calls:
 
     def _commit(self) -> None:
         if self._size <= MAX_CHECKED:
-            self.sent[self._fingerprint()] += 1
+            (self.sent if self._deferred is None else self._deferred_prints)[self._fingerprint()] += 1
         self.committed = True
         self.mark()
 

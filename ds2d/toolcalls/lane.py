@@ -392,6 +392,7 @@ class Lane:
         self._reader = None
         self._quoted_block = False
         self._calls.give_up()
+        self._calls.discard()
         kept = self._source.kept()
         self._source.forget()
         if self._calls.committed:
@@ -420,19 +421,12 @@ class Lane:
             if end == len(rest) and not source.ended:
                 return False
             if end - run == size:
-                self._calls.committed = False
-                self._refuse_quoted()
+                self._refuse()
                 return True
             at = end
             if self._quote < 0:
                 self._accept()
                 return True
-
-    def _refuse_quoted(self) -> None:
-        self._quoted_block = False
-        kept = self._source.kept()
-        self._source.forget()
-        self._say(kept)
 
     # Out.
 

@@ -211,7 +211,7 @@ def closing_fence(source: Source) -> Reading[bool]:
     """Take blanks and a run of three or more backticks, if one stands here; what follows it stays."""
     if (yield from blanks(source)) != "`":
         return False
-    while (run := _run(source)) == len(source.text) - source.at and run < _FENCE:
+    while (run := _run(source)) == len(source.text) - source.at and run <= MAX_SHELL and not source.ended:
         yield from more(source)
     if run < _FENCE:
         return False
