@@ -36,6 +36,7 @@ from ds2d.state.explain import skipped
 from ds2d.state.logins import Logins
 from ds2d.state.observed import Observed
 from ds2d.state.reasoning import ReasoningMemory
+from ds2d.toolcalls import prompt
 from ds2d.toolcalls.unsure import Unsure
 from ds2d.upstreams import REGISTRY as UPSTREAMS
 
@@ -382,7 +383,7 @@ class Service:
         upstream = UPSTREAMS[target.upstream.kind]
         request = turn.ask.request
         token = turn.ask.caller.token or await self._logins.token(lease.account)
-        call = await self._client.drive(upstream.prepare(request, target, token))
+        call = await self._client.drive(upstream.prepare(with_tools_offered(request, target), target, token))
         recording = turn.ask.recording
         if recording is not None:
             recording.asked(call, lease.account.label, target.facts.flavour, target.model)
@@ -605,6 +606,21 @@ def _think_tags(target: Target, request: ChatRequest, begins_inside: bool | None
     if begins_inside is None:
         return "inside" if target.upstream.think_tags == "yes" else "unsure"
     return "inside" if begins_inside else "outside"
+
+
+def with_tools_offered(request: ChatRequest, target: Target) -> ChatRequest:
+    """The request as it goes to this server: with native tools, with tools described in the prompt, or with none.
+
+    "auto" is native until the server has refused that (toolcalls.md 5). The answer is judged by the request as it came.
+    """
+    how = target.upstream.tools if target.spec.tools == "auto" else target.spec.tools
+    by_prompt = how == "prompt" or (how == "auto" and target.facts.native_tools is False)
+    if how == "off":
+        return msgspec.structs.replace(request, tools=[]) if request.tools else request
+    speaks_of_tools = request.tools or any("tool_calls" in message or message["role"] == "tool" for message in request.messages)
+    if not (by_prompt and speaks_of_tools):
+        return request
+    return prompt.render(request, prompt.family_of(target.model, target.spec.tool_format))
 
 
 def _for_direct_caller(error: GatewayError) -> GatewayError:
