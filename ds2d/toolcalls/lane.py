@@ -18,10 +18,12 @@ from ds2d.toolcalls.json_calls import read as read_json
 from ds2d.toolcalls.lexer import (
     JSON_HEAD,
     MAX_INFO,
+    MAX_REST_OF_LINE,
     PLACE,
     SPECIAL,
     WINDOW,
     Context,
+    closes_quote,
     fence_run,
     held_from,
     may_close_fence,
@@ -41,9 +43,6 @@ _EARN = 256
 _BLOCK_COSTS = 64
 _PIECE_COSTS = 4
 """Units for a block that begins, and for a piece of text that does not just pass."""
-
-_MAX_REST_OF_LINE = 4096
-"""Characters behind a block in which the backtick that would make it a quotation is looked for."""
 
 _SOME_MARKER = 5
 """Characters of a marker's beginning that are taken for one when a native call follows."""
@@ -405,28 +404,15 @@ class Lane:
     def _decide(self) -> bool:
         """Whether the block that was read is quoted by backticks. False if more of its line must come."""
         source = self._source
-        rest = source.text[source.at : source.at + 2 * _MAX_REST_OF_LINE]
-        size = abs(self._quote)
-        at = 0
-        while True:
-            run = rest.find("`", at) if self._quote > 0 else (0 if rest.startswith("`") else -1)
-            feed = rest.find("\n", at)
-            if run < 0 or (0 <= feed < run):
-                open_end = feed < 0 and len(rest) <= _MAX_REST_OF_LINE and not source.ended
-                if open_end and (self._quote > 0 or not rest):
-                    return False
-                self._accept()
-                return True
-            end = run + len(rest[run:]) - len(rest[run:].lstrip("`"))
-            if end == len(rest) and not source.ended:
-                return False
-            if end - run == size:
-                self._refuse()
-                return True
-            at = end
-            if self._quote < 0:
-                self._accept()
-                return True
+        rest = source.text[source.at : source.at + MAX_REST_OF_LINE]
+        quoted = closes_quote(rest, self._quote, final=source.ended or len(rest) == MAX_REST_OF_LINE)
+        if quoted is None:
+            return False
+        if quoted:
+            self._refuse()
+        else:
+            self._accept()
+        return True
 
     # Out.
 

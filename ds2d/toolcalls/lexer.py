@@ -50,6 +50,9 @@ _BEFORE_FENCE = re.compile(r"[ \t>]*(?:(?:[-*+]|[0-9]{1,9}[.)])[ \t]+)?[ \t]*").
 _CODE_BEFORE_JSON = re.compile(
     r"(?:[=(\[{+\\$@&|'\"]|[}\]\"'0-9]\s*,|\"\s*:|'\s*:|\b(?:true|false|null|None|True|False),|\b(?:return|yield|await|case|throw))\s*\Z"
 ).search
+MAX_REST_OF_LINE = 4096
+"""Characters behind a block in which the backtick that would make it a quotation is looked for."""
+
 MAX_INFO = 80
 """Characters of a fence's first line, above which it is taken as it stands."""
 
@@ -161,6 +164,24 @@ def _end_of_paragraph(text: str, at: int, blank: bool) -> int:
             return len(text) - len(rest) + 1
     found = _BLANK_LINE.search(text, at)
     return found.end() if found else -1
+
+
+def closes_quote(rest: str, quote: int, *, final: bool) -> bool | None:
+    """Whether the line behind a block holds the backtick run that closes the quotation round it; None if more must come.
+
+    `quote` is what `Context.quote` said before the block. `final`: no more will come, or enough has been looked at.
+    """
+    feed = rest.find("\n")
+    line, final = (rest[:feed], True) if feed >= 0 else (rest, final)
+    if quote < 0:
+        run = run_end(line, 0) if line.startswith("`") else 0
+        return None if run == len(line) and not final else run == -quote
+    for found in _RUN.finditer(line):
+        if found.end() == len(line) and not final:
+            return None
+        if found.end() - found.start() == quote:
+            return True
+    return False if final else None
 
 
 def specials(text: str) -> int:
