@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from typing import Any
 
 from tests.functional.scenes import calling, calling_whole, dsml, saying, v31, written_as_text
@@ -45,6 +46,12 @@ class ActingUpstream(ScriptedUpstream):
         self.results: list[str] = []
         self.asked: list[str] = []
         self.context = 131072
+
+    def grew(self) -> bool:
+        """Whether each prompt with tools begins with the one before it, so that an upstream's prefix cache holds."""
+        bodies = [seen.body for seen in self.seen if seen.body and seen.body.get("tools")]
+        prompts = [json.dumps([body["tools"], body["messages"]]).removesuffix("]]") for body in bodies]
+        return len(prompts) > 1 and all(later.startswith(earlier) for earlier, later in pairwise(prompts))
 
     def _scene(self, seen: Seen) -> Scene:
         body = seen.body or {}

@@ -50,7 +50,7 @@ def used_the_tool(outcome: Outcome) -> str:
         return "the answer after the tool is not in its output"
     if any(mark in outcome.out for mark in MARKUP):
         return "markup of a tool call is in its output"
-    return ""
+    return "" if outcome.stage.upstream.grew() else "the second prompt does not begin with the first"
 
 
 def changed_the_file(outcome: Outcome) -> str:
