@@ -66,7 +66,7 @@ class Throttle:
             raise _too_often(self._all[0] + ALL_SECONDS - now)
         self._all.append(now)
         record.failures.append(now)
-        if len(record.failures) >= PER_ADDRESS:
+        if len(record.failures) >= PER_ADDRESS or record.wait:  # whoever had to wait once has no new five
             record.wait = min(LONGEST_WAIT, record.wait * 2 or 1.0)
             record.until = now + record.wait
 

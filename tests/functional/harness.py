@@ -80,11 +80,11 @@ def config_for(base_url: str, **sections: Any) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, config: dict[str, Any]) -> AsyncIterator[Running]:
-    """A daemon for the body of the `with`, with this config, first looked at its upstreams."""
+async def running(folder: Path, config: dict[str, Any], environ: dict[str, str] | None = None) -> AsyncIterator[Running]:
+    """A daemon for the body of the `with`, with this config and these variables, first looked at its upstreams."""
     path = folder / "config.json"
     path.write_text(json.dumps(config))
-    store = ConfigStore(Source.file(path))
+    store = ConfigStore(Source(path, environ) if environ else Source.file(path))
     daemon = Daemon(store)
     daemon.tokenizer = VOCABULARY
     port = await daemon.start(port=0)
