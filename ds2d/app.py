@@ -230,7 +230,7 @@ class Daemon:
 
     async def _listen(self, port: int, sockets: Sequence[socket.socket]) -> int:
         server = self.config().server
-        bounds = {"new_id": new_id, "header_seconds": server.header_seconds, "max_connections": server.max_connections}
+        bounds = {"new_id": new_id, "limits": lambda: self.config().server, "max_connections": server.max_connections}
         self._runner = Runner(
             self._application(),
             bounds,

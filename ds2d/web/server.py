@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -17,6 +18,7 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 from yarl import URL
 
+from ds2d.config.schema import Server
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.dialects import REGISTRY
 from ds2d.web.paths import tidy_path
@@ -33,7 +35,7 @@ AGENT = b"\r\nuser-agent:"
 class Connection(RequestHandler):
     """One client connection."""
 
-    __slots__ = ("_bounds", "_head", "_head_timer", "_last_payload", "_refused")
+    __slots__ = ("_body_left", "_bounds", "_head", "_head_timer", "_last_payload", "_refused", "_stall_timer", "_unsent")
 
     def __init__(self, manager: BoundedServer, *, loop: asyncio.AbstractEventLoop, **kwargs: Any) -> None:
         super().__init__(manager, loop=loop, **kwargs)
@@ -41,6 +43,10 @@ class Connection(RequestHandler):
         self._head = b""
         self._head_timer: asyncio.TimerHandle | None = None
         self._last_payload: Any = None
+        self._body_left: int | None = 0
+        """Bytes of the running body that are still to come; None where only its chunks say so."""
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._unsent = 0
         self._refused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -54,16 +60,27 @@ class Connection(RequestHandler):
         if self._refused:
             return
         self._stop_clock()
+        self._stop_stall_clock()
         self._bounds.leave()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        if not data or self._in_body():  # aiohttp feeds nothing to itself when it resumes reading
+        if not data:  # aiohttp feeds nothing to itself when it resumes reading
             super().data_received(data)
-        else:
-            self._take_head(data)
+        while data:
+            data = self._take_body(data) if self._in_body() else self._take_head(data)
+
+    def pause_writing(self) -> None:
+        """The client takes less than it is sent: from here on its clock runs, whatever kind of answer it is."""
+        super().pause_writing()
+        if self.transport is not None:
+            self._watch_stall(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        self._stop_stall_clock()
+        super().resume_writing()
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -85,23 +102,62 @@ class Connection(RequestHandler):
         payload = self._last_payload
         return payload is not None and not payload.is_eof()
 
-    def _take_head(self, data: bytes) -> None:
-        """Collect a head until it is whole, bound it, drop a second User-Agent, and hand it on."""
+    def _take_body(self, data: bytes) -> bytes:
+        """Hand on what belongs to the running body; the rest is the next head."""
+        left = len(data) if self._body_left is None else self._body_left
+        super().data_received(data[:left])
+        if self._body_left is not None:
+            self._body_left = max(0, left - len(data))
+        return data[left:]
+
+    def _take_head(self, data: bytes) -> bytes:
+        """Collect a head until it is whole, bound it, drop a second User-Agent, and hand it on. Returns what comes after it."""
         data = self._head + data if self._head else data
         end = data.find(HEAD_END, max(0, len(self._head) - 3))
         if end < 0 and len(data) <= MAX_HEAD:
             self._head = data
             if self._head_timer is None:
-                self._head_timer = self._loop.call_later(self._bounds.header_seconds, self._head_late)
-            return
+                self._head_timer = self._loop.call_later(self._bounds.limits().header_seconds, self._head_late)
+            return b""
         self._stop_clock()
         self._head = b""
         if end < 0 or end > MAX_HEAD or data.count(b"\r\n", 0, end) > MAX_FIELDS:
             self._refuse(ErrorKind.HEADERS_TOO_LARGE, f"The header block is larger than {MAX_HEAD} bytes or {MAX_FIELDS} fields.")
+            return b""
+        before = len(self._messages)
+        super().data_received(_with_one_agent(data[: end + 4], end))
+        if len(self._messages) == before:  # a part of a chunked body, of which only the parser knows the end
+            super().data_received(data[end + 4 :])
+            return b""
+        message, self._last_payload = self._messages[-1]
+        if not isinstance(message, RawRequestMessage):  # no HTTP: nothing after it can be believed
+            return b""
+        length = message.headers.get("Content-Length")
+        self._body_left = int(length) if length is not None else None
+        return data[end + 4 :]
+
+    def _watch_stall(self, unsent: int) -> None:
+        self._stop_stall_clock()
+        self._unsent = unsent
+        self._stall_timer = self._loop.call_later(self._bounds.limits().write_stall_seconds, self._check_stall)
+
+    def _check_stall(self) -> None:
+        """The clock has run out: whoever took something meanwhile has another round."""
+        self._stall_timer = None
+        transport = self.transport
+        if transport is None:
             return
-        super().data_received(_with_one_agent(data, end))
-        if self._messages:
-            self._last_payload = self._messages[-1][1]
+        unsent = transport.get_write_buffer_size()
+        if unsent < self._unsent:
+            self._watch_stall(unsent)
+            return
+        logger.info("a client stopped reading: connection closed")
+        transport.abort()
+
+    def _stop_stall_clock(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
 
     def _head_late(self) -> None:
         self._head_timer = None
@@ -125,12 +181,14 @@ class Connection(RequestHandler):
 
 
 class BoundedServer(web.Server):
-    """Makes the connections and counts them. `header_seconds` and `max_connections` may change while it runs."""
+    """Makes the connections and counts them. `limits` gives the settings that hold now: a changed clock counts from then on."""
 
-    def __init__(self, *args: Any, new_id: Any, header_seconds: float, max_connections: int, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, new_id: Callable[[str], str], limits: Callable[[], Server], max_connections: int, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.new_id = new_id
-        self.header_seconds = header_seconds
+        self.limits = limits
         self.max_connections = max_connections
         self.open_connections = 0
         self._told = False

@@ -1,7 +1,8 @@
 """A model server that says what a test wrote: real HTTP on loopback, every byte and pause under control.
 
 A `Scene` is one answer: status, headers, and pieces that are bytes to send, `Wait(event)` to hold until the test says so,
-seconds (a float) to pause, or `RESET` / `END`. Scenes are taken in order from `scenes`; without one the server answers like a small vLLM.
+seconds (a float) to pause, or `RESET` / `END`. Scenes are taken in order from `scenes`; without one the server answers like
+a small vLLM.
 Raw sockets instead of a web framework, because faults (a broken chunk, a reset in mid-line) are what it is for.
 """
 
