@@ -11,7 +11,7 @@ from typing import Any
 import anthropic
 import pydantic
 import pytest
-from anthropic import beta_async_tool
+from anthropic import beta_async_tool, beta_tool
 
 from tests.functional.harness import KEY, Running, config_for, running
 from tests.functional.scenes import breaking, calling, calling_whole, dsml, saying, v31, written_as_text
@@ -155,6 +155,33 @@ async def test_the_tool_runner_gives_up_its_thread_and_sends_everything_again(tm
         assert roles == [["user"], ["user", "assistant", "tool"]]
         assert upstream.seen[1].body["messages"][2]["content"] == "sunny in Köln"
         assert upstream.seen[1].body["tools"] == upstream.seen[0].body["tools"]
+
+
+@beta_tool
+def look_outside(city: str) -> str:
+    """The weather of a city."""
+    return f"sunny in {city}"
+
+
+async def test_the_synchronous_tool_runner_does_the_same(tmp_path: Path) -> None:
+    def run(url: str) -> Any:
+        with anthropic.Anthropic(base_url=url, api_key=KEY, max_retries=0) as client:
+            return client.beta.messages.tool_runner(**ASK, tools=[look_outside]).until_done()
+
+    async with setup(tmp_path) as (_, upstream, ds2d):
+        upstream.scenes.append(calling_whole(("look_outside", {"city": "Köln"})))
+        final = await asyncio.to_thread(run, ds2d.url)
+        assert final.content[0].text == "Hello from upstream."
+        assert upstream.seen[1].body["messages"][-1]["content"] == "sunny in Köln"
+
+
+async def test_a_thread_is_refused_in_the_words_that_the_sdk_understands(tmp_path: Path) -> None:
+    async with setup(tmp_path) as (client, upstream, _):
+        with pytest.raises(anthropic.BadRequestError) as refused:
+            await client.messages.create(**ASK, extra_body={"thread": {"type": "create"}})
+        details = refused.value.body["error"]["details"]  # type: ignore[index]
+        assert details == {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+        assert upstream.seen == []
 
 
 class Person(pydantic.BaseModel):

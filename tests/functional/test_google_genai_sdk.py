@@ -142,6 +142,18 @@ async def test_functions_are_called_automatically(tmp_path: Path, streamed: bool
         assert "Hm." in (turn.get("reasoning"), turn.get("reasoning_content"))
 
 
+async def test_the_synchronous_client_calls_functions_automatically(tmp_path: Path) -> None:
+    def talk(url: str) -> str | None:
+        with client_for(url) as client:
+            config = types.GenerateContentConfig(tools=[get_weather])
+            return client.chats.create(model=MODEL, config=config).send_message("weather?").text
+
+    async with setup(tmp_path) as (_, upstream, ds2d):
+        upstream.scenes.append(calling_whole(("get_weather", {"city": "Köln"})))
+        assert await asyncio.to_thread(talk, ds2d.url) == "Hello from upstream."
+        assert "sunny in Köln" in upstream.seen[1].body["messages"][-1]["content"]
+
+
 @pytest.mark.parametrize("with_ids", [True, False])
 async def test_calls_answered_by_hand_are_paired_with_and_without_ids(tmp_path: Path, with_ids: bool) -> None:
     async with setup(tmp_path) as (sdk, upstream, _):
