@@ -26,7 +26,7 @@ from ds2d.state.ledger_schema import OPEN, REJECTED, Row
 
 logger = logging.getLogger("ds2d.ledger")
 
-GATHER = 0.005
+GATHER = 0.008
 """Seconds from one forced write to the next, in which closings are gathered."""
 
 LAZY = 0.010
@@ -116,6 +116,7 @@ class Ledger:
         self._idle = asyncio.Event()  # no batch is being written
         self._idle.set()
         self._timer: asyncio.TimerHandle | None = None
+        self._patience: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._forced = 0.0
         self._keys: list[KeyRecord] | None = None
@@ -199,12 +200,7 @@ class Ledger:
         done: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append(done)
         self._plan(max(0.0, self._forced + GATHER - self._loop.time()))
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await done
-        except TimeoutError:
-            if not self._idle.is_set():
-                self._say("slow")  # until that write is over
+        await done
 
     # Writing
 
@@ -240,6 +236,7 @@ class Ledger:
         self._idle.clear()
         if waiting:
             self._forced = self._loop.time()
+            self._patience = self._loop.call_later(PATIENCE, self._too_slow, waiting)
         work = self._loop.run_in_executor(self._thread, self._write, batch, synchronous)
         work.add_done_callback(lambda work: self._written(work, tickets, waiting))
         return True
@@ -254,6 +251,9 @@ class Ledger:
         self, work: asyncio.Future[list[Sums] | None], tickets: list[Ticket], waiting: list[asyncio.Future[None]]
     ) -> None:
         self._idle.set()
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         if error := work.exception():
             for ticket in tickets:
                 self._dirty.setdefault(ticket.number, ticket)
@@ -263,11 +263,15 @@ class Ledger:
         else:
             self._take_sums(work.result())
             self._say(None)
-        for done in waiting:
-            if not done.done():
-                done.set_result(None)
+        _release(waiting)
         if self._dirty and self.problem is None:
             self._plan(max(0.0, self._forced + GATHER - self._loop.time()) if self._waiting else LAZY)
+
+    def _too_slow(self, waiting: list[asyncio.Future[None]]) -> None:
+        """The disk takes too long: nobody waits for it any more, until that write is over."""
+        self._say("slow")
+        _release(waiting + self._waiting)
+        self._waiting = []
 
     def _take_sums(self, sums: list[Sums] | None) -> None:
         """Once: what was used since is counted where it is used, written or not."""
@@ -347,6 +351,12 @@ class Ledger:
             return await self._loop.run_in_executor(self._thread, work)
 
         return call()
+
+
+def _release(waiting: Iterable[asyncio.Future[None]]) -> None:
+    for done in waiting:
+        if not done.done():  # its client may have left
+            done.set_result(None)
 
 
 def _name_of(error: BaseException) -> str:

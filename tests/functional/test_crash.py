@@ -17,6 +17,7 @@ async def test_no_row_is_lost_and_none_is_doubled(tmp_path: Path) -> None:
     assert result.asked == 40
     assert result.delivered > 0
     assert result.states["interrupted"] > 0, "nothing was cut: the kills came too late to show anything"
+    assert result.checkpoints > 0
     assert look(tmp_path / "state", "SELECT count(*) FROM turns WHERE state = 'open'") == [(0,)]
 
 

@@ -1,0 +1,118 @@
+"""What the ledger costs: how long the last frame of an answer waits for its row, beside the disk's own fsync, and CPU a turn.
+
+    .venv/bin/python -m bench.ledger [--turns 500] [--seconds 10] [--folder DIR] [--json]
+
+`--turns` a second begin at even distances, last 200 ms (so none has a checkpoint) and are closed. The disk is measured in that
+folder: append 4 KB, fsync, so often. CPU is that of this process, both threads, less that of the same timers without a ledger.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from ds2d.config.schema import Ledger as Settings
+from ds2d.state.ledger import Ledger
+from ds2d.state.ledger_schema import Row
+
+TURN_SECONDS = 0.2
+FSYNCS = 200
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value below which this share of them lies, in milliseconds."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000
+
+
+def fsyncs(folder: Path) -> list[float]:
+    """Seconds of one append and fsync, so often."""
+    took = []
+    with (folder / "probe").open("wb", buffering=0) as file:
+        for _ in range(FSYNCS):
+            began = time.perf_counter()
+            file.write(b"x" * 4096)
+            os.fsync(file.fileno())
+            took.append(time.perf_counter() - began)
+    return took
+
+
+async def turn(ledger: Ledger | None, number: int, waits: list[float]) -> None:
+    """One turn: opened, asked, closed."""
+    if ledger is None:
+        await asyncio.sleep(TURN_SECONDS)
+        return
+    row = Row(f"req_{number:024x}", "k" * 64, "bench", "openai_chat", "deepseek-chat", time.time(), True)
+    row.used, row.reserved_tokens = "deepseek-chat", 4200
+    ticket = ledger.open(row)
+    row.upstream = row.account = "gpu"
+    ledger.touch(ticket)
+    await asyncio.sleep(TURN_SECONDS)
+    row.state, row.cause, row.ended_at = "completed", "stop", time.time()
+    row.prompt_tokens, row.completion_tokens, row.usage_source = 100, 200, "upstream"
+    row.why = (
+        '{"model":{"asked":"deepseek-chat","used":"deepseek-chat","why":"native"},"tries":[{"account":"gpu","end":"answered"}]}'
+    )
+    began = time.perf_counter()
+    await ledger.close(ticket)
+    waits.append(time.perf_counter() - began)
+
+
+async def load(ledger: Ledger | None, rate: int, seconds: float) -> tuple[list[float], float]:
+    """So many turns a second for so long: the waits, and CPU seconds of the process."""
+    waits: list[float] = []
+    loop = asyncio.get_running_loop()
+    cpu, start = time.process_time(), loop.time()
+    async with asyncio.TaskGroup() as group:
+        for number in range(int(rate * seconds)):
+            if (delay := start + number / rate - loop.time()) > 0:
+                await asyncio.sleep(delay)
+            group.create_task(turn(ledger, number, waits))
+    return waits, time.process_time() - cpu
+
+
+async def measure(folder: Path, rate: int, seconds: float) -> dict[str, Any]:
+    """All figures."""
+    _, idle = await load(None, rate, seconds)
+    ledger = Ledger(folder, Settings())
+    await ledger.start()
+    waits, cpu = await load(ledger, rate, seconds)
+    await ledger.close_file()
+    disk = fsyncs(folder)
+    return {
+        "turns": len(waits),
+        "wait_p50_ms": percentile(waits, 0.5),
+        "wait_p99_ms": percentile(waits, 0.99),
+        "wait_max_ms": percentile(waits, 1),
+        "fsync_p50_ms": percentile(disk, 0.5),
+        "fsync_p99_ms": percentile(disk, 0.99),
+        "cpu_us_a_turn": (cpu - idle) / len(waits) * 1e6,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Cost of the ledger.")
+    parser.add_argument("--turns", type=int, default=500, help="a second")
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--folder", type=Path, help="on the disk to measure (default: the system's temporary folder)")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        figures = asyncio.run(measure(Path(folder), options.turns, options.seconds))
+    if options.json:
+        print(json.dumps(figures))
+        return
+    print(f"{figures['turns']} turns at {options.turns}/s")
+    print("the last frame waits  p50 {wait_p50_ms:.2f} ms  p99 {wait_p99_ms:.2f} ms  max {wait_max_ms:.2f} ms".format(**figures))
+    print("the disk's own fsync  p50 {fsync_p50_ms:.2f} ms  p99 {fsync_p99_ms:.2f} ms".format(**figures))
+    print("CPU a turn            {cpu_us_a_turn:.0f} us".format(**figures))
+
+
+if __name__ == "__main__":
+    main()
