@@ -59,7 +59,7 @@ def merge(document: dict[str, Any], newcomer: dict[str, Any], config: Config) ->
             _merge_accounts(document, value, config)
         elif name == "upstreams":
             _merge_named(document.setdefault(name, []), value)
-        else:
+        elif not _is_empty(value):
             document[name] = _merged(document.get(name), value)
 
 
@@ -98,11 +98,15 @@ def _merge_named(standing: Any, entries: Any) -> None:
 
 
 def _merged(old: Any, new: Any) -> Any:
-    if isinstance(old, dict) and isinstance(new, dict):
-        return {**old, **{name: _merged(old.get(name), value) for name, value in new.items()}}
-    if new is None or new == "" or (isinstance(new, list) and not new):
-        return new if old is None else old
-    return new
+    """The newcomer's value over the old one; what is empty in the newcomer counts as not said."""
+    if isinstance(new, dict):
+        base = old if isinstance(old, dict) else {}
+        return {**base, **{name: _merged(base.get(name), value) for name, value in new.items() if not _is_empty(value)}}
+    return old if _is_empty(new) else new
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value in ("", [])
 
 
 def _decoded(text: str) -> Any:

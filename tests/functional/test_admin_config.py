@@ -1,0 +1,255 @@
+"""Writing the config through the admin API: secrets survive listings, writers do not undo each other, nothing is half done."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from ds2d.core.secrets import hash_key
+from tests.functional.admin import ACCOUNTS, ADMIN, HASH, TOKENS, administered, log_in
+from tests.functional.harness import ADMIN_KEY, KEY, config_for, running
+from tests.functional.scripted import scripted_upstream
+
+QUESTION = {"model": "deepseek-chat", "messages": [{"role": "user", "content": "Hi"}]}
+PLANTED = {
+    "key": "sk-planted-key-0123456789",
+    "short key": "k1x",
+    "token": "tok-planted-0123456789",
+    "password": "pwd-planted-0123",
+    "header": "hdr-planted-0123456789",
+    "client secret": "cs-planted-0123456789",
+    "vercel": "vc-planted-0123456789",
+    "environment": "env-planted-0123456789",
+    "admin": ADMIN_KEY,
+    "hash": HASH,
+}
+
+
+def planted(base_url: str) -> dict[str, Any]:
+    """A config with a secret in every place that may hold one."""
+    login = {"type": "oauth2", "url": "http://127.0.0.1:9/token", "client_id": "c", "client_secret": PLANTED["client secret"]}
+    return {
+        "keys": [PLANTED["key"], PLANTED["short key"], {"key": {"$env": "TEAM_KEY"}, "name": "team"}, KEY],
+        "api_keys": [{"key": "sk-other-planted-0123456789", "name": "other", "remark": "r"}],
+        "upstreams": [
+            {"name": "gpu", "base_url": base_url, "headers": {"x-extra": PLANTED["header"]}},
+            {"name": "sso", "base_url": "http://127.0.0.1:9/v1", "login": login},
+        ],
+        "accounts": [
+            {"upstream": "gpu", "token": PLANTED["token"]},
+            {"upstream": "sso", "email": "user@example.com", "password": PLANTED["password"]},
+        ],
+        "admin": {"password_hash": HASH},
+        "vercel": {"token": PLANTED["vercel"], "project_id": "prj"},
+    }
+
+
+async def test_planted_secrets_leave_in_exports_only(tmp_path: Path, caplog: Any) -> None:
+    caplog.set_level("DEBUG")
+    async with scripted_upstream() as upstream:
+        async with running(tmp_path, planted(upstream.base_url), environ={"TEAM_KEY": PLANTED["environment"]}) as ds2d:
+            said = []
+            for path in ("config", "settings", "accounts", "queue/status", "requests", "vercel/config", "vercel/status",
+                         "config/generations", "dev/captures"):  # fmt: skip
+                said.append(str((await ds2d.ask(f"/admin/{path}", **ADMIN))[1]))
+            said.append(str((await ds2d.ask("/admin/config?deleted=1", **ADMIN))[1]))
+            for number, body in enumerate(({"keys": [PLANTED["key"] + "x"] * 2}, {"accounts": [{"token": PLANTED["token"], "x": 1}]})):
+                status, answer, _ = await ds2d.ask("/admin/config", body, **ADMIN)
+                assert status in (400, 409), number
+                said.append(str(answer))
+            await ds2d.ask(f"/admin/keys/{PLANTED['short key']}", {"name": "short"}, method="PUT", **ADMIN)
+            await ds2d.ask(f"/admin/keys/{PLANTED['key']}", method="DELETE", **ADMIN)
+            said.append(str((await ds2d.ask("/admin/config/import?dry_run=1", {"keys": [PLANTED["key"] + "y"]}, **ADMIN))[1]))
+            await ds2d.ask("/v1/chat/completions", QUESTION)
+            said.append((tmp_path / "state" / "audit.log").read_text())
+            said.append(str((await ds2d.ask("/readyz?verbose"))[1]))
+            said.append(str((await ds2d.ask("/metrics", **ADMIN))[1]))
+            said.append(caplog.text)
+            _, export, _ = await ds2d.ask("/admin/export", **ADMIN)
+    for what, secret in PLANTED.items():
+        for text in said:
+            assert secret not in text, what
+    assert all(PLANTED[what] in export["json"] for what in ("key", "token", "password", "header", "client secret", "vercel"))
+    assert PLANTED["environment"] not in export["json"], "a reference is exported as the reference"
+    assert '"action":"export"' in (tmp_path / "state" / "audit.log").read_text()
+    assert (tmp_path / "state" / "audit.log").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_listing_posted_back_changes_no_secret(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream:
+        async with running(tmp_path, planted(upstream.base_url), environ={"TEAM_KEY": PLANTED["environment"]}) as ds2d:
+            await ds2d.ask(f"/admin/keys/{KEY}", method="DELETE", **ADMIN)
+            before = ds2d.path.read_bytes()
+            _, answer, _ = await ds2d.ask("/admin/config", **ADMIN)
+            body = {name: answer[name] for name in ("keys", "accounts", "claude_mapping")}
+            assert (await ds2d.ask("/admin/config", body, **ADMIN))[0] == 200
+            assert ds2d.path.read_bytes() == before
+            status, answer, _ = await ds2d.ask("/admin/config", {"keys": [*body["keys"], "sk-no…ne"]}, **ADMIN)
+            assert status == 400 and answer["detail"].startswith(f"keys[{len(body['keys'])}]: ")
+            assert (await ds2d.ask("/admin/config", {"keys": body["keys"][1:]}, **ADMIN))[0] == 200
+            assert ds2d.daemon.callers.find(PLANTED["environment"]) is not None
+            entry = ds2d.config()["keys"][0]
+            assert entry["key"] == PLANTED["key"] and entry["deleted_at"], "what is left out is deleted, not forgotten"
+
+
+async def test_a_deleted_key_is_refused_at_once_and_comes_back(tmp_path: Path) -> None:
+    async with administered(tmp_path) as (ds2d, _):
+        _, made, _ = await ds2d.ask("/admin/keys", {"name": "team", "rpm": 100}, **ADMIN)
+        assert made["key"] not in ds2d.path.read_text() and hash_key(made["key"]) in ds2d.path.read_text()
+        for method, body, status in (("DELETE", None, 401), ("PUT", {"remark": "back"}, 200), ("PUT", {"disabled": True}, 401)):
+            assert (await ds2d.ask(f"/admin/keys/{made['id']}", body, method=method, **ADMIN))[0] == 200
+            assert (await ds2d.ask("/v1/chat/completions", QUESTION, key=made["key"]))[0] == status
+        await ds2d.ask(f"/admin/keys/{made['key']}", method="DELETE", **ADMIN)
+        assert (await ds2d.ask("/admin/keys", {"key": made["key"]}, **ADMIN))[0] == 409
+        _, listed, _ = await ds2d.ask("/admin/config", **ADMIN)
+        _, whole, _ = await ds2d.ask("/admin/config?deleted=1", **ADMIN)
+        assert (len(listed["keys"]), len(whole["keys"])) == (1, 2) and whole["key_entries"][1]["id"] == made["id"]
+        for method in ("PUT", "DELETE"):
+            assert (await ds2d.ask("/admin/keys/sk-unknown", {}, method=method, **ADMIN))[0] == 404
+        for wrong in ({"key": ""}, {"key": "sk-ab…xy"}, {"rpm": 0}, {"nme": "x"}, {"key": 5}):
+            assert (await ds2d.ask("/admin/keys", wrong, **ADMIN))[0] == 400, wrong
+
+
+async def test_an_editor_who_saw_an_older_config_is_told(tmp_path: Path) -> None:
+    async with administered(tmp_path) as (ds2d, _):
+        _, _, headers = await ds2d.ask("/admin/config", **ADMIN)
+        seen = {"If-Match": headers["etag"]}
+        status, _, headers = await ds2d.ask("/admin/keys", {"key": "k-one"}, headers=seen, **ADMIN)
+        assert status == 200
+        status, answer, _ = await ds2d.ask("/admin/keys", {"key": "k-two"}, headers=seen, **ADMIN)
+        assert status == 409 and "detail" in answer
+        ds2d.path.write_text(json.dumps({**ds2d.config(), "runtime": {"max_attempts": 2}}))  # not taken up yet
+        status, _, _ = await ds2d.ask("/admin/keys", {"key": "k-two"}, headers={"If-Match": headers["etag"]}, **ADMIN)
+        assert status == 409
+        assert (await ds2d.ask("/admin/keys", {"key": "k-two"}, **ADMIN))[0] == 200
+        assert ds2d.config()["runtime"] == {"max_attempts": 2}, "and nothing is lost without one"
+
+
+async def test_two_writers_lose_nothing_in_five_hundred_rounds(tmp_path: Path) -> None:
+    """An editor that saves by rename races an admin write: every other time one that insists on what it saw.
+
+    The editor's save is never undone. What the admin API said yes to is in the file, or, where the editor saved over it what it
+    had read before, still among the generations. 409 is the only other answer. The file is whole and 0600 at every moment.
+    """
+    async with administered(tmp_path) as (ds2d, _):
+        ds2d.path.chmod(0o600)
+        path, store = ds2d.path, ds2d.daemon.store
+        tally = {"both": 0, "editor over admin": 0, "409": 0}
+
+        def edit(number: int, document: dict[str, Any]) -> None:
+            draft = path.with_name(".editor")
+            draft.write_text(json.dumps({**document, "_editor": number}))
+            draft.chmod(0o600)
+            until = time.monotonic() + (number % 25) * 0.0003  # the moment moves over the whole of the other's write
+            while time.monotonic() < until:
+                json.loads(path.read_text())  # whole whenever anybody looks
+            draft.rename(path)
+
+        for number in range(500):
+            insists = {"If-Match": f'"{store.current.generation}"'} if number % 2 else {}
+            body = {"runtime": {"account_max_inflight": 1 + number % 250}}
+            editor = asyncio.to_thread(edit, number, ds2d.config())
+            _, (status, answer, _) = await asyncio.gather(
+                editor, ds2d.ask("/admin/settings", body, method="PUT", headers=insists, **ADMIN)
+            )
+            document = ds2d.config()
+            assert document["_editor"] == number and document["keys"] == [KEY]
+            assert path.stat().st_mode & 0o777 == 0o600
+            written = document.get("runtime") == body["runtime"]
+            if status == 409:
+                assert insists and not written
+                tally["409"] += 1
+            else:
+                assert status == 200, answer
+                kept = [json.loads(kept.path.read_bytes()).get("runtime") for kept in store.generations()[:3]]
+                assert written or body["runtime"] in kept
+                tally["both" if written else "editor over admin"] += 1
+            store.reload()
+            assert store.problem is None
+        assert not [name for name in os.listdir(tmp_path) if name.endswith(".tmp")]
+        assert min(tally["both"], tally["409"]) > 20, tally
+        print(tally)
+
+
+async def test_a_storm_of_writes_through_the_api_loses_none(tmp_path: Path) -> None:
+    async with administered(tmp_path) as (ds2d, _):
+        token = await log_in(ds2d)
+        results = await asyncio.gather(*(ds2d.ask("/admin/keys", {"key": f"k-{number}"}, key=token) for number in range(60)))
+        assert {status for status, _, _ in results} == {200}
+        assert len(ds2d.config()["keys"]) == 61
+
+
+async def test_generations_and_going_back(tmp_path: Path) -> None:
+    async with administered(tmp_path) as (ds2d, _):
+        first = ds2d.config()
+        for number in range(12):
+            await ds2d.ask("/admin/keys", {"key": f"k-{number}"}, **ADMIN)
+        _, answer, _ = await ds2d.ask("/admin/config/generations", **ADMIN)
+        numbers = [kept["generation"] for kept in answer["generations"]]
+        assert numbers == list(range(13, 3, -1)) and answer["current"] == 13 and answer["generations"][0]["current"] is True
+        assert (await ds2d.ask("/admin/config/rollback", {"generation": 1}, **ADMIN))[0] == 404
+        _, answer, _ = await ds2d.ask("/admin/config/rollback", {"generation": 5}, **ADMIN)
+        assert answer["success"] is True and answer["generation"] == 14
+        assert len(ds2d.config()["keys"]) == 5 and ds2d.config()["admin"] == first["admin"]
+
+
+async def test_merging_and_replacing(tmp_path: Path) -> None:
+    async with administered(tmp_path, accounts=ACCOUNTS, _note="kept", runtime={"max_attempts": 2}) as (ds2d, _):
+        newcomer = {
+            "keys": [KEY, "k-new"],
+            "accounts": [{"email": "USER@example.com", "password": "other", "token": "x"}, {"upstream": "gpu", "token": "tok-new"}],
+            "runtime": {"max_attempts": 5, "account_max_inflight": 4},
+            "claude_mapping": {"fast": ""},
+            "models": {"m": {"model": "x"}},
+        }
+        _, dry, _ = await ds2d.ask("/admin/config/import?dry_run=1", newcomer, **ADMIN)
+        assert {change["path"] for change in dry["changes"]} >= {"keys[1]", "accounts[2]", "runtime.max_attempts", "models"}
+        assert ds2d.config()["runtime"] == {"max_attempts": 2}, "dry"
+        _, answer, _ = await ds2d.ask("/admin/config/import", {"config": newcomer, "mode": "merge"}, **ADMIN)
+        assert (answer["imported_keys"], answer["imported_accounts"]) == (1, 1), answer
+        written = ds2d.config()
+        assert written["accounts"][1] == ACCOUNTS[1] and written["_note"] == "kept"
+        assert written["runtime"] == {"max_attempts": 5, "account_max_inflight": 4}
+        packed = base64.b64encode(json.dumps({"keys": ["k-only"]}).encode()).decode()
+        _, answer, _ = await ds2d.ask("/admin/config/import", {"config": packed, "mode": "replace"}, **ADMIN)
+        assert ds2d.config() == {"keys": ["k-only"], "admin": {"password_hash": HASH}}, "the sender is not locked out"
+        for wrong, path in (
+            ({"keys": ["sk-ab…xy"]}, "keys[0]"),
+            ({"runtime": {"max_attempts": 99}}, "runtime.max_attempts"),
+            ({"config": {}, "mode": "append"}, "mode"),
+            ({"upstreams": [{"name": "x", "base_url": "ftp://x"}]}, "upstreams[0]"),
+        ):
+            before = ds2d.path.read_bytes()
+            status, answer, _ = await ds2d.ask("/admin/config/import", wrong, **ADMIN)
+            assert status == 400 and path in answer["detail"], answer
+            assert ds2d.path.read_bytes() == before
+
+
+async def test_a_config_from_a_variable_changes_in_memory_and_says_so(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream:
+        config = config_for(upstream.base_url, admin={"password_hash": HASH})
+        async with running(tmp_path, {}, environ={"DS2API_CONFIG_JSON": json.dumps(config)}) as ds2d:
+            _, answer, _ = await ds2d.ask("/admin/keys", {"key": "k-new"}, **ADMIN)
+            assert (answer["env_backed"], answer["persisted"], answer["needs_vercel_sync"]) == (True, False, True)
+            assert "memory only" in answer["notice"]
+            assert (await ds2d.ask("/v1/chat/completions", QUESTION, key="k-new"))[0] == 200
+            assert (await ds2d.ask("/admin/settings", **ADMIN))[1]["needs_vercel_sync"] is True
+            assert ds2d.path.read_text() == "{}"
+
+
+async def test_the_audit_tells_who_did_what_from_where(tmp_path: Path) -> None:
+    async with administered(tmp_path, accounts=ACCOUNTS) as (ds2d, _):
+        token = await log_in(ds2d)
+        await ds2d.ask("/admin/settings", {"runtime": {"account_max_inflight": 9}}, method="PUT", key=token)
+        await ds2d.ask("/admin/accounts/user@example.com", {"token": "tok-another-0123456789"}, method="PUT", **ADMIN)
+        lines = [json.loads(line) for line in (tmp_path / "state" / "audit.log").read_text().splitlines()]
+    assert [line["action"] for line in lines] == ["login", "settings", "account edited"]
+    assert lines[1]["who"].startswith("login ") and lines[2]["who"] == "key" and lines[1]["from"] == "127.0.0.1"
+    assert lines[1]["changes"] == [{"path": "runtime", "kind": "added", "new": {"account_max_inflight": 9}}]
+    assert lines[2]["changes"] == [{"path": "accounts[1].token", "kind": "changed", "old": "tok-s…89", "new": "tok-a…89"}]
+    assert TOKENS[1] not in str(lines)
