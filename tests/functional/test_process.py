@@ -1,0 +1,324 @@
+"""The real process: made by `init`, started, told to reload, drain and stop by signals, under a stand-in for systemd.
+
+What waits here waits for a process; nothing else stands between a signal and its effect.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+KEY = "sk-process-0123456789abcdef"
+ASK = {"model": "deepseek-chat", "messages": [{"role": "user", "content": "Hello"}]}
+CHAT = "/v1/chat/completions"
+CLEAN = ("PATH", "HOME", "LANG", "TMPDIR")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Nothing of the outside but where programs are."""
+    kept = {name: os.environ[name] for name in CLEAN if name in os.environ}
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **more}
+
+
+def ds2d(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """One command, to its end."""
+    command = [sys.executable, "-m", "ds2d", *words]
+    return subprocess.run(
+        command, cwd=folder, env=environment(**variables), capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+@dataclass
+class Process:
+    """A daemon that runs, and what it says."""
+
+    popen: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    def ask(self, path: str, body: Any = None, key: str = KEY) -> tuple[int, str]:
+        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        headers = {"Authorization": f"Bearer {key}"}
+        link.request("GET" if body is None else "POST", path, json.dumps(body) if body is not None else None, headers)
+        reply = link.getresponse()
+        text = reply.read().decode()
+        link.close()
+        return reply.status, text
+
+    @contextlib.contextmanager
+    def stream(self) -> Iterator[http.client.HTTPResponse]:
+        """A stream that has begun."""
+        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        link.request("POST", CHAT, json.dumps({**ASK, "stream": True}), {"Authorization": f"Bearer {KEY}"})
+        reply = link.getresponse()
+        assert reply.status == 200
+        assert reply.readline().startswith(b"data: ")
+        yield reply
+        reply.close()
+        link.close()
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        self.popen.send_signal(number)
+        return self.popen.wait(15)
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+
+def until(condition: Callable[[], bool], seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def serving(
+    folder: Path, *words: str, config: Any = None, port: int | None = None, command: tuple[str, ...] = (), **variables: str
+) -> Iterator[Process]:
+    """`ds2d serve` in this folder, once its port is open; killed if the test leaves it."""
+    if config is not None:
+        (folder / "config.json").write_text(json.dumps(config))
+    port = port or free_port()
+    log = folder / "log.txt"
+    asked = [*(command or (sys.executable,)), "-m", "ds2d", "serve", *(() if command else ("--port", str(port))), *words]
+    with log.open("wb") as output:
+        popen = subprocess.Popen(asked, cwd=folder, env=environment(**variables), stdout=output, stderr=subprocess.STDOUT)
+    process = Process(popen, port, log)
+    try:
+        until(lambda: "serving on" in process.said() or popen.poll() is not None or (bool(command) and answers(port)))
+        assert popen.poll() is None, process.said()
+        yield process
+    finally:
+        if popen.poll() is None:
+            popen.kill()
+            popen.wait()
+
+
+def demo(pace: int = 0, **sections: Any) -> dict[str, Any]:
+    """A config with the embedded demo, which may take its time."""
+    return {"keys": [KEY], "upstreams": [{"name": "demo", "kind": "demo", "pace_ms": pace}], **sections}
+
+
+def test_from_an_empty_folder_to_an_answer(tmp_path: Path) -> None:
+    made = ds2d(tmp_path, "init", "--no-scan")
+    assert made.returncode == 0, made.stderr
+    env = dict(line.removeprefix("export ").split("=", 1) for line in (tmp_path / ".ds2d.env").read_text().splitlines())
+    secrets = [value.strip("'") for value in env.values()]
+    assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("config.json", ".ds2d.env")} == {0o600}
+    before = (tmp_path / "config.json").read_bytes()
+    again = ds2d(tmp_path, "init", "--no-scan")
+    assert again.returncode == 1
+    assert "exists already" in again.stderr
+    assert (tmp_path / "config.json").read_bytes() == before
+    assert not any(secret.encode() in before for secret in secrets)
+    with serving(tmp_path) as process:
+        assert process.ask("/readyz") == (200, '{"status":"ready"}')
+        status, text = process.ask(CHAT, ASK, key=secrets[0])
+        assert status == 200, text
+        assert process.ask(CHAT, ASK, key=secrets[1])[0] == 401
+        state = tmp_path / "state"
+        assert stat.S_IMODE(state.stat().st_mode) == 0o700
+        assert {stat.S_IMODE(file.stat().st_mode) & 0o077 for file in state.rglob("*") if file.is_file()} <= {0}
+        assert process.end() == 0
+    for said in (process.said(), again.stdout, again.stderr):
+        assert not any(secret in said for secret in secrets)
+
+
+def test_no_secret_is_said_whatever_is_printed(tmp_path: Path) -> None:
+    secrets = ["hunter2-password", "tok-very-secret", "hdr-very-secret", KEY]
+    config = demo(accounts=[{"name": "a", "upstream": "web", "token": secrets[1]}, {"email": "a@b.c", "password": secrets[0]}])
+    config["upstreams"].append(
+        {"name": "web", "kind": "openai", "base_url": "http://127.0.0.1:9/v1", "headers": {"X-Secret": secrets[2]},
+         "login": {"type": "json", "url": "/login"}})  # fmt: skip
+    with serving(tmp_path, "--log-level", "debug", config=config) as process:
+        shown = [process.ask("/readyz?verbose")[1], process.ask(CHAT, ASK)[1], process.ask(CHAT, {**ASK, "stream": True})[1]]
+        shown.append(process.ask("/v1/messages?key=tok-very-secret", ASK, key="tok-very-secret")[1])
+        process.end()
+    (tmp_path / "bad.json").write_text(json.dumps({**config, "nonsense": 1}))
+    for words in (["config", "show"], ["check-config", "bad.json"], ["check-config"], ["models"]):
+        done = ds2d(tmp_path, *words)
+        shown += [done.stdout, done.stderr]
+    for text in (*shown, process.said()):
+        for secret in secrets:
+            assert secret not in text
+
+
+def test_sighup_reloads_and_a_write_counts_by_itself(tmp_path: Path) -> None:
+    with serving(tmp_path, config=demo()) as process:
+        assert process.ask(CHAT, ASK, key="sk-second-0123456789")[0] == 401
+        (tmp_path / "config.json").write_text(json.dumps(demo(keys=["sk-second-0123456789"])))
+        process.popen.send_signal(signal.SIGHUP)
+        until(lambda: process.ask(CHAT, ASK, key="sk-second-0123456789")[0] == 200, 2)
+        assert process.ask(CHAT, ASK)[0] == 401
+        (tmp_path / "config.json").write_text("{")
+        process.popen.send_signal(signal.SIGHUP)
+        until(lambda: "config not taken up" in process.said(), 3)
+        assert process.ask(CHAT, ASK, key="sk-second-0123456789")[0] == 200
+        assert process.end() == 0
+
+
+def test_sigterm_lets_a_stream_finish_and_exits_0(tmp_path: Path) -> None:
+    with serving(tmp_path, config=demo(pace=40)) as process, process.stream() as stream:
+        process.popen.send_signal(signal.SIGTERM)
+        until(lambda: not answers(process.port), 2)
+        assert process.popen.poll() is None
+        text = stream.read().decode()
+        assert text.endswith("data: [DONE]\n\n")
+        assert '"error"' not in text
+        assert process.popen.wait(5) == 0
+
+
+def test_a_second_sigterm_ends_at_once_in_the_dialects_words(tmp_path: Path) -> None:
+    with serving(tmp_path, config=demo(pace=400)) as process, process.stream() as stream:
+        process.popen.send_signal(signal.SIGTERM)
+        until(lambda: "draining" in process.said(), 3)
+        began = time.monotonic()
+        process.popen.send_signal(signal.SIGTERM)
+        text = stream.read().decode()
+        assert '"code":"shutting_down"' in text
+        assert "[DONE]" not in text
+        assert process.popen.wait(5) == 0
+        assert time.monotonic() - began < 4
+
+
+def test_a_drain_has_an_end(tmp_path: Path) -> None:
+    with serving(tmp_path, config=demo(pace=400, server={"drain_seconds": 0.3})) as process, process.stream() as stream:
+        process.popen.send_signal(signal.SIGTERM)
+        assert '"code":"shutting_down"' in stream.read().decode()
+        assert process.popen.wait(5) == 0
+
+
+def test_the_service_manager_is_told(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        address = str(tmp_path / "notify")
+        manager.bind(address)
+        manager.settimeout(10)
+        with serving(tmp_path, config=demo(), NOTIFY_SOCKET=address, WATCHDOG_USEC="400000") as process:
+            told: list[str] = []
+            while not {"READY=1", "WATCHDOG=1"} <= {line for message in told for line in message.splitlines()}:
+                told.append(manager.recv(4096).decode())
+            assert told[0].startswith(("READY=1", "WATCHDOG=1"))
+            assert process.ask("/healthz")[0] == 200
+            process.popen.send_signal(signal.SIGTERM)
+            while "STOPPING=1" not in told[-1]:
+                told.append(manager.recv(4096).decode())
+            assert process.popen.wait(5) == 0
+
+
+PASS_ON = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execv(sys.executable, [sys.executable, "-m", "ds2d", "serve"])
+"""
+
+
+def test_a_socket_that_was_passed_in_is_served(tmp_path: Path) -> None:
+    """As systemd does it: descriptor 3, and variables that name this process."""
+    (tmp_path / "config.json").write_text(json.dumps(demo()))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        log = tmp_path / "log.txt"
+        with log.open("wb") as output:
+            popen = subprocess.Popen(
+                [sys.executable, "-c", PASS_ON, str(listener.fileno())],
+                cwd=tmp_path, env=environment(), pass_fds=[listener.fileno()], stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        process = Process(popen, port, log)
+        try:
+            assert process.ask("/readyz")[0] == 200  # waits in the backlog until the daemon is up
+            assert process.ask(CHAT, ASK)[0] == 200
+            assert process.end() == 0
+            with socket.create_connection(("127.0.0.1", port), 1):
+                pass  # the socket is still there: no connection is refused over a restart
+        finally:
+            popen.kill()
+            popen.wait()
+
+
+@pytest.mark.skipif(shutil.which("systemd-socket-activate") is None, reason="systemd-socket-activate is not here")
+def test_socket_activation_by_systemds_own_tool(tmp_path: Path) -> None:
+    port = free_port()
+    tool = shutil.which("systemd-socket-activate") or ""
+    keep = [f"-E{name}" for name in (*CLEAN, "PYTHONPATH", "PYTHONUNBUFFERED") if name in environment()]
+    command = (tool, *keep, f"--listen=127.0.0.1:{port}", sys.executable)
+    with serving(tmp_path, config=demo(), port=port, command=command) as process:
+        assert process.ask("/readyz")[0] == 200
+        assert process.ask(CHAT, ASK)[0] == 200
+        assert process.end() == 0
+
+
+def test_an_occupied_port_is_said_in_words(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        (tmp_path / "config.json").write_text(json.dumps(demo()))
+        done = ds2d(tmp_path, "serve", "--port", str(other.getsockname()[1]))
+    assert done.returncode == 1
+    assert "cannot listen on 127.0.0.1:" in done.stderr
+    assert "--port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_the_c_parser_nothing_starts(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(demo()))
+    done = ds2d(tmp_path, "serve", "--port", str(free_port()), AIOHTTP_NO_EXTENSIONS="1")
+    assert done.returncode == 1
+    assert "C parser" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_broken_config_starts_nothing_and_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"upstreams": [{"name": "a"}], "servr": {}}')
+    done = ds2d(tmp_path, "serve", "--port", str(free_port()))
+    assert done.returncode == 1
+    assert "servr" in done.stderr
+    assert "upstreams[0]" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("form", ["plain", "base64", "prefixed"])
+def test_the_whole_config_may_stand_in_a_variable(tmp_path: Path, form: str) -> None:
+    raw = json.dumps(demo())
+    coded = base64.urlsafe_b64encode(raw.encode()).decode()
+    value = {"plain": raw, "base64": coded, "prefixed": f"base64:{coded}"}[form]
+    with serving(tmp_path, DS2API_CONFIG_JSON=value) as process:
+        assert process.ask(CHAT, ASK)[0] == 200
+        assert process.end() == 0
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_ctrl_c_is_an_orderly_end(tmp_path: Path) -> None:
+    with serving(tmp_path, config=demo()) as process:
+        assert process.end(signal.SIGINT) == 0
+    assert "Traceback" not in process.said()
