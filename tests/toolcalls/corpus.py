@@ -147,19 +147,20 @@ def outcome_of(completion: Completion, ending: Event) -> Outcome:
     calls = choice.calls if choice else []
     states = ["open" if not call.ended else "broken" if call.broken else "whole" for call in calls]
     return Outcome(
-        calls=[
-            (
-                call.name,
-                {"whole": lambda: orjson.loads(call.arguments), "broken": lambda: None, "open": lambda: call.arguments}[state](),
-            )
-            for call, state in zip(calls, states, strict=True)
-        ],
+        calls=[(call.name, _arguments(call.arguments, state)) for call, state in zip(calls, states, strict=True)],
         states=states,
         shown=choice.text if choice else "",
         reasoning=choice.reasoning if choice else "",
         notes=list(completion.notes),
         fails=f"{ending.error.kind} {(ending.error.details or {}).get('cause')}" if isinstance(ending, Failure) else None,
     )
+
+
+def _arguments(text: str, state: str) -> Any:
+    """Of a whole call the value, of a cut one the text so far, of a broken one nothing."""
+    if state == "broken":
+        return None
+    return orjson.loads(text) if state == "whole" else text
 
 
 def expected(sample: Sample) -> Outcome:

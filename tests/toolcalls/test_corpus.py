@@ -70,7 +70,7 @@ def test_whole(sample: Sample) -> None:
 def test_cut_at_every_place(sample: Sample) -> None:
     places = range(1, len(sample.text))
     if len(sample.text) > SHORT:
-        places = sorted(random.Random(sample.name).sample(places, 100))  # type: ignore[assignment]
+        places = sorted(random.Random(sample.name).sample(places, 24))  # type: ignore[assignment]
     wrong = {place: found for place in places if (found := whole_run(sample, cut(sample.text, [place])))}
     assert not wrong
 
@@ -124,10 +124,15 @@ def test_each_dialect_that_can_carry_tools_is_read_here() -> None:
     assert set(CLIENTS) == set(REGISTRY) - {"openai_completions"}
 
 
-@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-@pytest.mark.parametrize("dialect", CLIENTS)
 @every_sample
-def test_through_every_dialect(sample: Sample, dialect: str, stream: bool) -> None:
+def test_through_every_dialect(sample: Sample) -> None:
+    for dialect in CLIENTS:
+        for stream in (True, False):
+            check_client(sample, dialect, stream=stream)
+
+
+def check_client(sample: Sample, dialect: str, *, stream: bool) -> None:
+    """What a client of the dialect sees is what the sample says, and no markup."""
     raw = client_bytes(dialect, [server_bytes(sample)], stream=stream)
     seen = seen_by(dialect, raw, stream=stream)
     if sample.fails:
@@ -142,8 +147,8 @@ def test_through_every_dialect(sample: Sample, dialect: str, stream: bool) -> No
 
 @pytest.mark.parametrize("dialect", CLIENTS)
 def test_cut_at_every_byte_of_the_stream(dialect: str) -> None:
-    sample = next(sample for sample in POSITIVE if sample.name == "03-v31: nested and unicode")
-    raw = server_bytes(sample)
+    sample = next(sample for sample in POSITIVE if sample.name == "02-v3: pretty arguments")
+    raw = server_bytes(sample, size=24)
     wanted = seen_by(dialect, client_bytes(dialect, [raw], stream=True), stream=True)
     assert wanted.calls == sample.calls
     for place in range(1, len(raw)):
