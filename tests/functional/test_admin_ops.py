@@ -1,0 +1,70 @@
+"""Looking at running turns and ending one; the event stream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.functional.admin import ACCOUNTS, ADMIN, administered
+from tests.functional.harness import ADMIN_KEY, Running
+from tests.functional.scripted import Scene, Wait, chunk, sse
+
+ASK: dict[str, Any] = {"model": "deepseek-chat", "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
+
+
+async def test_a_running_turn_is_seen_and_cancelled_in_its_dialects_words(tmp_path: Path) -> None:
+    async with administered(tmp_path, accounts=ACCOUNTS) as (ds2d, upstream):
+        wait = Wait()
+        upstream.scenes.append(Scene([*sse(chunk({"content": "before"}), done=False), wait]))
+        task = asyncio.create_task(ds2d.ask("/v1/chat/completions", ASK, headers={"x-request-id": "mine"}))
+        await wait.reached.wait()
+        while not ds2d.daemon.service.turns["mine"].first:
+            await asyncio.sleep(0)
+        _, answer, _ = await ds2d.ask("/admin/requests", **ADMIN)
+        [turn] = answer["running"]
+        assert (turn["request_id"], turn["used"], turn["answering"]) == ("mine", "deepseek-chat", True)
+        assert (await ds2d.ask("/admin/requests/mine", **ADMIN))[1]["state"] == "running"
+        assert (await ds2d.ask("/admin/requests/mine", method="DELETE", **ADMIN))[1] == {"success": True, "id": "mine"}
+        status, text, _ = await task
+        assert status == 200 and "before" in text and '"code":"cancelled"' in text and "[DONE]" not in text
+        await upstream.seen[0].closed.wait()
+        wait.until.set()
+        _, answer, _ = await ds2d.ask("/admin/requests/mine", **ADMIN)
+        assert answer["state"] == "ended" or answer["cause"] == "cancelled"
+        assert ds2d.daemon.queue.running == 0
+
+
+async def events(ds2d: Running, count: int, last: str = "") -> list[tuple[str, str, dict[str, Any]]]:
+    """Event, id and data of the first few; the config changes once the first is there."""
+    headers = {"Authorization": f"Bearer {ADMIN_KEY}", **({"Last-Event-ID": last} if last else {})}
+    found: list[tuple[str, str, dict[str, Any]]] = []
+    fields: dict[str, str] = {}
+    async with ds2d.http.get(ds2d.url + "/admin/events", headers=headers) as reply:
+        assert reply.status == 200 and reply.headers["Content-Type"].startswith("text/event-stream")
+        assert "Access-Control-Allow-Origin" not in reply.headers
+        if last:
+            await ds2d.ask("/admin/keys", {"key": "k-later"}, **ADMIN)
+        async for raw in reply.content:
+            line = raw.decode().rstrip("\r\n")
+            if line:
+                name, _, value = line.partition(": ")
+                fields[name] = value
+            elif "data" in fields:
+                found.append((fields["event"], fields["id"], json.loads(fields["data"])))
+                fields = {}
+                if len(found) == count:
+                    return found
+                await ds2d.ask("/admin/keys", {"key": f"k-{len(found)}"}, **ADMIN)
+    raise AssertionError("the stream ended")
+
+
+async def test_the_event_stream_tells_the_state_and_then_what_changes(tmp_path: Path) -> None:
+    async with administered(tmp_path, accounts=ACCOUNTS) as (ds2d, _):
+        (first, _, state), (second, last, delta) = await events(ds2d, 2)
+        assert (first, second) == ("snapshot", "delta")
+        assert state.keys() == {"queue", "requests", "upstreams", "generation"} and state["upstreams"] == {"gpu": "ready"}
+        assert delta == {"generation": state["generation"] + 1}, "only what changed"
+        [(event, _, again)] = await events(ds2d, 1, last)
+        assert again["generation"] == state["generation"] + 2 and event in ("delta", "snapshot")
