@@ -225,6 +225,7 @@ class Daemon:
                 "pending_restart": self.store.pending_restart,
             },
             "tokenizer": "exact" if self.tokenizer.loaded else "loading",
+            "ledger": self.ledger.problem or "ok",
         }
         return "ready" if ready else "not_ready", details
 

@@ -216,7 +216,7 @@ class Books:
         entry.permit.settle(row.prompt_tokens, row.completion_tokens)
         why = turn.why()
         row.why = orjson.dumps(why).decode()
-        self._decisions.append({"request_id": row.request_id, "key": row.key_name, "state": row.state, "cause": row.cause, **why})
+        self._decisions.append(_decisions(row, why))
         return True
 
 
@@ -231,6 +231,26 @@ def reserved_output(request: ChatRequest, route: Route, prompt: int, default: in
     if windows and all(windows):
         bounds.append(max(0, max(filter(None, windows)) - prompt))
     return min(bounds) * max(1, request.choices)
+
+
+def _decisions(row: Row, why: dict[str, Any]) -> dict[str, Any]:
+    """A turn that is over, for people: what was decided, its clocks, its tokens, its end."""
+    return {
+        "request_id": row.request_id,
+        "key": row.key_name,
+        "dialect": row.dialect,
+        "state": row.state,
+        "cause": row.cause,
+        "began_at": row.began_at,
+        **why,
+        "clocks": {"queue_ms": row.queue_ms, "first_ms": row.first_ms, "total_ms": row.total_ms},
+        "tokens": {
+            "prompt": row.prompt_tokens,
+            "completion": row.completion_tokens,
+            "delivered": row.delivered_tokens,
+            "source": row.usage_source,
+        },
+    }
 
 
 def _note_usage(row: Row, usage: Usage, delivered: int) -> None:

@@ -249,5 +249,7 @@ async def test_a_full_disk_refuses_where_config_has_it_so(tmp_path: Path, caplog
     ):
         ds2d.daemon.ledger.problem = "disk_full"
         assert await code_of(ds2d) == (503, "ledger_unavailable")
+        _, body, _ = await ds2d.ask("/readyz?verbose", key=None)
+        assert body["ledger"] == "disk_full"
         ds2d.change(ledger={"on_disk_full": "serve"})
         assert (await code_of(ds2d))[0] == 200

@@ -210,6 +210,8 @@ async def test_what_was_decided_is_remembered_and_on_disk(tmp_path: Path) -> Non
         assert ends == ["upstream_error", "answered"] if status == 200 else ["upstream_error"]
         assert why["model"] == {"asked": "deepseek-chat", "used": "deepseek-chat", "why": why["model"]["why"]}
         assert {one["account"] for one in why["tries"]} == {"gpu"}
+        assert why["clocks"]["total_ms"] > 0
+        assert why["state"] in ("completed", "failed")
         assert ds2d.daemon.books.explain("req_other") is None
         await closed(tmp_path)
         assert '"tries"' in turns(tmp_path, "why")[0][0]
