@@ -15,6 +15,7 @@ from ds2d.core.request import ChatRequest
 from ds2d.toolcalls.calls import Confidence
 from ds2d.toolcalls.declared import allowed_by
 from ds2d.toolcalls.detector import Detector, Mode
+from ds2d.toolcalls.mislabelled import Mislabelled
 from ds2d.toolcalls.native import NativeCalls
 from ds2d.toolcalls.policy import Policy
 from ds2d.toolcalls.thinktags import ThinkTags
@@ -37,6 +38,8 @@ def build(
     stages: list[Stage] = []
     if think != "no":
         stages.append(Unsure() if think == "unsure" else ThinkTags(inside=think == "inside"))
+    if request.reasoning.mode == "off":
+        stages.append(Mislabelled())
     if declared:
         stages.append(NativeCalls(declared))
         if mode != "off":

@@ -82,6 +82,7 @@ class Lane:
         self._quote = 0
         self._quoted_block = False  # read, waiting for what stands behind it
         self._unclosed: set[tuple[str, bool]] = set()
+        self._ends_open = False  # the block that was read ended without its closing tag
         self._idle = False  # nothing is open or held
         self._units = _ALLOWANCE
         self._earned = 0
@@ -325,6 +326,7 @@ class Lane:
     def _begin(self, kind: Kind) -> None:
         self._kind = kind
         self._opening = self._format = None
+        self._ends_open = False
         self._quote = 0 if kind == "fence" else self.context.quote()
         self._flush()
         self._calls.open_block(deferred=kind == "fence" or self._quote != 0, fenced=kind == "fence")
@@ -338,8 +340,7 @@ class Lane:
             self._block_ends()
             return True
         except EndOfBlockError:
-            if self._opening is not None:
-                self._unclosed.add((self._opening.name, self._opening.dsml))
+            self._ends_open = True
             kept = self._source.kept()
             self._block_ends()
             self._blanks.append(kept[len(kept.rstrip()) :])  # not of the block but of what follows
@@ -376,6 +377,8 @@ class Lane:
     def _accept(self) -> None:
         """The block was one: its markup is gone, its calls are out."""
         self._quoted_block = False
+        if self._ends_open and self._opening is not None:
+            self._unclosed.add((self._opening.name, self._opening.dsml))
         self._calls.settle()
         self._source.forget()
         self._blanks.clear()
