@@ -12,7 +12,7 @@ import re
 from itertools import pairwise
 from typing import Any
 
-from tests.functional.scenes import calling, calling_whole, dsml, saying, v31, written_as_text
+from tests.functional.scenes import breaking, calling, calling_whole, dsml, saying, v31, written_as_text
 from tests.functional.scripted import Scene, ScriptedUpstream, Seen, whole
 
 MARK = re.compile(r"\[\[act:(\w+)\]\]")
@@ -34,7 +34,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def ask_for(act: str) -> str:
-    """The prompt that makes the server act so: plain, think, tool, dsml, v31, patch, weather."""
+    """The prompt that makes the server act so: plain, think, break, tool, dsml, v31, patch."""
     return f"Do what I ask. [[act:{act}]]"
 
 
@@ -71,7 +71,9 @@ class ActingUpstream(ScriptedUpstream):
     def _act(self, body: dict[str, Any], act: str) -> Scene:
         if act == "think":
             return _say(body, ANSWER, THOUGHT)
-        if act in ("", "plain"):
+        if act == "break" and self.asked.count("break") == 1:
+            return breaking("Half an ", "answer ")
+        if act in ("", "plain", "break"):
             return _say(body, ANSWER)
         offered = [tool["function"]["name"] for tool in body.get("tools") or ()]
         name = "apply_patch" if act == "patch" else next((name for name in ARGUMENTS if name in offered), "")

@@ -1,5 +1,6 @@
-"""The command-line agents, headless: each answers, thinks, runs a tool and brings its result back, and reads calls that the
-model wrote into its text; Codex besides changes a file with a freeform patch (clients.md).
+"""The command-line agents, headless: each answers, thinks, runs a tool and brings its result back, reads calls that the model
+wrote into its text, and asks again after an answer that broke off; Codex besides changes a file with a freeform patch
+(clients.md).
 """
 
 from __future__ import annotations
@@ -53,6 +54,12 @@ def used_the_tool(outcome: Outcome) -> str:
     return "" if outcome.stage.upstream.grew() else "the second prompt does not begin with the first"
 
 
+def asked_again(outcome: Outcome) -> str:
+    """An upstream that breaks off once must end as an error that the agent takes for passing, and only once."""
+    asked = outcome.stage.upstream.asked.count("break")
+    return answered(outcome) or ("" if asked == 2 else f"it asked {asked} times")
+
+
 def changed_the_file(outcome: Outcome) -> str:
     notes = (outcome.stage.work / "notes.txt").read_text()
     if notes != 'new "line"\n':
@@ -65,7 +72,7 @@ def cases() -> list[Case]:
     return [*_claude_code(), *_gemini_cli(), *_codex()]
 
 
-def _five(
+def _six(
     client: str, run: Callable[[str], Callable[[Stage], list[str]]], thinks: Callable[[Outcome], str], **more: object
 ) -> list[Case]:
     """What every agent is asked. `run` makes the command of an act."""
@@ -75,6 +82,7 @@ def _five(
         ("a tool and its result", "tool", used_the_tool),
         ("a call as DSML text", "dsml", used_the_tool),
         ("a call as V3.1 text", "v31", used_the_tool),
+        ("an upstream that breaks off", "break", asked_again),
     ]
     return [Case(client, does, run(act), check, **more) for does, act, check in asked]  # type: ignore[arg-type]
 
@@ -96,7 +104,7 @@ def _claude_code() -> list[Case]:
             "IS_SANDBOX": "1",
         }
 
-    return _five("Claude Code", run, thought, environment=environment)
+    return _six("Claude Code", run, thought, environment=environment)
 
 
 def _gemini_cli() -> list[Case]:
@@ -116,7 +124,7 @@ def _gemini_cli() -> list[Case]:
         (stage.home / ".gemini").mkdir()
         (stage.home / ".gemini" / "settings.json").write_text(json.dumps(settings))
 
-    return _five("Gemini CLI", run, hid_its_thoughts, environment=environment, prepare=prepare)
+    return _six("Gemini CLI", run, hid_its_thoughts, environment=environment, prepare=prepare)
 
 
 CODEX_CONFIG = """\
@@ -154,7 +162,7 @@ def _codex() -> list[Case]:
 
     own = configured(OWN_PROVIDER)
     return [
-        *_five("Codex", run, thought, prepare=own),
+        *_six("Codex", run, thought, prepare=own),
         Case("Codex", "a freeform patch changes a file", run("patch"), changed_the_file, prepare=own),
         Case(
             "Codex",
