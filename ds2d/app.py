@@ -53,8 +53,10 @@ from ds2d.web.admin.desk import Desk
 from ds2d.web.admin.logins import Logins as AdminLogins
 from ds2d.web.admin.ops import Ops
 from ds2d.web.admin.session import Guard, Sessions
+from ds2d.web.admin.usage import UsageRoutes
 from ds2d.web.admin.vercel import Vercel
 from ds2d.web.admin_key import AdminKey
+from ds2d.web.docs import Docs
 from ds2d.web.handlers import Business, Probes
 from ds2d.web.middleware import around
 from ds2d.web.responses import NAME as RESPONSES
@@ -262,6 +264,8 @@ class Daemon:
             app.router.add_route("GET", path, handler)
             app.router.add_route("HEAD", path, handler)
         app.router.add_route("POST", "/ping", probes.ping)
+        for path, handler in Docs().routes():
+            app.router.add_route("GET", path, handler)
         guard = self._add_admin(app.router)
         app[QUOTAS] = self.quotas
         own = OwnUsage(business.identify, self._models_of, self.quotas, self.ledger)
@@ -297,6 +301,7 @@ class Daemon:
             "config": ConfigRoutes(desk),
             "accounts": accounts,
             "ops": ops,
+            "usage": UsageRoutes(desk, self.state_dir),
             "vercel": Vercel(desk, self.client, accounts, self.queue),
         }
         guard = Guard(self.config, sessions)

@@ -11,7 +11,7 @@ import pytest
 
 from ds2d.core.secrets import hash_key
 from ds2d.state.ledger_file import NAME
-from tests.functional.harness import KEY, Running, config_for, running
+from tests.functional.harness import ADMIN_KEY, KEY, Running, config_for, running
 from tests.functional.scripted import END, Scene, ScriptedUpstream, Wait, chunk, refuse, say, scripted_upstream, sse
 from tests.state.ledger_world import until
 
@@ -229,3 +229,24 @@ async def test_what_accounts_were_seen_to_do(tmp_path: Path) -> None:
         assert (seen["limit_rpm"], seen["limit_tpm"], seen["concurrency"], seen["evidence"]) == (60, 9000, 1, 2)
         assert seen["window"] == "UserByModelByDay"
         assert 20000 < seen["retry_after"] <= 20663
+
+
+async def test_operators_page_through_the_ledger(tmp_path: Path) -> None:
+    config = {"admin": {"password_hash": hash_key(ADMIN_KEY)}, "keys": [{"key": KEY, "name": "team-a"}]}
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url, **config)) as ds2d:
+        for number in range(3):
+            await ds2d.ask("/v1/chat/completions", ASK, headers={"x-request-id": f"req_{number}"})
+        names, after = [], ""
+        while True:
+            status, body, _ = await ds2d.ask(f"/admin/usage?key=team-a&limit=2{after}", key=ADMIN_KEY)
+            assert status == 200
+            names += [turn["request_id"] for turn in body["turns"]]
+            if body["next"] is None:
+                break
+            after = f"&after={body['next']}"
+        assert names == ["req_0", "req_1", "req_2"]
+        assert [(day["key_name"], day["requests"], day["prompt_tokens"]) for day in body["daily"]] == [("team-a", 3, 21)]
+        assert HASH not in str(body)
+        for bad in ("limit=0", "since=yesterday", "state=lost", "after=x"):
+            assert (await ds2d.ask(f"/admin/usage?{bad}", key=ADMIN_KEY))[0] == 400, bad
+        assert (await ds2d.ask("/admin/usage"))[0] == 401

@@ -54,6 +54,15 @@ PAGE: dict[str, Schema] = {
     "q": {"type": "string"},
 }
 
+USAGE: dict[str, Schema] = {
+    "since": {"type": "string"},
+    "until": {"type": "string"},
+    "key": {"type": "string"},
+    "state": {"enum": ["open", "completed", "interrupted", "failed", "rejected"]},
+    "limit": {"type": "integer", "minimum": 1, "maximum": 500, "default": 100},
+    "after": {"type": "string"},
+}
+
 LOGIN = fields("admin_key", admin_key=TEXT, expire_hours={"type": "integer", "minimum": 1, "maximum": 720})
 PASSWORD = fields("new_password", new_password={"type": "string", "minLength": 12, "maxLength": 1024})
 LISTING = ("keys", "accounts", "claude_mapping", "key_entries", "generation")
@@ -181,6 +190,9 @@ ROUTES = (
     Route("GET", "/admin/requests", "ops", "requests", "turns that run or ended lately", ("running", "ended")),
     Route("GET", "/admin/requests/{id}", "ops", "request", "one of them", ("id", "state")),
     Route("DELETE", "/admin/requests/{id}", "ops", "cancel", "cancel a running turn", ("success",)),
+    Route(
+        "GET", "/admin/usage", "usage", "usage", "sums by day, and turns page by page", ("daily", "turns", "next"), query=USAGE
+    ),
     Route("GET", "/admin/events", "ops", "events", "changes of queue, requests and config as server-sent events"),
     Route("GET", "/admin/dev/captures", "ops", "captures", "captured exchanges", ("enabled", "limit", "max_body_bytes", "items")),
     Route("DELETE", "/admin/dev/captures", "ops", "clear_captures", "forget them", ("success", "detail")),
