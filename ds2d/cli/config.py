@@ -2,6 +2,8 @@
 
   ds2d config show      every key with its value and where that comes from: file, flag, $VARIABLE or default
   ds2d config schema    JSON Schema of config.json, for editors
+  ds2d config diff      what changed since an earlier generation
+  ds2d config rollback  an earlier generation in force again
 
 Secrets are masked; one by reference is shown as the reference.
 """
@@ -13,6 +15,7 @@ import json
 import os
 from pathlib import Path
 
+from ds2d.cli import config_history
 from ds2d.cli.reading import find_config
 from ds2d.config.describe import json_schema
 from ds2d.config.schema import Config
@@ -29,10 +32,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("schema", help="JSON Schema of config.json").add_argument(
         "--json", action="store_true", help="it always is JSON"
     )
+    config_history.configure(actions)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print what was asked for."""
+    if options.action in ("diff", "rollback"):
+        return config_history.run(options)
     if options.action == "schema":
         print(json.dumps(json_schema(), indent=2))
         return 0

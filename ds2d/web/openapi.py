@@ -1,0 +1,161 @@
+"""The OpenAPI 3.1 document of every route, and the same as a table for people: both made of the route tables.
+
+Rule: what a table does not say is not said here; a route that is served and not described fails a test.
+Surprise: bodies of business routes are other people's formats, so they are described as objects with the fields that must
+stand there; admin bodies are described whole, by the table's own schemas.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from ds2d import __version__
+from ds2d.dialects import REGISTRY
+from ds2d.web.admin.table import ROUTES, Route, Schema
+from ds2d.web.paths import short_form
+
+_WORDS = re.compile(r"\{[a-z_]+:([A-Za-z|]+)\}")
+_PARAMETER = re.compile(r"\{([a-z_]+)(?::[^}]*)?\}")
+
+REQUIRED = {
+    ("openai_chat", "generate"): ("model", "messages"),
+    ("openai_completions", "generate"): ("model",),
+    ("openai_responses", "generate"): ("model",),
+    ("claude", "generate"): ("model", "messages"),
+    ("claude", "count"): ("model", "messages"),
+    ("gemini", "generate"): ("contents",),
+}
+"""Fields that a question must have, by dialect and action."""
+
+ACTIONS = {
+    "generate": "ask a model",
+    "count": "count the tokens of a question",
+    "models": "list models",
+    "model": "one model",
+    "embed": "embed texts",
+}
+
+OTHERS = (
+    ("GET", "/healthz", "open", "the process is up"),
+    ("GET", "/readyz", "open", "whether requests should come here; ?verbose for details"),
+    ("GET", "/health", "open", "200 while something can be served"),
+    ("GET", "/ping", "open", "alive"),
+    ("POST", "/ping", "open", "alive"),
+    ("GET", "/version", "open", "the gateway's version"),
+    ("GET", "/", "open", "what this is, for people with curl; also `/v1`, `/anthropic`"),
+    ("GET", "/openapi.json", "open", "this document"),
+    ("GET", "/docs", "open", "this document for people"),
+    ("GET", "/v1/usage", "key", "the caller's own limits and use; also `/usage`"),
+    ("GET", "/me", "key", "the same for people"),
+    ("GET", "/v1/tokens/stats", "admin", "what the accounts do; also for keys with `admin`"),
+    ("POST", "/v1/tokens/rotate", "admin", "begin at the next account; also for keys with `admin`"),
+    ("POST", "/v1/tokens/reset-stats", "admin", "forget faults of accounts; also for keys with `admin`"),
+    ("GET", "/v1/rate-limits/observed", "admin", "limits that upstreams told; also for keys with `admin`"),
+)
+"""Routes outside of the dialects' and the admin API's tables; a test compares them with what is served."""
+
+
+class Line(NamedTuple):
+    """One route as every description of it needs it. `auth`: open, key, jwt or admin."""
+
+    method: str
+    path: str
+    summary: str
+    auth: str
+    tag: str
+    body: Schema | None = None
+    query: dict[str, Schema] = {}
+    answer: tuple[str, ...] = ()
+
+
+def lines() -> list[Line]:
+    """Every described route, business routes first, each in its canonical form."""
+    return [
+        *_business(),
+        *(Line(method, path, text, auth, "daemon") for method, path, auth, text in OTHERS),
+        *map(_admin, ROUTES),
+    ]
+
+
+def document(more: Iterable[Line] = ()) -> dict[str, Any]:
+    """The OpenAPI document; `more` are routes that belong to no table."""
+    paths: dict[str, dict[str, Any]] = {}
+    for line in [*lines(), *more]:
+        paths.setdefault(_plain(line.path), {})[line.method.lower()] = _operation(line)
+    schemes = {"key": {"type": "http", "scheme": "bearer"}, "admin": {"type": "http", "scheme": "bearer"}}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "ds2d", "version": __version__, "summary": "A gateway between AI clients and DeepSeek models"},
+        "paths": paths,
+        "components": {"securitySchemes": schemes, "schemas": {"Detail": _object({"detail": {"type": "string"}}, ("detail",))}},
+    }
+
+
+def table() -> str:
+    """The routes as a Markdown table, for API.md."""
+    rows = [f"| `{line.method}` | `{_spelt(line.path)}` | {line.auth} | {line.summary} |" for line in lines()]
+    return "\n".join(["| method | path | who | what |", "| --- | --- | --- | --- |", *rows])
+
+
+def _business() -> list[Line]:
+    found: dict[tuple[str, str], Line] = {}
+    for name, dialect in REGISTRY.items():
+        for endpoint in dialect.ROUTES:
+            required = REQUIRED.get((name, endpoint.action), ())
+            body = {"type": "object", "required": [*required]} if endpoint.method == "POST" else None
+            summary = f"{ACTIONS.get(endpoint.action, endpoint.action.replace('_', ' '))} ({name})"
+            if short := short_form(endpoint.path):
+                summary += f"; also `{_spelt(short)}`"
+            line = Line(endpoint.method, endpoint.path, summary, "key", name, body)
+            found.setdefault((endpoint.method, endpoint.path), line)
+    return list(found.values())
+
+
+def _admin(route: Route) -> Line:
+    auth = {"none": "open", "jwt": "jwt", "admin": "admin"}[route.auth]
+    return Line(route.method, route.path, route.summary, auth, "admin", route.body, route.query, route.answer)
+
+
+def _operation(line: Line) -> dict[str, Any]:
+    name = re.sub(r"[^a-z0-9]+", "_", f"{line.method} {line.path}".lower()).strip("_")
+    operation: dict[str, Any] = {"operationId": name, "summary": line.summary, "tags": [line.tag]}
+    parameters = [_parameter(found, "path", {"type": "string", "minLength": 1}) for found in _PARAMETER.findall(line.path)]
+    parameters += [_parameter(found, "query", schema) for found, schema in line.query.items()]
+    if parameters:
+        operation["parameters"] = parameters
+    if line.body is not None:
+        required = bool(line.body.get("required"))
+        operation["requestBody"] = {"required": required, "content": {"application/json": {"schema": line.body}}}
+    if line.auth != "open":
+        operation["security"] = [{"key" if line.auth == "key" else "admin": []}]
+    operation["responses"] = _responses(line)
+    return operation
+
+
+def _responses(line: Line) -> dict[str, Any]:
+    answer = _object({field: {} for field in line.answer}, line.answer)
+    error = {"$ref": "#/components/schemas/Detail"} if line.tag == "admin" else {"type": "object"}
+    return {
+        "200": {"description": "done", **({"content": {"application/json": {"schema": answer}}} if line.answer else {})},
+        "default": {"description": "refused or failed", "content": {"application/json": {"schema": error}}},
+    }
+
+
+def _plain(path: str) -> str:
+    """The path with its parameters' names only."""
+    return _PARAMETER.sub(r"{\1}", path)
+
+
+def _spelt(path: str) -> str:
+    """The path for people: a parameter that can only be certain words is those words."""
+    return _plain(_WORDS.sub(r"\1", path)).replace("|", r"\|")
+
+
+def _parameter(name: str, place: str, schema: Schema) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": place == "path", "schema": schema}
+
+
+def _object(properties: dict[str, Any], required: tuple[str, ...]) -> Schema:
+    return {"type": "object", "properties": properties, **({"required": list(required)} if required else {})}
