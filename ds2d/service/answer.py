@@ -10,33 +10,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from ds2d import toolcalls
 from ds2d.config.schema import Config
-from ds2d.core.caller import Caller
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.events import Failure, Finish, Folder, Overhearing, Usage
 from ds2d.core.models import Route, Target
 from ds2d.core.pipeline import Encoding, Pipeline, Splitting, Stage
-from ds2d.core.request import ChatRequest, Envelope, Message, ReasoningWish
+from ds2d.core.request import ChatRequest, Envelope
 from ds2d.core.sse import Splitter, Tapped, WholeBody
 from ds2d.core.validate import check_image_sizes
-from ds2d.dialects import TELLS, Dialect
+from ds2d.dialects import TELLS
 from ds2d.net.client import MAX_ERROR_BODY, Client, Exchange
+from ds2d.service.heartbeat import Heartbeat
+from ds2d.service.question import check_servers, think_tags, with_images_checked, with_rights, with_thinking, with_tools_offered
+from ds2d.service.turn import Ask, Sink, Tools, Turn
 from ds2d.state.accounts import AccountQueue, Lease, Want
-from ds2d.state.books import Books, Entry
-from ds2d.state.captures import Recording
+from ds2d.state.books import Books
 from ds2d.state.catalog import Catalog
 from ds2d.state.explain import skipped
 from ds2d.state.logins import Logins
 from ds2d.state.observed import Observed
-from ds2d.state.reasoning import ReasoningMemory
-from ds2d.toolcalls import prompt
 from ds2d.toolcalls.unsure import Unsure
 from ds2d.upstreams import REGISTRY as UPSTREAMS
 
@@ -44,122 +43,6 @@ logger = logging.getLogger("ds2d.turn")
 
 MAX_WHOLE_BODY = 256 * 1024 * 1024
 """Bytes of an answer that comes in one piece."""
-
-
-OMITTED = {"type": "text", "text": "[image omitted]"}
-"""What stands in an image's place under `images.on_text_model: drop` (mapping.md 9)."""
-
-
-class Sink(Protocol):
-    """Where a streamed answer goes. `started`: the status line has gone out, so no other status is possible."""
-
-    started: bool
-    content_type: str
-    last_write: float
-
-    async def write(self, data: bytes) -> None: ...
-
-
-class Ask(msgspec.Struct):
-    """A question with all that the web layer knows about it. `pin` is X-Ds2-Target-Account."""
-
-    dialect: Dialect
-    dialect_name: str
-    request: ChatRequest
-    caller: Caller
-    request_id: str
-    pin: str | None = None
-    turn: Turn | None = None
-    recording: Recording | None = None
-    """What is kept of this exchange, where captures are on."""
-    on_encoder: Callable[[Encoding], None] = lambda _encoder: None
-    """Told of the encoder that an attempt begins to write with."""
-    on_ending: Callable[[], None] = lambda: None
-    """Called when the answer is whole and its last bytes are about to go out."""
-
-    def describe(self) -> str:
-        """The turn's part of the access line: names, clocks and counts, nothing of the conversation."""
-        turn = self.turn
-        if turn is None:
-            return f" dialect={self.dialect_name}"
-        model = escaped(self.request.model)
-        first = f"{(turn.first - turn.began) * 1000:.0f}ms" if turn.first is not None else "-"
-        usage = turn.usage
-        tokens = f"{usage.prompt}+{usage.completion}" if usage else "-"
-        return (
-            f" dialect={self.dialect_name} model={model} used={turn.route.public} account={turn.account or '-'}"
-            f" end={turn.outcome}/{turn.cause or '-'} waited={turn.waited * 1000:.0f}ms first={first} tokens={tokens}"
-        )
-
-
-class Turn(msgspec.Struct):
-    """One request being answered, and in the end its record. Times are seconds of the monotonic clock."""
-
-    ask: Ask
-    config: Config
-    route: Route
-    began: float
-    created: int
-    attempts: int = 1
-    account: str = ""
-    upstream: str = ""
-    waited: float = 0.0
-    position: int = 0
-    first: float | None = None
-    ended: float | None = None
-    outcome: str = "open"
-    cause: str = ""
-    usage: Usage | None = None
-    answer_id: str | None = None
-    notes: list[str] = []
-    task: asyncio.Task[Any] | None = None
-    stopped: GatewayError | None = None
-    failure: GatewayError | None = None
-    """How an answer that had begun ended, if badly."""
-    learning: list[tuple[tuple[str, str], Unsure]] = []
-    """Stages that find out how this server's answers begin, for the catalog to remember."""
-    overheard: Overhearing | None = None
-    """The answer as it went out, where something of it must be remembered: turns with tools, for their reasoning."""
-    same_account: bool = False
-    """Whether asking the same account again, differently, may mend the last attempt: a new token, or no native tools."""
-    entry: Entry | None = None
-    """Its place in the books, once it is admitted."""
-    pipeline: Pipeline | None = None
-    """The stages of the attempt that was answered last."""
-    tries: list[dict[str, Any]] = []
-    """The attempts: account, wait, who was skipped and why, and how it went."""
-
-    def why(self) -> dict[str, Any]:
-        """What was decided on the way, for people (`ds2d explain`)."""
-        route = self.route
-        return {
-            "model": {"asked": route.asked, "used": route.public, "why": route.why},
-            "waited_ms": round(self.waited * 1000, 1),
-            "position": self.position,
-            "tries": self.tries,
-            "notes": self.notes,
-        }
-
-    def stop(self, error: GatewayError) -> None:
-        """End this turn from outside (shutdown, cancel): the client gets `error` in its dialect, the upstream is closed."""
-        self.stopped = error
-        if self.task is not None:
-            self.task.cancel()
-
-
-class Tools(Protocol):
-    """Things that are not the turn's own: passed in by app.py so that tests bring theirs."""
-
-    @property
-    def reasoning(self) -> ReasoningMemory: ...
-    def monotonic(self) -> float: ...
-    def now(self) -> int: ...
-    def new_id(self, prefix: str) -> str: ...
-    def seal(self, text: str) -> str: ...
-    async def count_text(self, text: str) -> int: ...
-    async def count_request(self, request: ChatRequest) -> int: ...
-    def rough_request(self, request: ChatRequest) -> int: ...
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None: ...
 
 
 class Service:
@@ -470,7 +353,7 @@ class Service:
         """What stands between decoder and encoder for this question on this server."""
         settings, request = turn.config.toolcall, turn.ask.request
         place = (target.upstream.name, target.model)
-        think = _think_tags(target, request, self._catalog.begins_inside.get(place))
+        think = think_tags(target, request, self._catalog.begins_inside.get(place))
         stages = toolcalls.build(
             request, self._tools.new_id, mode=settings.mode, confidence=settings.early_emit_confidence, think=think
         )
@@ -532,48 +415,6 @@ class Service:
         return msgspec.structs.replace(ending, usage=usage)
 
 
-class Heartbeat:
-    """Life signs for a client while its upstream is silent (errors.md 3). Costs one timer a turn, nothing a chunk."""
-
-    def __init__(
-        self, pipeline: Pipeline, sink: Sink, seconds: float, spawn: Callable[[Coroutine[Any, Any, None]], None]
-    ) -> None:
-        self._pipeline = pipeline
-        self._sink = sink
-        self._seconds = seconds
-        self._spawn = spawn
-        self._loop = asyncio.get_running_loop()
-        self._last = self._loop.time()
-        self._timer = self._loop.call_later(seconds, self._fire)
-
-    def stop(self) -> None:
-        """The answer has its ending: no life sign may follow."""
-        self._timer.cancel()
-
-    def _fire(self) -> None:
-        last = max(self._last, self._sink.last_write)
-        due = last + self._seconds
-        if due > self._loop.time():
-            self._timer = self._loop.call_at(due, self._fire)
-            return
-        self._last = self._loop.time()
-        self._timer = self._loop.call_later(self._seconds, self._fire)
-        sign = self._pipeline.keep_alive()
-        if sign and self._pipeline.ending is None:
-            self._spawn(self._beat(sign))
-
-    async def _beat(self, sign: bytes) -> None:
-        try:
-            await self._sink.write(sign)
-        except GatewayError:
-            return  # the client has gone: the turn notices by itself
-
-
-def escaped(text: str) -> str:
-    """Client bytes as they may stand in a log line: escaped, without blanks, cut."""
-    return text.encode("unicode_escape").decode().replace(" ", "_")[:200]
-
-
 def _want(turn: Turn, tried: set[str]) -> Want:
     ask = turn.ask
     return Want(
@@ -591,36 +432,6 @@ def _uncancel(turn: Turn) -> None:
     """The cancellation was ours, to stop the turn; its task goes on to say so."""
     if turn.task is not None:
         turn.task.uncancel()
-
-
-def _think_tags(target: Target, request: ChatRequest, begins_inside: bool | None) -> toolcalls.Think:
-    """Whether thinking is split out of this server's text, and whether its answer begins inside (upstreams.md 4).
-
-    `begins_inside` is what an earlier answer has shown. Models that always think are told by their name.
-    """
-    if target.upstream.think_tags == "no" or request.prompt is not None or target.facts.flavour == "deepseek":
-        return "no"
-    thinks = request.reasoning.mode == "on" or (request.reasoning.mode is None and "r1" in target.model.lower())
-    if not thinks:
-        return "outside"
-    if begins_inside is None:
-        return "inside" if target.upstream.think_tags == "yes" else "unsure"
-    return "inside" if begins_inside else "outside"
-
-
-def with_tools_offered(request: ChatRequest, target: Target) -> ChatRequest:
-    """The request as it goes to this server: with native tools, with tools described in the prompt, or with none.
-
-    "auto" is native until the server has refused that (toolcalls.md 5). The answer is judged by the request as it came.
-    """
-    how = target.upstream.tools if target.spec.tools == "auto" else target.spec.tools
-    by_prompt = how == "prompt" or (how == "auto" and target.facts.native_tools is False)
-    if how == "off":
-        return msgspec.structs.replace(request, tools=[]) if request.tools else request
-    speaks_of_tools = request.tools or any("tool_calls" in message or message["role"] == "tool" for message in request.messages)
-    if not (by_prompt and speaks_of_tools):
-        return request
-    return prompt.render(request, prompt.family_of(target.model, target.spec.tool_format))
 
 
 def _for_direct_caller(error: GatewayError) -> GatewayError:
@@ -641,55 +452,3 @@ def _clearer(first: GatewayError | None, second: GatewayError) -> GatewayError:
 
 def _status(error: GatewayError, config: Config) -> int:
     return config.runtime.timeout_status if error.kind is ErrorKind.UPSTREAM_TIMEOUT else error.status
-
-
-def check_servers(request: ChatRequest, route: Route) -> None:
-    """Raises the refusal of the route's first server if no server of the route can do what the request wants."""
-    refusal: GatewayError | None = None
-    for target in route.targets:
-        try:
-            UPSTREAMS[target.upstream.kind].check(request, target)
-            return
-        except GatewayError as error:
-            refusal = refusal or error
-    if refusal is not None:
-        raise refusal
-
-
-def with_rights(request: ChatRequest, caller: Caller) -> ChatRequest:
-    """The request without what this caller may not ask of a server: a priority without the right to it, and a template of
-    its own, which no setting allows (vllm-extras.md 4)."""
-    refused = {"chat_template"} if caller.may_prioritise else {"chat_template", "priority"}
-    if refused.isdisjoint(request.extra):
-        return request
-    return msgspec.structs.replace(request, extra={name: value for name, value in request.extra.items() if name not in refused})
-
-
-def with_thinking(request: ChatRequest, route: Route) -> ChatRequest:
-    """The request with what the model's name says of thinking, where the request says nothing (mapping.md 6)."""
-    if request.reasoning.mode is not None or route.thinking == "switch":
-        return request
-    return msgspec.structs.replace(request, reasoning=ReasoningWish(route.thinking))
-
-
-def with_images_checked(request: ChatRequest, route: Route, policy: str) -> ChatRequest:
-    """The request, if its images can be shown to a model of this route (mapping.md 9).
-
-    Raises IMAGE_NOT_SUPPORTED with the first image's path; under the policy "drop" images become a note in the text.
-    """
-    if not request.images or any(target.spec.images for target in route.targets):
-        return request
-    if policy != "drop":
-        where = request.images[0]
-        message = f"Model '{request.model}' does not accept images ({where})."
-        raise GatewayError(ErrorKind.IMAGE_NOT_SUPPORTED, message, param=where)
-    return msgspec.structs.replace(request, messages=[_without_images(message) for message in request.messages], images=())
-
-
-def _without_images(message: Message) -> Message:
-    content = message.get("content")
-    if not isinstance(content, list):
-        return message
-    shown = message.copy()
-    shown["content"] = [OMITTED if part.get("type") == "image_url" else part for part in content]
-    return shown

@@ -1,0 +1,10 @@
+"""One turn, from a parsed question to the last byte of its answer.
+
+A module a task: answer (the turn itself, retries), turn (its record), question (what route, settings and server make of a
+question), heartbeat (life signs while an upstream is silent).
+"""
+
+from ds2d.service.answer import Service
+from ds2d.service.turn import Ask, Sink, Tools, Turn
+
+__all__ = ["Ask", "Service", "Sink", "Tools", "Turn"]

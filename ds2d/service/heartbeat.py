@@ -1,0 +1,51 @@
+"""Life signs for clients whose upstream is silent (errors.md 3).
+
+Rule: none before the turn has its account, so that a wait in the queue keeps its status, and none after its ending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from ds2d.core.errors import GatewayError
+from ds2d.core.pipeline import Pipeline
+from ds2d.service.turn import Sink
+
+
+class Heartbeat:
+    """Life signs for a client while its upstream is silent (errors.md 3). Costs one timer a turn, nothing a chunk."""
+
+    def __init__(
+        self, pipeline: Pipeline, sink: Sink, seconds: float, spawn: Callable[[Coroutine[Any, Any, None]], None]
+    ) -> None:
+        self._pipeline = pipeline
+        self._sink = sink
+        self._seconds = seconds
+        self._spawn = spawn
+        self._loop = asyncio.get_running_loop()
+        self._last = self._loop.time()
+        self._timer = self._loop.call_later(seconds, self._fire)
+
+    def stop(self) -> None:
+        """The answer has its ending: no life sign may follow."""
+        self._timer.cancel()
+
+    def _fire(self) -> None:
+        last = max(self._last, self._sink.last_write)
+        due = last + self._seconds
+        if due > self._loop.time():
+            self._timer = self._loop.call_at(due, self._fire)
+            return
+        self._last = self._loop.time()
+        self._timer = self._loop.call_later(self._seconds, self._fire)
+        sign = self._pipeline.keep_alive()
+        if sign and self._pipeline.ending is None:
+            self._spawn(self._beat(sign))
+
+    async def _beat(self, sign: bytes) -> None:
+        try:
+            await self._sink.write(sign)
+        except GatewayError:
+            return  # the client has gone: the turn notices by itself

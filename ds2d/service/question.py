@@ -1,0 +1,102 @@
+"""What a route, the settings and a server make of a question before it goes upstream.
+
+Rule: each function takes a request and gives one, itself where there is nothing to do; what cannot be done is refused with
+the caller's own name for it, before anything was waited for.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ds2d import toolcalls
+from ds2d.core.caller import Caller
+from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.models import Route, Target
+from ds2d.core.request import ChatRequest, Message, ReasoningWish
+from ds2d.toolcalls import prompt
+from ds2d.upstreams import REGISTRY as UPSTREAMS
+
+OMITTED = {"type": "text", "text": "[image omitted]"}
+"""What stands in an image's place under `images.on_text_model: drop` (mapping.md 9)."""
+
+
+def think_tags(target: Target, request: ChatRequest, begins_inside: bool | None) -> toolcalls.Think:
+    """Whether thinking is split out of this server's text, and whether its answer begins inside (upstreams.md 4).
+
+    `begins_inside` is what an earlier answer has shown. Models that always think are told by their name.
+    """
+    if target.upstream.think_tags == "no" or request.prompt is not None or target.facts.flavour == "deepseek":
+        return "no"
+    thinks = request.reasoning.mode == "on" or (request.reasoning.mode is None and "r1" in target.model.lower())
+    if not thinks:
+        return "outside"
+    if begins_inside is None:
+        return "inside" if target.upstream.think_tags == "yes" else "unsure"
+    return "inside" if begins_inside else "outside"
+
+
+def with_tools_offered(request: ChatRequest, target: Target) -> ChatRequest:
+    """The request as it goes to this server: with native tools, with tools described in the prompt, or with none.
+
+    "auto" is native until the server has refused that (toolcalls.md 5). The answer is judged by the request as it came.
+    """
+    how = target.upstream.tools if target.spec.tools == "auto" else target.spec.tools
+    by_prompt = how == "prompt" or (how == "auto" and target.facts.native_tools is False)
+    if how == "off":
+        return msgspec.structs.replace(request, tools=[]) if request.tools else request
+    speaks_of_tools = request.tools or any("tool_calls" in message or message["role"] == "tool" for message in request.messages)
+    if not (by_prompt and speaks_of_tools):
+        return request
+    return prompt.render(request, prompt.family_of(target.model, target.spec.tool_format))
+
+
+def check_servers(request: ChatRequest, route: Route) -> None:
+    """Raises the refusal of the route's first server if no server of the route can do what the request wants."""
+    refusal: GatewayError | None = None
+    for target in route.targets:
+        try:
+            UPSTREAMS[target.upstream.kind].check(request, target)
+            return
+        except GatewayError as error:
+            refusal = refusal or error
+    if refusal is not None:
+        raise refusal
+
+
+def with_rights(request: ChatRequest, caller: Caller) -> ChatRequest:
+    """The request without what this caller may not ask of a server: a priority without the right to it, and a template of
+    its own, which no setting allows (vllm-extras.md 4)."""
+    refused = {"chat_template"} if caller.may_prioritise else {"chat_template", "priority"}
+    if refused.isdisjoint(request.extra):
+        return request
+    return msgspec.structs.replace(request, extra={name: value for name, value in request.extra.items() if name not in refused})
+
+
+def with_thinking(request: ChatRequest, route: Route) -> ChatRequest:
+    """The request with what the model's name says of thinking, where the request says nothing (mapping.md 6)."""
+    if request.reasoning.mode is not None or route.thinking == "switch":
+        return request
+    return msgspec.structs.replace(request, reasoning=ReasoningWish(route.thinking))
+
+
+def with_images_checked(request: ChatRequest, route: Route, policy: str) -> ChatRequest:
+    """The request, if its images can be shown to a model of this route (mapping.md 9).
+
+    Raises IMAGE_NOT_SUPPORTED with the first image's path; under the policy "drop" images become a note in the text.
+    """
+    if not request.images or any(target.spec.images for target in route.targets):
+        return request
+    if policy != "drop":
+        where = request.images[0]
+        message = f"Model '{request.model}' does not accept images ({where})."
+        raise GatewayError(ErrorKind.IMAGE_NOT_SUPPORTED, message, param=where)
+    return msgspec.structs.replace(request, messages=[_without_images(message) for message in request.messages], images=())
+
+
+def _without_images(message: Message) -> Message:
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    shown = message.copy()
+    shown["content"] = [OMITTED if part.get("type") == "image_url" else part for part in content]
+    return shown

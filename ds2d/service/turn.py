@@ -1,0 +1,142 @@
+"""A question with all that is known about it, and the record of its being answered.
+
+Rule: names, clocks and counts only; nothing of the conversation gets into a line that is logged or a reason that is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+import msgspec
+
+from ds2d.config.schema import Config
+from ds2d.core.caller import Caller
+from ds2d.core.errors import GatewayError
+from ds2d.core.events import Overhearing, Usage
+from ds2d.core.models import Route
+from ds2d.core.pipeline import Encoding, Pipeline
+from ds2d.core.request import ChatRequest
+from ds2d.dialects import Dialect
+from ds2d.state.books import Entry
+from ds2d.state.captures import Recording
+from ds2d.state.reasoning import ReasoningMemory
+from ds2d.toolcalls.unsure import Unsure
+
+
+class Sink(Protocol):
+    """Where a streamed answer goes. `started`: the status line has gone out, so no other status is possible."""
+
+    started: bool
+    content_type: str
+    last_write: float
+
+    async def write(self, data: bytes) -> None: ...
+
+
+class Ask(msgspec.Struct):
+    """A question with all that the web layer knows about it. `pin` is X-Ds2-Target-Account."""
+
+    dialect: Dialect
+    dialect_name: str
+    request: ChatRequest
+    caller: Caller
+    request_id: str
+    pin: str | None = None
+    turn: Turn | None = None
+    recording: Recording | None = None
+    """What is kept of this exchange, where captures are on."""
+    on_encoder: Callable[[Encoding], None] = lambda _encoder: None
+    """Told of the encoder that an attempt begins to write with."""
+    on_ending: Callable[[], None] = lambda: None
+    """Called when the answer is whole and its last bytes are about to go out."""
+
+    def describe(self) -> str:
+        """The turn's part of the access line: names, clocks and counts, nothing of the conversation."""
+        turn = self.turn
+        if turn is None:
+            return f" dialect={self.dialect_name}"
+        model = escaped(self.request.model)
+        first = f"{(turn.first - turn.began) * 1000:.0f}ms" if turn.first is not None else "-"
+        usage = turn.usage
+        tokens = f"{usage.prompt}+{usage.completion}" if usage else "-"
+        return (
+            f" dialect={self.dialect_name} model={model} used={turn.route.public} account={turn.account or '-'}"
+            f" end={turn.outcome}/{turn.cause or '-'} waited={turn.waited * 1000:.0f}ms first={first} tokens={tokens}"
+        )
+
+
+class Turn(msgspec.Struct):
+    """One request being answered, and in the end its record. Times are seconds of the monotonic clock."""
+
+    ask: Ask
+    config: Config
+    route: Route
+    began: float
+    created: int
+    attempts: int = 1
+    account: str = ""
+    upstream: str = ""
+    waited: float = 0.0
+    position: int = 0
+    first: float | None = None
+    ended: float | None = None
+    outcome: str = "open"
+    cause: str = ""
+    usage: Usage | None = None
+    answer_id: str | None = None
+    notes: list[str] = []
+    task: asyncio.Task[Any] | None = None
+    stopped: GatewayError | None = None
+    failure: GatewayError | None = None
+    """How an answer that had begun ended, if badly."""
+    learning: list[tuple[tuple[str, str], Unsure]] = []
+    """Stages that find out how this server's answers begin, for the catalog to remember."""
+    overheard: Overhearing | None = None
+    """The answer as it went out, where something of it must be remembered: turns with tools, for their reasoning."""
+    same_account: bool = False
+    """Whether asking the same account again, differently, may mend the last attempt: a new token, or no native tools."""
+    entry: Entry | None = None
+    """Its place in the books, once it is admitted."""
+    pipeline: Pipeline | None = None
+    """The stages of the attempt that was answered last."""
+    tries: list[dict[str, Any]] = []
+    """The attempts: account, wait, who was skipped and why, and how it went."""
+
+    def why(self) -> dict[str, Any]:
+        """What was decided on the way, for people (`ds2d explain`)."""
+        route = self.route
+        return {
+            "model": {"asked": route.asked, "used": route.public, "why": route.why},
+            "waited_ms": round(self.waited * 1000, 1),
+            "position": self.position,
+            "tries": self.tries,
+            "notes": self.notes,
+        }
+
+    def stop(self, error: GatewayError) -> None:
+        """End this turn from outside (shutdown, cancel): the client gets `error` in its dialect, the upstream is closed."""
+        self.stopped = error
+        if self.task is not None:
+            self.task.cancel()
+
+
+class Tools(Protocol):
+    """Things that are not the turn's own: passed in by app.py so that tests bring theirs."""
+
+    @property
+    def reasoning(self) -> ReasoningMemory: ...
+    def monotonic(self) -> float: ...
+    def now(self) -> int: ...
+    def new_id(self, prefix: str) -> str: ...
+    def seal(self, text: str) -> str: ...
+    async def count_text(self, text: str) -> int: ...
+    async def count_request(self, request: ChatRequest) -> int: ...
+    def rough_request(self, request: ChatRequest) -> int: ...
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None: ...
+
+
+def escaped(text: str) -> str:
+    """Client bytes as they may stand in a log line: escaped, without blanks, cut."""
+    return text.encode("unicode_escape").decode().replace(" ", "_")[:200]
