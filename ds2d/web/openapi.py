@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from ds2d import __version__
 from ds2d.dialects import REGISTRY
@@ -57,7 +59,7 @@ OTHERS = (
 """Routes outside of the dialects' and the admin API's tables; a test compares them with what is served."""
 
 
-class Line(NamedTuple):
+class Line(msgspec.Struct, frozen=True):
     """One route as every description of it needs it. `auth`: open, key, jwt or admin."""
 
     method: str

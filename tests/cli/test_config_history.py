@@ -43,7 +43,8 @@ def test_the_difference_is_told_without_secrets(path: Path, capsys: Any) -> None
 def test_going_back_is_a_new_generation(path: Path, capsys: Any) -> None:
     path.chmod(0o600)
     assert main(["config", "rollback"]) == 0
-    assert json.loads(path.read_text()) == OLD and path.stat().st_mode & 0o777 == 0o600
+    assert json.loads(path.read_text()) == OLD
+    assert path.stat().st_mode & 0o777 == 0o600
     assert "generation 1 is in force again, as generation 3" in capsys.readouterr().out
     assert main(["config", "rollback", "2"]) == 0
     assert json.loads(path.read_text()) == NEW

@@ -33,7 +33,9 @@ async def test_a_capture_played_again_gives_the_answer_that_the_client_got(tmp_p
     async with administered(tmp_path, capture={"enabled": True}) as (ds2d, _):
         _, answer, _ = await ds2d.ask(path, body)
         [item] = (await ds2d.ask("/admin/dev/captures", key=ADMIN_KEY))[1]["items"]
-    assert FIELDS <= set(item) and item["id"].startswith("cap_") and "?" not in item["url"]
+    assert set(item) >= FIELDS
+    assert item["id"].startswith("cap_")
+    assert "?" not in item["url"]
     told = answer if isinstance(answer, str) else json.dumps(answer)
     assert comparable(item["client_body"]) == comparable(told)
     again = await replay({"format": FORMAT, **item})
@@ -65,7 +67,9 @@ async def test_a_refusal_of_the_upstream_is_captured_as_it_came(tmp_path: Path) 
         upstream.scenes.append(refuse(400, {"error": {"message": "temperature is odd", "code": 400}}))
         await ds2d.ask(path, body)
         [item] = (await ds2d.ask("/admin/dev/captures", **ADMIN))[1]["items"]
-    assert item["status_code"] == 400 and "temperature is odd" in item["response_body"] and item["error"]
+    assert item["status_code"] == 400
+    assert "temperature is odd" in item["response_body"]
+    assert item["error"]
 
 
 async def test_known_secrets_are_not_kept_wherever_they_stand(tmp_path: Path) -> None:
@@ -74,17 +78,21 @@ async def test_known_secrets_are_not_kept_wherever_they_stand(tmp_path: Path) ->
         upstream.answer_text = f"You said {KEY} to me"
         await ds2d.ask(path, {**body, "messages": [{"role": "user", "content": f"my key is {KEY}"}]})
         _, answer, _ = await ds2d.ask("/admin/dev/captures", **ADMIN)
-    assert answer["items"] and KEY not in json.dumps(answer)
+    assert answer["items"]
+    assert KEY not in json.dumps(answer)
 
 
 def test_scrubbing_keeps_lengths_and_structure_and_no_words() -> None:
+    stream = '{"choices":[{"delta":{"content":"<think>Plan nine</think>"},"finish_reason":"stop"}]}'
     item = {
         "request_body": '{"model":"m","messages":[{"role":"user","content":"My secret plan 9"}]}',
         "upstream_request": "{}",
-        "response_body": 'data: {"choices":[{"delta":{"content":"<think>Plan nine</think>"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n',
+        "response_body": f"data: {stream}\n\ndata: [DONE]\n\n",
         "client_body": "not json at all",
     }
     done = scrubbed(item)
     assert done["request_body"] == '{"model":"m","messages":[{"role":"user","content":"xx xxxxxx xxxx x"}]}'
-    assert '"content":"<think>xxxx xxxx</think>"' in done["response_body"] and '"finish_reason":"stop"' in done["response_body"]
-    assert done["response_body"].endswith("data: [DONE]\n\n") and done["client_body"] == "xxx xxxx xx xxx"
+    assert '"content":"<think>xxxx xxxx</think>"' in done["response_body"]
+    assert '"finish_reason":"stop"' in done["response_body"]
+    assert done["response_body"].endswith("data: [DONE]\n\n")
+    assert done["client_body"] == "xxx xxxx xx xxx"

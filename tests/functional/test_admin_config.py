@@ -51,26 +51,37 @@ def planted(base_url: str) -> dict[str, Any]:
 
 async def test_planted_secrets_leave_in_exports_only(tmp_path: Path, caplog: Any) -> None:
     caplog.set_level("DEBUG")
-    async with scripted_upstream() as upstream:
-        async with running(tmp_path, planted(upstream.base_url), environ={"TEAM_KEY": PLANTED["environment"]}) as ds2d:
-            said = []
-            for path in ("config", "settings", "accounts", "queue/status", "requests", "vercel/config", "vercel/status",
-                         "config/generations", "dev/captures"):  # fmt: skip
-                said.append(str((await ds2d.ask(f"/admin/{path}", **ADMIN))[1]))
-            said.append(str((await ds2d.ask("/admin/config?deleted=1", **ADMIN))[1]))
-            for number, body in enumerate(({"keys": [PLANTED["key"] + "x"] * 2}, {"accounts": [{"token": PLANTED["token"], "x": 1}]})):
-                status, answer, _ = await ds2d.ask("/admin/config", body, **ADMIN)
-                assert status in (400, 409), number
-                said.append(str(answer))
-            await ds2d.ask(f"/admin/keys/{PLANTED['short key']}", {"name": "short"}, method="PUT", **ADMIN)
-            await ds2d.ask(f"/admin/keys/{PLANTED['key']}", method="DELETE", **ADMIN)
-            said.append(str((await ds2d.ask("/admin/config/import?dry_run=1", {"keys": [PLANTED["key"] + "y"]}, **ADMIN))[1]))
-            await ds2d.ask("/v1/chat/completions", QUESTION)
-            said.append((tmp_path / "state" / "audit.log").read_text())
-            said.append(str((await ds2d.ask("/readyz?verbose"))[1]))
-            said.append(str((await ds2d.ask("/metrics", **ADMIN))[1]))
-            said.append(caplog.text)
-            _, export, _ = await ds2d.ask("/admin/export", **ADMIN)
+    async with (
+        scripted_upstream() as upstream,
+        running(tmp_path, planted(upstream.base_url), environ={"TEAM_KEY": PLANTED["environment"]}) as ds2d,
+    ):
+        looked = (
+            "config",
+            "settings",
+            "accounts",
+            "queue/status",
+            "requests",
+            "vercel/config",
+            "config/generations",
+            "dev/captures",
+        )
+        said = [str((await ds2d.ask(f"/admin/{path}", **ADMIN))[1]) for path in looked]
+        said.append(str((await ds2d.ask("/admin/config?deleted=1", **ADMIN))[1]))
+        for number, body in enumerate(
+            ({"keys": [PLANTED["key"] + "x"] * 2}, {"accounts": [{"token": PLANTED["token"], "x": 1}]})
+        ):
+            status, answer, _ = await ds2d.ask("/admin/config", body, **ADMIN)
+            assert status in (400, 409), number
+            said.append(str(answer))
+        await ds2d.ask(f"/admin/keys/{PLANTED['short key']}", {"name": "short"}, method="PUT", **ADMIN)
+        await ds2d.ask(f"/admin/keys/{PLANTED['key']}", method="DELETE", **ADMIN)
+        said.append(str((await ds2d.ask("/admin/config/import?dry_run=1", {"keys": [PLANTED["key"] + "y"]}, **ADMIN))[1]))
+        await ds2d.ask("/v1/chat/completions", QUESTION)
+        said.append((tmp_path / "state" / "audit.log").read_text())
+        said.append(str((await ds2d.ask("/readyz?verbose"))[1]))
+        said.append(str((await ds2d.ask("/metrics", **ADMIN))[1]))
+        said.append(caplog.text)
+        _, export, _ = await ds2d.ask("/admin/export", **ADMIN)
     for what, secret in PLANTED.items():
         for text in said:
             assert secret not in text, what
@@ -81,26 +92,31 @@ async def test_planted_secrets_leave_in_exports_only(tmp_path: Path, caplog: Any
 
 
 async def test_a_listing_posted_back_changes_no_secret(tmp_path: Path) -> None:
-    async with scripted_upstream() as upstream:
-        async with running(tmp_path, planted(upstream.base_url), environ={"TEAM_KEY": PLANTED["environment"]}) as ds2d:
-            await ds2d.ask(f"/admin/keys/{KEY}", method="DELETE", **ADMIN)
-            before = ds2d.path.read_bytes()
-            _, answer, _ = await ds2d.ask("/admin/config", **ADMIN)
-            body = {name: answer[name] for name in ("keys", "accounts", "claude_mapping")}
-            assert (await ds2d.ask("/admin/config", body, **ADMIN))[0] == 200
-            assert ds2d.path.read_bytes() == before
-            status, answer, _ = await ds2d.ask("/admin/config", {"keys": [*body["keys"], "sk-no…ne"]}, **ADMIN)
-            assert status == 400 and answer["detail"].startswith(f"keys[{len(body['keys'])}]: ")
-            assert (await ds2d.ask("/admin/config", {"keys": body["keys"][1:]}, **ADMIN))[0] == 200
-            assert ds2d.daemon.callers.find(PLANTED["environment"]) is not None
-            entry = ds2d.config()["keys"][0]
-            assert entry["key"] == PLANTED["key"] and entry["deleted_at"], "what is left out is deleted, not forgotten"
+    async with (
+        scripted_upstream() as upstream,
+        running(tmp_path, planted(upstream.base_url), environ={"TEAM_KEY": PLANTED["environment"]}) as ds2d,
+    ):
+        await ds2d.ask(f"/admin/keys/{KEY}", method="DELETE", **ADMIN)
+        before = ds2d.path.read_bytes()
+        _, answer, _ = await ds2d.ask("/admin/config", **ADMIN)
+        body = {name: answer[name] for name in ("keys", "accounts", "claude_mapping")}
+        assert (await ds2d.ask("/admin/config", body, **ADMIN))[0] == 200
+        assert ds2d.path.read_bytes() == before
+        status, answer, _ = await ds2d.ask("/admin/config", {"keys": [*body["keys"], "sk-no…ne"]}, **ADMIN)
+        assert status == 400
+        assert answer["detail"].startswith(f"keys[{len(body['keys'])}]: ")
+        assert (await ds2d.ask("/admin/config", {"keys": body["keys"][1:]}, **ADMIN))[0] == 200
+        assert ds2d.daemon.callers.find(PLANTED["environment"]) is not None
+        entry = ds2d.config()["keys"][0]
+        assert entry["key"] == PLANTED["key"], "what is left out is deleted, not forgotten"
+        assert entry["deleted_at"]
 
 
 async def test_a_deleted_key_is_refused_at_once_and_comes_back(tmp_path: Path) -> None:
     async with administered(tmp_path) as (ds2d, _):
         _, made, _ = await ds2d.ask("/admin/keys", {"name": "team", "rpm": 100}, **ADMIN)
-        assert made["key"] not in ds2d.path.read_text() and hash_key(made["key"]) in ds2d.path.read_text()
+        assert made["key"] not in ds2d.path.read_text()
+        assert hash_key(made["key"]) in ds2d.path.read_text()
         for method, body, status in (("DELETE", None, 401), ("PUT", {"remark": "back"}, 200), ("PUT", {"disabled": True}, 401)):
             assert (await ds2d.ask(f"/admin/keys/{made['id']}", body, method=method, **ADMIN))[0] == 200
             assert (await ds2d.ask("/v1/chat/completions", QUESTION, key=made["key"]))[0] == status
@@ -108,7 +124,8 @@ async def test_a_deleted_key_is_refused_at_once_and_comes_back(tmp_path: Path) -
         assert (await ds2d.ask("/admin/keys", {"key": made["key"]}, **ADMIN))[0] == 409
         _, listed, _ = await ds2d.ask("/admin/config", **ADMIN)
         _, whole, _ = await ds2d.ask("/admin/config?deleted=1", **ADMIN)
-        assert (len(listed["keys"]), len(whole["keys"])) == (1, 2) and whole["key_entries"][1]["id"] == made["id"]
+        assert (len(listed["keys"]), len(whole["keys"])) == (1, 2)
+        assert whole["key_entries"][1]["id"] == made["id"]
         for method in ("PUT", "DELETE"):
             assert (await ds2d.ask("/admin/keys/sk-unknown", {}, method=method, **ADMIN))[0] == 404
         for wrong in ({"key": ""}, {"key": "sk-ab…xy"}, {"rpm": 0}, {"nme": "x"}, {"key": 5}):
@@ -122,7 +139,8 @@ async def test_an_editor_who_saw_an_older_config_is_told(tmp_path: Path) -> None
         status, _, headers = await ds2d.ask("/admin/keys", {"key": "k-one"}, headers=seen, **ADMIN)
         assert status == 200
         status, answer, _ = await ds2d.ask("/admin/keys", {"key": "k-two"}, headers=seen, **ADMIN)
-        assert status == 409 and "detail" in answer
+        assert status == 409
+        assert "detail" in answer
         ds2d.path.write_text(json.dumps({**ds2d.config(), "runtime": {"max_attempts": 2}}))  # not taken up yet
         status, _, _ = await ds2d.ask("/admin/keys", {"key": "k-two"}, headers={"If-Match": headers["etag"]}, **ADMIN)
         assert status == 409
@@ -158,11 +176,13 @@ async def test_two_writers_lose_nothing_in_five_hundred_rounds(tmp_path: Path) -
                 editor, ds2d.ask("/admin/settings", body, method="PUT", headers=insists, **ADMIN)
             )
             document = ds2d.config()
-            assert document["_editor"] == number and document["keys"] == [KEY]
+            assert document["_editor"] == number
+            assert document["keys"] == [KEY]
             assert path.stat().st_mode & 0o777 == 0o600
             written = document.get("runtime") == body["runtime"]
             if status == 409:
-                assert insists and not written
+                assert insists
+                assert not written
                 tally["409"] += 1
             else:
                 assert status == 200, answer
@@ -173,7 +193,6 @@ async def test_two_writers_lose_nothing_in_five_hundred_rounds(tmp_path: Path) -
             assert store.problem is None
         assert not [name for name in os.listdir(tmp_path) if name.endswith(".tmp")]
         assert min(tally["both"], tally["409"]) > 20, tally
-        print(tally)
 
 
 async def test_a_storm_of_writes_through_the_api_loses_none(tmp_path: Path) -> None:
@@ -191,18 +210,25 @@ async def test_generations_and_going_back(tmp_path: Path) -> None:
             await ds2d.ask("/admin/keys", {"key": f"k-{number}"}, **ADMIN)
         _, answer, _ = await ds2d.ask("/admin/config/generations", **ADMIN)
         numbers = [kept["generation"] for kept in answer["generations"]]
-        assert numbers == list(range(13, 3, -1)) and answer["current"] == 13 and answer["generations"][0]["current"] is True
+        assert numbers == list(range(13, 3, -1))
+        assert answer["current"] == 13
+        assert answer["generations"][0]["current"] is True
         assert (await ds2d.ask("/admin/config/rollback", {"generation": 1}, **ADMIN))[0] == 404
         _, answer, _ = await ds2d.ask("/admin/config/rollback", {"generation": 5}, **ADMIN)
-        assert answer["success"] is True and answer["generation"] == 14
-        assert len(ds2d.config()["keys"]) == 5 and ds2d.config()["admin"] == first["admin"]
+        assert answer["success"] is True
+        assert answer["generation"] == 14
+        assert len(ds2d.config()["keys"]) == 5
+        assert ds2d.config()["admin"] == first["admin"]
 
 
 async def test_merging_and_replacing(tmp_path: Path) -> None:
     async with administered(tmp_path, accounts=ACCOUNTS, _note="kept", runtime={"max_attempts": 2}) as (ds2d, _):
         newcomer = {
             "keys": [KEY, "k-new"],
-            "accounts": [{"email": "USER@example.com", "password": "other", "token": "x"}, {"upstream": "gpu", "token": "tok-new"}],
+            "accounts": [
+                {"email": "USER@example.com", "password": "other", "token": "x"},
+                {"upstream": "gpu", "token": "tok-new"},
+            ],
             "runtime": {"max_attempts": 5, "account_max_inflight": 4},
             "claude_mapping": {"fast": ""},
             "models": {"m": {"model": "x"}},
@@ -213,7 +239,8 @@ async def test_merging_and_replacing(tmp_path: Path) -> None:
         _, answer, _ = await ds2d.ask("/admin/config/import", {"config": newcomer, "mode": "merge"}, **ADMIN)
         assert (answer["imported_keys"], answer["imported_accounts"]) == (1, 1), answer
         written = ds2d.config()
-        assert written["accounts"][1] == ACCOUNTS[1] and written["_note"] == "kept"
+        assert written["accounts"][1] == ACCOUNTS[1]
+        assert written["_note"] == "kept"
         assert written["runtime"] == {"max_attempts": 5, "account_max_inflight": 4}
         packed = base64.b64encode(json.dumps({"keys": ["k-only"]}).encode()).decode()
         _, answer, _ = await ds2d.ask("/admin/config/import", {"config": packed, "mode": "replace"}, **ADMIN)
@@ -226,7 +253,7 @@ async def test_merging_and_replacing(tmp_path: Path) -> None:
         ):
             before = ds2d.path.read_bytes()
             status, answer, _ = await ds2d.ask("/admin/config/import", wrong, **ADMIN)
-            assert status == 400 and path in answer["detail"], answer
+            assert (status, path in answer["detail"]) == (400, True), answer
             assert ds2d.path.read_bytes() == before
 
 
@@ -249,7 +276,9 @@ async def test_the_audit_tells_who_did_what_from_where(tmp_path: Path) -> None:
         await ds2d.ask("/admin/accounts/user@example.com", {"token": "tok-another-0123456789"}, method="PUT", **ADMIN)
         lines = [json.loads(line) for line in (tmp_path / "state" / "audit.log").read_text().splitlines()]
     assert [line["action"] for line in lines] == ["login", "settings", "account edited"]
-    assert lines[1]["who"].startswith("login ") and lines[2]["who"] == "key" and lines[1]["from"] == "127.0.0.1"
+    assert lines[1]["who"].startswith("login ")
+    assert lines[2]["who"] == "key"
+    assert lines[1]["from"] == "127.0.0.1"
     assert lines[1]["changes"] == [{"path": "runtime", "kind": "added", "new": {"account_max_inflight": 9}}]
     assert lines[2]["changes"] == [{"path": "accounts[1].token", "kind": "changed", "old": "tok-s…89", "new": "tok-a…89"}]
     assert TOKENS[1] not in str(lines)

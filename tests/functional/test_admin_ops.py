@@ -20,7 +20,7 @@ async def test_a_running_turn_is_seen_and_cancelled_in_its_dialects_words(tmp_pa
         upstream.scenes.append(Scene([*sse(chunk({"content": "before"}), done=False), wait]))
         task = asyncio.create_task(ds2d.ask("/v1/chat/completions", ASK, headers={"x-request-id": "mine"}))
         await wait.reached.wait()
-        while not ds2d.daemon.service.turns["mine"].first:
+        while not ds2d.daemon.service.turns["mine"].first:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0)
         _, answer, _ = await ds2d.ask("/admin/requests", **ADMIN)
         [turn] = answer["running"]
@@ -28,7 +28,10 @@ async def test_a_running_turn_is_seen_and_cancelled_in_its_dialects_words(tmp_pa
         assert (await ds2d.ask("/admin/requests/mine", **ADMIN))[1]["state"] == "running"
         assert (await ds2d.ask("/admin/requests/mine", method="DELETE", **ADMIN))[1] == {"success": True, "id": "mine"}
         status, text, _ = await task
-        assert status == 200 and "before" in text and '"code":"cancelled"' in text and "[DONE]" not in text
+        assert status == 200
+        assert "before" in text
+        assert '"code":"cancelled"' in text
+        assert "[DONE]" not in text
         await upstream.seen[0].closed.wait()
         wait.until.set()
         _, answer, _ = await ds2d.ask("/admin/requests/mine", **ADMIN)
@@ -42,7 +45,8 @@ async def events(ds2d: Running, count: int, last: str = "") -> list[tuple[str, s
     found: list[tuple[str, str, dict[str, Any]]] = []
     fields: dict[str, str] = {}
     async with ds2d.http.get(ds2d.url + "/admin/events", headers=headers) as reply:
-        assert reply.status == 200 and reply.headers["Content-Type"].startswith("text/event-stream")
+        assert reply.status == 200
+        assert reply.headers["Content-Type"].startswith("text/event-stream")
         assert "Access-Control-Allow-Origin" not in reply.headers
         if last:
             await ds2d.ask("/admin/keys", {"key": "k-later"}, **ADMIN)
@@ -64,7 +68,9 @@ async def test_the_event_stream_tells_the_state_and_then_what_changes(tmp_path: 
     async with administered(tmp_path, accounts=ACCOUNTS) as (ds2d, _):
         (first, _, state), (second, last, delta) = await events(ds2d, 2)
         assert (first, second) == ("snapshot", "delta")
-        assert state.keys() == {"queue", "requests", "upstreams", "generation"} and state["upstreams"] == {"gpu": "ready"}
+        assert state.keys() == {"queue", "requests", "upstreams", "generation"}
+        assert state["upstreams"] == {"gpu": "ready"}
         assert delta == {"generation": state["generation"] + 1}, "only what changed"
         [(event, _, again)] = await events(ds2d, 1, last)
-        assert again["generation"] == state["generation"] + 2 and event in ("delta", "snapshot")
+        assert again["generation"] == state["generation"] + 2
+        assert event in ("delta", "snapshot")

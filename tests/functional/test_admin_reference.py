@@ -1,4 +1,4 @@
-"""Each admin route of the reference, called as its document shows; fields may be added, none may be missing or of another type."""
+"""Each admin route of the reference, called as its document shows: fields may be added, none be missing or of another type."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def has(answer: Any, sample: dict[str, Any]) -> None:
 async def test_login_and_verify(tmp_path: Path) -> None:
     async with administered(tmp_path) as (ds2d, _):
         _, answer, _ = await ds2d.ask("/admin/login", {"admin_key": ADMIN_KEY, "expire_hours": 24}, key=None)
-        assert answer["success"] is True and answer["expires_in"] == 86400
+        assert answer["success"] is True
+        assert answer["expires_in"] == 86400
         _, verified, _ = await ds2d.ask("/admin/verify", key=answer["token"])
         has(verified, {"valid": True, "expires_at": 1738400000, "remaining_seconds": 72000})
 
@@ -39,9 +40,11 @@ async def test_login_and_verify(tmp_path: Path) -> None:
 async def test_config_listing_and_update(tmp_path: Path) -> None:
     async with administered(tmp_path, accounts=ACCOUNTS) as (ds2d, _):
         _, answer, headers = await ds2d.ask("/admin/config", **ADMIN)
-        assert answer["keys"] == ["sk-te…ef"] and answer["key_entries"][0]["id"].startswith("key_")
+        assert answer["keys"] == ["sk-te…ef"]
+        assert answer["key_entries"][0]["id"].startswith("key_")
         assert {name: answer["accounts"][1][name] for name in ACCOUNT} == ACCOUNT
-        assert answer["accounts"][0]["identifier"].startswith("token:") and answer["accounts"][0]["has_password"] is False
+        assert answer["accounts"][0]["identifier"].startswith("token:")
+        assert answer["accounts"][0]["has_password"] is False
         assert answer["claude_mapping"] == {"fast": "deepseek-chat", "slow": "deepseek-reasoner"}
         assert headers["etag"] == f'"{answer["generation"]}"'
         update = {
@@ -50,7 +53,8 @@ async def test_config_listing_and_update(tmp_path: Path) -> None:
             "claude_mapping": {"fast": "deepseek-reasoner", "slow": "deepseek-chat"},
         }
         status, answer, _ = await ds2d.ask("/admin/config", update, **ADMIN)
-        assert status == 200 and answer["success"] is True
+        assert status == 200
+        assert answer["success"] is True
         question = {"model": "claude-haiku-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
         assert (await ds2d.ask("/v1/messages", question, key="k2"))[0] == 200
         assert (await ds2d.ask("/v1/messages", question, key=KEY))[0] == 401
@@ -76,14 +80,17 @@ async def test_settings_password_import_and_exports(tmp_path: Path) -> None:
         for body in ({"keys": ["k7"]}, {"config": {"keys": ["k8"]}, "mode": "merge"}):
             assert (await ds2d.ask("/admin/config/import", body, **ADMIN))[1]["imported_keys"] == 1
         token = await log_in(ds2d)
-        assert (await ds2d.ask("/admin/settings/password", {"new_password": "your-new-password"}, key=token))[1]["success"] is True
+        assert (await ds2d.ask("/admin/settings/password", {"new_password": "your-new-password"}, key=token))[1][
+            "success"
+        ] is True
 
 
 async def test_keys_and_batch_import(tmp_path: Path) -> None:
     async with administered(tmp_path) as (ds2d, _):
         _, answer, _ = await ds2d.ask("/admin/keys", {"key": "new-api-key"}, **ADMIN)
         assert (answer["success"], answer["total_keys"]) == (True, 2)
-        assert "key" not in answer and "new-api-key" not in ds2d.path.read_text()
+        assert "key" not in answer
+        assert "new-api-key" not in ds2d.path.read_text()
         _, answer, _ = await ds2d.ask("/admin/keys/new-api-key", method="DELETE", **ADMIN)
         assert (answer["success"], answer["total_keys"]) == (True, 1)
         body = {"keys": ["k1", "k2"], "accounts": [{"email": "user@example.com", "password": "pwd", "token": "t"}]}
@@ -107,9 +114,11 @@ async def test_accounts(tmp_path: Path) -> None:
         }
         assert {name: answer["items"][1][name] for name in ACCOUNT} == ACCOUNT
         more = {"name", "upstream", "state", "inflight", "put_aside_until", "reason", "last_error", "test_status"}
-        assert more <= set(answer["items"][0]) and answer["items"][0]["state"] == "ready"
+        assert more <= set(answer["items"][0])
+        assert answer["items"][0]["state"] == "ready"
         _, answer, _ = await ds2d.ask("/admin/accounts?page=2&page_size=1", **ADMIN)
-        assert [item["identifier"] for item in answer["items"]] == ["user@example.com"] and answer["total_pages"] == 2
+        assert [item["identifier"] for item in answer["items"]] == ["user@example.com"]
+        assert answer["total_pages"] == 2
         assert (await ds2d.ask("/admin/accounts?q=EXAMPLE", **ADMIN))[1]["total"] == 1
         for query in ("page=0", "page_size=0", "page_size=101", "page=x"):
             assert (await ds2d.ask(f"/admin/accounts?{query}", **ADMIN))[0] == 400
@@ -119,7 +128,8 @@ async def test_accounts(tmp_path: Path) -> None:
         assert again[0] == 409
         synthetic = (await ds2d.ask("/admin/config", **ADMIN))[1]["accounts"][0]["identifier"]
         _, answer, _ = await ds2d.ask(f"/admin/accounts/{synthetic}", {"name": "main"}, method="PUT", **ADMIN)
-        assert answer["success"] is True and ds2d.config()["accounts"][0] == {**ACCOUNTS[0], "name": "main"}
+        assert answer["success"] is True
+        assert ds2d.config()["accounts"][0] == {**ACCOUNTS[0], "name": "main"}
         for identifier, left in (("b@example.com", 2), (synthetic, 1)):
             _, answer, _ = await ds2d.ask(f"/admin/accounts/{identifier}", method="DELETE", **ADMIN)
             assert (answer["success"], answer["total_accounts"]) == (True, left)
@@ -130,8 +140,10 @@ async def test_queue_status(tmp_path: Path) -> None:
     async with administered(tmp_path, accounts=ACCOUNTS) as (ds2d, _):
         _, answer, _ = await ds2d.ask("/admin/queue/status", **ADMIN)
         assert (answer["available"], answer["in_use"], answer["total"]) == (2, 0, 2)
-        assert answer["max_inflight_per_account"] == 2 and answer["recommended_concurrency"] == 4
-        assert answer["available_accounts"][1] == "user@example.com" and answer["in_use_accounts"] == []
+        assert answer["max_inflight_per_account"] == 2
+        assert answer["recommended_concurrency"] == 4
+        assert answer["available_accounts"][1] == "user@example.com"
+        assert answer["in_use_accounts"] == []
         assert {"waiting", "max_queue_size", "global_max_inflight", "accounts", "waiting_by_key"} <= set(answer)
 
 
@@ -139,20 +151,25 @@ async def test_account_tests(tmp_path: Path) -> None:
     async with administered(tmp_path, accounts=ACCOUNTS) as (ds2d, upstream):
         _, answer, _ = await ds2d.ask("/admin/accounts/test", {"identifier": "user@example.com"}, **ADMIN)
         has(answer, {"account": "user@example.com", "success": True, "response_time": 1240, "message": "", "model": ""})
-        assert answer["message"] == "API test successful (session creation only)" and answer["model"] == "deepseek-chat"
-        assert answer["models"] == ["deepseek-tiny"] and upstream.seen == []
+        assert answer["message"] == "API test successful (session creation only)"
+        assert answer["model"] == "deepseek-chat"
+        assert answer["models"] == ["deepseek-tiny"]
+        assert upstream.seen == []
         _, answer, _ = await ds2d.ask("/admin/accounts/test", {"identifier": "user@example.com", "message": "Hi"}, **ADMIN)
-        assert answer["success"] is True and answer["message"] == upstream.answer_text
+        assert answer["success"] is True
+        assert answer["message"] == upstream.answer_text
         assert upstream.seen[0].headers["authorization"] == f"Bearer {TOKENS[1]}"
         assert (await ds2d.ask("/admin/accounts/test", {"identifier": "gpu"}, **ADMIN))[0] == 404, "stored accounts only"
         _, answer, _ = await ds2d.ask("/admin/accounts/test-all", {}, **ADMIN)
         assert (answer["total"], answer["success"], answer["failed"], len(answer["results"])) == (2, 2, 0, 2)
         _, stream, headers = await ds2d.ask("/admin/accounts/test-all", {}, headers={"Accept": "text/event-stream"}, **ADMIN)
         assert headers["content-type"] == "text/event-stream"
-        assert stream.count("event: result\n") == 2 and stream.count("event: done\n") == 1
+        assert stream.count("event: result\n") == 2
+        assert stream.count("event: done\n") == 1
         await upstream.stop()
         _, answer, _ = await ds2d.ask("/admin/accounts/test-all", {"model": "deepseek-reasoner"}, **ADMIN)
-        assert (answer["success"], answer["failed"]) == (0, 2) and answer["results"][0]["model"] == "deepseek-reasoner"
+        assert (answer["success"], answer["failed"]) == (0, 2)
+        assert answer["results"][0]["model"] == "deepseek-reasoner"
         assert (await ds2d.ask("/admin/accounts", **ADMIN))[1]["items"][0]["test_status"] == "failed"
 
 
@@ -160,7 +177,8 @@ async def test_a_question_through_the_service_itself(tmp_path: Path) -> None:
     async with administered(tmp_path) as (ds2d, upstream):
         for _ in range(2):
             _, answer, _ = await ds2d.ask("/admin/test", {}, **ADMIN)
-            assert (answer["success"], answer["status_code"]) == (True, 200) and answer["response"]["id"].startswith("chatcmpl-")
+            assert (answer["success"], answer["status_code"]) == (True, 200)
+            assert answer["response"]["id"].startswith("chatcmpl-")
             assert upstream.seen[-1].body["messages"] == [{"role": "user", "content": "你好"}]
             made = (await ds2d.ask("/admin/keys", {}, **ADMIN))[1]["key"]
             await ds2d.ask("/admin/config", {"keys": [made]}, **ADMIN)  # now only a hash is known of the first key

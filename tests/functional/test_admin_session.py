@@ -16,7 +16,6 @@ from tests.functional.admin import ADMIN, administered, log_in
 from tests.functional.harness import ADMIN_KEY, KEY, Running, config_for, running
 from tests.functional.scripted import scripted_upstream
 
-
 QUESTION = {"model": "deepseek-chat", "messages": [{"role": "user", "content": "Hi"}]}
 
 
@@ -73,12 +72,21 @@ async def test_a_login_tells_its_end_and_lasts_as_long_as_asked(tmp_path: Path) 
     async with administered(tmp_path) as (ds2d, _):
         for asked, hours in (({}, 24), ({"expire_hours": 1}, 1), ({"expire_hours": 720}, 720)):
             _, answer, headers = await ds2d.ask("/admin/login", {"admin_key": ADMIN_KEY, **asked}, key=None)
-            assert answer.keys() == {"success", "token", "expires_in"} and answer["expires_in"] == hours * 3600
-            assert headers["cache-control"] == "no-store" and "access-control-allow-origin" not in headers
+            assert answer.keys() == {"success", "token", "expires_in"}
+            assert answer["expires_in"] == hours * 3600
+            assert headers["cache-control"] == "no-store"
+            assert "access-control-allow-origin" not in headers
             _, seen, _ = await ds2d.ask("/admin/verify", key=answer["token"])
-            assert seen["valid"] is True and seen["expires_at"] - seen["issued_at"] == hours * 3600
+            assert seen["valid"] is True
+            assert seen["expires_at"] - seen["issued_at"] == hours * 3600
             assert hours * 3600 - 5 <= seen["remaining_seconds"] <= hours * 3600
-        for wrong in ({"expire_hours": 0}, {"expire_hours": 721}, {"expire_hours": "1"}, {"expire_hours": True}, {"admin_key": 7}):
+        for wrong in (
+            {"expire_hours": 0},
+            {"expire_hours": 721},
+            {"expire_hours": "1"},
+            {"expire_hours": True},
+            {"admin_key": 7},
+        ):
             assert (await ds2d.ask("/admin/login", {"admin_key": ADMIN_KEY, **wrong}, key=None))[0] == 400
         for wrong in ("x", ADMIN_KEY + "x", ADMIN_KEY[:-1]):
             status, answer, _ = await ds2d.ask("/admin/login", {"admin_key": wrong}, key=None)
@@ -160,7 +168,8 @@ async def test_no_route_opens_to_a_wrong_credential(tmp_path: Path) -> None:
                 url = path + ("?key=" + ADMIN_KEY if what == "nothing" else "")
                 status, answer, found = await ds2d.ask(url, key=None, headers=headers, method=route.method, data=b"{not json")
                 assert status in (401, 429), (route.path, what, status, answer)
-                assert set(answer) == {"detail"} and found["cache-control"] == "no-store"
+                assert set(answer) == {"detail"}
+                assert found["cache-control"] == "no-store"
                 assert not {name for name in found if name.startswith("access-control")}
                 count += 1
         assert count == (len(ROUTES) - 1) * len(wrong) > 700
@@ -184,7 +193,8 @@ async def test_the_environments_key_alone_starts_a_daemon_that_an_import_fills(t
             assert (await ds2d.ask("/admin/config", **ADMIN))[1]["keys"] == []
             status, answer, _ = await ds2d.ask("/admin/config/import", config, **ADMIN)
             assert (status, answer["imported_keys"]) == (200, 1)
-            assert json.loads(ds2d.path.read_text()) == config and ds2d.path.stat().st_mode & 0o777 == 0o600
+            assert json.loads(ds2d.path.read_text()) == config
+            assert ds2d.path.stat().st_mode & 0o777 == 0o600
             await ds2d.daemon.first_look()
             status, _, _ = await ds2d.ask("/v1/chat/completions", QUESTION)
             assert status == 200

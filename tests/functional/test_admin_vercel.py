@@ -31,7 +31,9 @@ class FakeVercel:
     async def serve(self, request: web.Request) -> web.Response:
         self.calls.append(f"{request.method} {request.path}")
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
-            return web.json_response({"error": {"code": "forbidden", "message": "Not authorized", "invalidToken": True}}, status=403)
+            return web.json_response(
+                {"error": {"code": "forbidden", "message": "Not authorized", "invalidToken": True}}, status=403
+            )
         text = await request.text()
         if request.query.get("teamId") != "team_1" or "prj_1" not in request.path + text:
             return web.json_response({"error": {"code": "not_found", "message": "Project not found"}}, status=404)
@@ -66,7 +68,10 @@ REQUEST = {"vercel_token": TOKEN, "project_id": "prj_1", "team_id": "team_1"}
 
 
 async def test_the_config_goes_as_one_encrypted_variable_and_is_deployed(tmp_path: Path) -> None:
-    async with fake_vercel(GITHUB) as (fake, base), administered(tmp_path, accounts=ACCOUNTS, vercel={"api_base": base}) as (ds2d, _):
+    async with (
+        fake_vercel(GITHUB) as (fake, base),
+        administered(tmp_path, accounts=ACCOUNTS, vercel={"api_base": base}) as (ds2d, _),
+    ):
         assert (await ds2d.ask("/admin/vercel/status", **ADMIN))[1]["has_synced_before"] is False
         before = ds2d.config()
         _, answer, _ = await ds2d.ask("/admin/vercel/sync", REQUEST, **ADMIN)
@@ -77,7 +82,11 @@ async def test_the_config_goes_as_one_encrypted_variable_and_is_deployed(tmp_pat
             "deployment_url": "https://gate-1.vercel.app",
         }
         variable = fake.envs[1]
-        assert (variable["key"], variable["type"], variable["target"]) == ("DS2API_CONFIG_JSON", "encrypted", ["production", "preview"])
+        assert (variable["key"], variable["type"], variable["target"]) == (
+            "DS2API_CONFIG_JSON",
+            "encrypted",
+            ["production", "preview"],
+        )
         assert json.loads(base64.b64decode(variable["value"])) == before
         assert fake.deployments[0]["gitSource"] == {"type": "github", "repoId": 42, "ref": "trunk"}
         _, status, _ = await ds2d.ask("/admin/vercel/status", **ADMIN)
@@ -91,18 +100,22 @@ async def test_the_config_goes_as_one_encrypted_variable_and_is_deployed(tmp_pat
         assert (await ds2d.ask("/admin/vercel/status", **ADMIN))[1]["synced"] is False
         again = {"vercel_token": "__USE_PRECONFIG__", "auto_validate": False}
         _, answer, _ = await ds2d.ask("/admin/vercel/sync", again, **ADMIN)
-        assert answer["validated_accounts"] == 0 and len(fake.envs) == 2, "the variable is changed, not made twice"
+        assert (answer["validated_accounts"], len(fake.envs)) == (0, 2), "the variable is changed, not made twice"
         assert "PATCH /v9/projects/prj_1/env/env_1" in fake.calls
         _, draft, _ = await ds2d.ask("/admin/vercel/status", ds2d.config(), **ADMIN)
-        assert draft["draft_differs"] is False and len(draft["draft_hash"]) == 64 and draft["synced"] is True
+        assert draft["draft_differs"] is False
+        assert len(draft["draft_hash"]) == 64
+        assert draft["synced"] is True
         assert (await ds2d.ask("/admin/vercel/status", {**ds2d.config(), "keys": []}, **ADMIN))[1]["draft_differs"] is True
 
 
 async def test_a_project_without_a_repository_is_deployed_by_hand(tmp_path: Path) -> None:
     async with fake_vercel() as (fake, base), administered(tmp_path, vercel={"api_base": base}) as (ds2d, _):
         _, answer, _ = await ds2d.ask("/admin/vercel/sync", {**REQUEST, "save_credentials": False}, **ADMIN)
-        assert answer["manual_deploy_required"] is True and "manually" in answer["message"]
-        assert fake.deployments == [] and ds2d.config()["vercel"] == {"api_base": base}
+        assert answer["manual_deploy_required"] is True
+        assert "manually" in answer["message"]
+        assert fake.deployments == []
+        assert ds2d.config()["vercel"] == {"api_base": base}
 
 
 async def test_what_fails_is_told_and_not_taken_for_a_sync(tmp_path: Path) -> None:
@@ -115,10 +128,13 @@ async def test_what_fails_is_told_and_not_taken_for_a_sync(tmp_path: Path) -> No
             ({**REQUEST, "auto_validate": "yes"}, 400, "auto_validate"),
         ):
             found, answer, _ = await ds2d.ask("/admin/vercel/sync", body, **ADMIN)
-            assert found == status and word in answer["detail"] and "vc-wrong" not in answer["detail"]
+            assert found == status
+            assert word in answer["detail"]
+            assert "vc-wrong" not in answer["detail"]
         ds2d.change(vercel={"api_base": "http://127.0.0.1:9"})
         found, answer, _ = await ds2d.ask("/admin/vercel/sync", REQUEST, **ADMIN)
-        assert found == 503 and "is there a network" in answer["detail"]
+        assert found == 503
+        assert "is there a network" in answer["detail"]
         assert (await ds2d.ask("/admin/vercel/status", **ADMIN))[1]["has_synced_before"] is False
         assert TOKEN not in ds2d.path.read_text()
 
