@@ -72,6 +72,9 @@ logger = logging.getLogger("ds2d")
 BIG_TEXT = 32 * 1024
 """Characters above which tokens are counted in a thread (tokens.md)."""
 
+FAREWELL_SECONDS = 2.0
+"""How long clients that read slowly, or not at all, may take for the last words of a turn that is ended."""
+
 QUIET_SECONDS = 0.2
 """How long no turn may have run before a drain is over: an accepted connection may hold a request not yet read."""
 
@@ -205,7 +208,9 @@ class Daemon:
         for turn in turns:
             turn.stop(error)
         if tasks := {turn.task for turn in turns if turn.task is not None}:
-            await asyncio.wait(tasks)
+            _, late = await asyncio.wait(tasks, timeout=FAREWELL_SECONDS)
+            if late and self._runner is not None:
+                self._runner.cut_unread()
 
     def addresses(self) -> list[str]:
         """Where it listens, for people."""

@@ -221,6 +221,13 @@ class Runner(web.AppRunner):
         super().__init__(app, **kwargs)
         self._bounds = bounds
 
+    def cut_unread(self) -> None:
+        """Close the connections whose clients have not taken what they were sent."""
+        for connection in self.server.connections if self.server is not None else []:
+            transport = connection.transport
+            if transport is not None and transport.get_write_buffer_size():
+                transport.abort()
+
     async def _make_server(self) -> web.Server:
         plain = await super()._make_server()
 

@@ -170,6 +170,21 @@ async def test_a_large_whole_answer_does_not_wait_for_ever_for_its_reader(world:
             await reader.readexactly(30_000_000)
 
 
+async def test_who_does_not_read_does_not_hold_up_an_end_at_once(tmp_path: Path) -> None:
+    frame = sse(chunk({"content": "x" * 60_000}), done=False)[0]
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        upstream.scenes.append(Scene([frame] * 600))
+        async with connected(ds2d, receive_buffer=4096) as (reader, writer):
+            writer.write(request(json.dumps({**ASK, "stream": True}).encode()))
+            await reader.read(100)
+            await asyncio.sleep(0.3)  # until nothing more fits between upstream and client
+            at_once = asyncio.Event()
+            at_once.set()
+            async with asyncio.timeout(4):
+                await ds2d.daemon.drain(at_once)
+                await until(lambda: not ds2d.daemon.service.turns)
+
+
 async def test_a_head_that_trickles_is_ended(world: World) -> None:
     status, text, closed = await answer_to(world[0], b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-A: ")
     assert (status, closed) == (408, True)
