@@ -9,24 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import msgspec
-
+from ds2d.core.endpoint import Endpoint
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.events import Completion
 from ds2d.core.models import ModelInfo
 from ds2d.core.pipeline import Encoding
 from ds2d.core.request import ChatRequest, Envelope, Inbound
-
-
-class Endpoint(msgspec.Struct, frozen=True):
-    """One route of a dialect. `action` names the handler in web/: generate, count, models, model, embed ...
-
-    `path` uses `{name}` for a segment and `{name:.+}` for the rest of the path (model ids may hold slashes).
-    """
-
-    method: str
-    path: str
-    action: str = "generate"
+from ds2d.dialects import claude, gemini, openai_chat, openai_completions, openai_responses
 
 
 class Dialect(Protocol):
@@ -58,9 +47,6 @@ class ModelLists(Protocol):
     def render_model(self, model: ModelInfo, inbound: Inbound) -> bytes:
         """The body of one model."""
 
-
-# The modules need `Endpoint` from above, hence down here.
-from ds2d.dialects import claude, gemini, openai_chat, openai_completions, openai_responses  # noqa: E402
 
 REGISTRY: dict[str, Dialect] = {
     "claude": claude,

@@ -14,6 +14,7 @@ import msgspec
 import orjson
 from msgspec import Meta
 
+from ds2d.core.endpoint import Endpoint
 from ds2d.core.errors import GatewayError
 from ds2d.core.events import Completion, Ending, Event, Extra, Failure, Finish, Text, TextPart, Usage
 from ds2d.core.openai_shape import (
@@ -32,7 +33,6 @@ from ds2d.core.openai_shape import (
 )
 from ds2d.core.request import ChatRequest, Envelope, Inbound
 from ds2d.core.validate import convert, invalid
-from ds2d.dialects import Endpoint
 
 ROUTES = (Endpoint("POST", "/v1/completions"),)
 

@@ -4,7 +4,7 @@ Rule: one block is open at a time, its index is that of every delta, and `input`
 Surprise: Claude Code and the SDKs each die of something else that is missing, so every event is always sent (clients.md).
 """
 
-from ds2d.dialects import Endpoint
+from ds2d.core.endpoint import Endpoint
 from ds2d.dialects.claude.encode import Encoder
 from ds2d.dialects.claude.models import render_model, render_models
 from ds2d.dialects.claude.parse import parse

@@ -5,7 +5,7 @@ names are never looked into.
 Surprise: the path's last word, not the body, says what is wanted, so unknown words are this dialect's to refuse.
 """
 
-from ds2d.dialects import Endpoint
+from ds2d.core.endpoint import Endpoint
 from ds2d.dialects.gemini.embed import parse_embed, render_embed
 from ds2d.dialects.gemini.encode import Encoder
 from ds2d.dialects.gemini.models import render_model, render_models

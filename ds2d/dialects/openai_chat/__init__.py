@@ -6,7 +6,7 @@ Surprise: clients die of a missing `index`, `finish_reason`, `object`, `created`
 of them are always there.
 """
 
-from ds2d.dialects import Endpoint
+from ds2d.core.endpoint import Endpoint
 from ds2d.dialects.openai_chat.encode import Encoder
 from ds2d.dialects.openai_chat.models import render_model, render_models
 from ds2d.dialects.openai_chat.parse import parse

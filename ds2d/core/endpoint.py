@@ -1,0 +1,16 @@
+"""A route of a dialect, as a value: the web layer makes the real ones from it."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """`action` names the handler in web/: generate, count, models, model, embed ...
+
+    `path` uses `{name}` for a segment and `{name:.+}` for the rest of the path (model ids may hold slashes).
+    """
+
+    method: str
+    path: str
+    action: str = "generate"
