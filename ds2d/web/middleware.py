@@ -20,8 +20,8 @@ from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.dialects import REGISTRY
 from ds2d.web.keys import ASK, CALLER, DIALECT, REQUEST_ID, Handler
 from ds2d.web.paths import dialect_of
+from ds2d.web.replies import EXPOSED, SERVER, error_reply, preflight, request_id_of
 from ds2d.web.turn_headers import turn_headers
-from ds2d.web.replies import EXPOSED, error_reply, preflight, request_id_of
 
 logger = logging.getLogger("ds2d.web")
 access = logging.getLogger("ds2d.access")
@@ -71,6 +71,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 def _finish(request: web.Request, reply: web.StreamResponse) -> None:
     """Headers that every answer has. An answer that left the body unread closes the connection (reliability.md)."""
+    reply.headers["Server"] = SERVER
     reply.headers["x-request-id"] = request[REQUEST_ID]
     dialect = request.get(DIALECT)
     if dialect == "claude":

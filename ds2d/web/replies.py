@@ -19,6 +19,9 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 CORS_HEADERS = "Content-Type, Authorization, X-API-Key, X-Ds2-Target-Account, X-Vercel-Protection-Bypass"
 EXPOSED = "x-request-id, retry-after, x-ds2d-route"
 
+SERVER = "ds2d"
+"""Who answers; what it is made of and in which versions is nobody's business."""
+
 HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
@@ -65,7 +68,12 @@ def request_id_of(request: web.Request, new_id: str) -> str:
 
 def stream_headers(request_id: str, dialect: str) -> dict[str, str]:
     """What the head of a stream carries; it goes out before the layer around the handler could add it."""
-    headers = {"x-request-id": request_id, "Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": EXPOSED}
+    headers = {
+        "Server": SERVER,
+        "x-request-id": request_id,
+        "Access-Control-Allow-Origin": "*",
+        "Access-Control-Expose-Headers": EXPOSED,
+    }
     if dialect == "claude":
         headers["request-id"] = request_id
     return headers

@@ -52,9 +52,11 @@ async def test_a_question_is_answered(tmp_path: Path, dialect: str) -> None:
         assert status == 200, answer
         assert TEXT in texts(answer)
         assert headers["x-request-id"].startswith("req_")
+        assert headers["server"] == "ds2d"
         status, streamed, headers = await ds2d.ask(stream_path, {**body, **more})
         assert status == 200, streamed
         assert headers["content-type"].startswith("text/event-stream")
+        assert headers["server"] == "ds2d"
         assert ENDS[dialect] in streamed
         events = [json.loads(line[6:]) for line in streamed.splitlines() if line.startswith("data: {")]
         deltas = [event for event in events if "done" not in event.get("type", "") and "completed" not in event.get("type", "")]
