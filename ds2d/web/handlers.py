@@ -145,7 +145,7 @@ class Business:
     async def stream(self, request: web.Request, ask: Ask) -> web.StreamResponse:
         """A turn written as it comes."""
         headers = stream_headers(ask.request_id, ask.dialect_name)
-        sink = ClientStream(request, headers, self._config().server.write_stall_seconds, self._draining())
+        sink = ClientStream(request, headers, self._draining())
         if ask.recording is not None:
             sink.listener = ask.recording.client
         await self._service.stream(ask, sink)

@@ -123,7 +123,7 @@ class Responses:
             self._store.end(run, ask.request.reply)
 
     async def _follow(self, request: web.Request, frames: Any) -> web.StreamResponse:
-        sink = ClientStream(request, stream_headers(request[REQUEST_ID], NAME), 60.0)
+        sink = ClientStream(request, stream_headers(request[REQUEST_ID], NAME))
         sink.content_type = dialect.Encoder.content_type
         async for piece in frames:
             await sink.write(piece)

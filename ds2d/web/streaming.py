@@ -1,7 +1,7 @@
 """A client's stream: status and headers with the first byte, then bytes as they come.
 
 Rule: nothing is sent before there is something to send, so that an early failure keeps its HTTP status; every write is
-awaited, which is what slows the upstream down to the client's pace; a client that takes nothing is cut by its own clock.
+awaited, which is what slows the upstream down to the client's pace; a client that takes nothing is cut by its connection's clock (server.py).
 Surprise: writing to a client that has gone is a normal end of a turn, so it has an error kind of its own.
 """
 
@@ -19,9 +19,8 @@ from ds2d.web.turn_headers import turn_headers
 class ClientStream:
     """The answer of one streamed turn. `started` is True once the status line has gone out."""
 
-    def __init__(self, request: web.Request, headers: Mapping[str, str], stall_seconds: float, last: bool = False) -> None:
+    def __init__(self, request: web.Request, headers: Mapping[str, str], last: bool = False) -> None:
         self._request = request
-        self._stall = stall_seconds
         self._opening = asyncio.Lock()
         self.started = False
         self.content_type = "text/event-stream"
@@ -39,18 +38,10 @@ class ClientStream:
                 await self._open()
             if self.listener is not None:
                 self.listener(data)
-            transport = self._request.transport
-            if transport is None:
+            if self._request.transport is None:
                 raise GatewayError(ErrorKind.CLIENT_CLOSED, "The client closed the connection.")
-            if transport.get_write_buffer_size() == 0:
-                await self.response.write(data)
-            else:
-                async with asyncio.timeout(self._stall):
-                    await self.response.write(data)
+            await self.response.write(data)
             self.last_write = asyncio.get_running_loop().time()
-        except TimeoutError:
-            self._cut()
-            raise GatewayError(ErrorKind.CLIENT_CLOSED, "The client stopped reading.") from None
         except (ConnectionError, RuntimeError) as error:
             raise GatewayError(ErrorKind.CLIENT_CLOSED, "The client closed the connection.") from error
 
@@ -71,8 +62,3 @@ class ClientStream:
             self.response.headers.update(turn_headers(self._request))
             await self.response.prepare(self._request)
             self.started = True
-
-    def _cut(self) -> None:
-        transport = self._request.transport
-        if transport is not None:
-            transport.abort()
