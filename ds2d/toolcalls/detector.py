@@ -18,7 +18,7 @@ from ds2d.toolcalls import notes
 from ds2d.toolcalls.calls import Calls, Confidence, fingerprint
 from ds2d.toolcalls.calls import Ending as HowEnded
 from ds2d.toolcalls.declared import Declared
-from ds2d.toolcalls.lane import Channel, Lane, merged
+from ds2d.toolcalls.lane import Allowance, Channel, Lane, merged
 from ds2d.toolcalls.source import MAX_KEPT, Source
 
 Mode = Literal["feature_match", "buffered", "off"]
@@ -115,6 +115,7 @@ class _Choice:
         self._out: list[Event] = []
         self._source = Source()
         self._calls = Calls(self._source, self._out, declared, confidence, new_id, index)
+        self._allowance = Allowance()
         self._lane: Lane | None = None
         self._extra: Extra | None = None
         self._native: _Native | None = None
@@ -205,7 +206,7 @@ class _Choice:
     def _new_lane(self, channel: Channel) -> Lane:
         self._source.ended = False
         after_call, self._after_native = self._after_native, False
-        return Lane(self._calls, self._source, self._out, channel, self._index, after_call=after_call)
+        return Lane(self._calls, self._source, self._out, channel, self._index, self._allowance, after_call=after_call)
 
     def _close(self, lane: Lane, out: list[Event]) -> None:
         left = lane.take_extra()

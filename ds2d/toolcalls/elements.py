@@ -8,6 +8,7 @@ without any opens and closes it at its end. A lone `arguments` or `input` that t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import orjson
@@ -39,6 +40,7 @@ _NAME_ELEMENTS = frozenset({"toolname", "name", "functionname", "function", "too
 _CONTAINERS = frozenset({"parameters", "arguments", "args", "input", "params", "toolinput", "toolparameters", "toolarguments"})
 _UNWRAPPED = frozenset({"arguments", "input"})
 _MAX_JUNK = 4096
+_BRACKET = re.compile(rf"[{OPENING}]")
 
 
 class _Call:
@@ -179,12 +181,13 @@ def _junk(source: Source, calls: Calls, call: _Call) -> Reading[None]:
     if not call.keys:
         raise NotACallError
     source.at += 1
-    for _ in range(_MAX_JUNK):
-        if (yield from peek(source)) in OPENING:
-            calls.notes[notes.LEFTOVER] = None
-            return
-        source.at += 1
-    raise NotACallError
+    while (found := _BRACKET.search(source.text, source.at, source.at + _MAX_JUNK)) is None:
+        if len(source.text) - source.at >= _MAX_JUNK:
+            source.at += _MAX_JUNK
+            raise NotACallError
+        yield from more(source)
+    source.at = found.start()
+    calls.notes[notes.LEFTOVER] = None
 
 
 def _json(source: Source, calls: Calls, call: _Call, mark: str) -> Reading[None]:

@@ -3,7 +3,7 @@
 Rule: every character goes one way, out as text or into a block, and is looked at a bounded number of times. Text that a
 block took and that turns out to be none goes out whole; reading goes on behind it, never again inside it.
 Surprise: a model in a loop, or an attacker through it, can begin a million blocks. Each costs more than plain text does,
-so the work is paid for out of an allowance that text earns (`_ALLOWANCE`, `_EARN`); when it is used up, text just passes.
+so the work is paid for out of an allowance that text earns; when it is used up, text just passes.
 """
 
 from __future__ import annotations
@@ -34,15 +34,14 @@ from ds2d.toolcalls.lexer import (
 from ds2d.toolcalls.source import EndOfBlockError, EndOfTextError, NotACallError, Reading, Source, after_blanks, run_end
 from ds2d.toolcalls.tags import OPENING, Tag, lex, unfinished
 
-_ALLOWANCE = 8192 * 64
-"""Units of work beyond what plain text costs, for a whole answer; about half a second."""
+_TAG_COSTS = 4
+_BLOCK_COSTS = 24
+_QUOTED_COSTS = 48
+"""Units of work for a tag that is left over, for a block that begins, and more for one that may be quoted; a piece of text that does not just pass
+costs one, and each special character in it one."""
 
-_EARN = 256
-"""Characters of text that earn one more unit."""
-
-_BLOCK_COSTS = 64
-_PIECE_COSTS = 4
-"""Units for a block that begins, and for a piece of text that does not just pass."""
+_MAX_BLANKS = 4096
+"""Characters of white space that wait for what follows them."""
 
 _SOME_MARKER = 5
 """Characters of a marker's beginning that are taken for one when a native call follows."""
@@ -57,11 +56,49 @@ Channel = type[Text] | type[Reasoning]
 Kind = Literal["tag", "json", "fence", "pairs"]
 
 
+class Allowance:
+    """Units of work (about a microsecond each) that one choice may cost beyond plain text.
+
+    Honest answers come nowhere near: a long one full of code outside fences uses a third of what is given at the start.
+    """
+
+    _GIVEN = 1 << 17
+    _EARNED_BY = 512  # characters
+
+    def __init__(self) -> None:
+        self._units = self._GIVEN
+        self._characters = 0
+
+    def earn(self, size: int) -> None:
+        """So many characters of text have come."""
+        self._characters += size
+        if self._characters >= self._EARNED_BY:
+            self._units += self._characters // self._EARNED_BY
+            self._characters %= self._EARNED_BY
+
+    def spend(self, units: int) -> None:
+        """Work was done."""
+        self._units -= units
+
+    @property
+    def used_up(self) -> bool:
+        """Whether there is not enough for a block."""
+        return self._units < _BLOCK_COSTS
+
+
 class Lane:
     """Reads one channel; events are appended to `out`. `after_call`: a native call came just before."""
 
     def __init__(
-        self, calls: Calls, source: Source, out: list[Event], channel: Channel, choice: int, *, after_call: bool
+        self,
+        calls: Calls,
+        source: Source,
+        out: list[Event],
+        channel: Channel,
+        choice: int,
+        allowance: Allowance,
+        *,
+        after_call: bool,
     ) -> None:
         self.channel = channel
         self.context = Context()
@@ -71,6 +108,7 @@ class Lane:
         self._choice = choice
         self._said: list[str] = []
         self._blanks: list[str] = []  # white space that goes out with the next text, and not at all before a call
+        self._blank_size = 0
         self._between = True  # at the beginning, or behind a block
         self._after_block = after_call
         self._comma = False
@@ -84,8 +122,7 @@ class Lane:
         self._unclosed: set[tuple[str, bool]] = set()
         self._ends_open = False  # the block that was read ended without its closing tag
         self._idle = False  # nothing is open or held
-        self._units = _ALLOWANCE
-        self._earned = 0
+        self._allowance = allowance
         self._extra: Extra | None = None
 
     def lets_pass(self, text: str) -> bool:
@@ -93,8 +130,9 @@ class Lane:
         if not self._idle:
             return False
         context = self.context
-        if self._units <= 0:
-            return not self._earn(len(text))
+        if self._allowance.used_up:
+            self._allowance.earn(len(text))
+            return self._allowance.used_up
         if context.fences:
             if context.fences[-1][0] in text:
                 return False
@@ -107,8 +145,8 @@ class Lane:
         """Take a piece of this channel's text."""
         if extra:
             self._extra = merged(self._extra, extra)
-        self._earn(len(text))
-        self._units -= _PIECE_COSTS + specials(text)
+        self._allowance.earn(len(text))
+        self._allowance.spend(1 + specials(text))
         self._source.feed(text)
         self._run()
 
@@ -141,14 +179,6 @@ class Lane:
         extra, self._extra = self._extra, None
         return extra
 
-    def _earn(self, size: int) -> bool:
-        """Text has come; whether there is allowance for another block."""
-        self._earned += size
-        if self._earned >= _EARN:
-            self._units += self._earned // _EARN
-            self._earned %= _EARN
-        return self._units > _BLOCK_COSTS
-
     def _run(self) -> None:
         while True:
             if self._reader is not None:
@@ -166,33 +196,47 @@ class Lane:
 
     def _look(self) -> bool:
         """Go on in running text. False if more must come first."""
-        if self._between and not self._cross():
-            return False
+        if self._between:
+            return self._cross()
         return self._in_fence() if self.context.fences else self._in_text()
 
     def _cross(self) -> bool:
         """White space at the beginning or behind a block, and what is left over behind one. False if more must come."""
         source = self._source
-        while True:
-            text, at = source.text, after_blanks(source.text, source.at)
-            if self._kind == "json" and self._after_block and not self._comma and text[at : at + 1] == ",":
-                at, self._comma = at + 1, True
-            if at > source.at:
-                self._blanks.append(text[source.at : at])
-                self.context.note(self._blanks[-1])
-                source.at = at
-                continue
-            if not source:
-                return False
-            found = lex(text, at) if self._after_block else None
-            if found is None or not self._is_left_behind(found):
-                break
+        while self._take_blanks():
+            pass
+        if self._blank_size > _MAX_BLANKS:
+            self._between = self._after_block = False
+            self._said += [] if self._dropping else self._blanks
+            self._blanks.clear()
+            return True
+        if not source:
+            return False
+        text, at = source.text, source.at
+        found = lex(text, at) if self._after_block else None
+        if found is not None and self._is_left_behind(found) and not self._allowance.used_up:
+            self._allowance.spend(_TAG_COSTS)
             source.at = found.end
             self._blanks.clear()
+            return True
         if found is None and self._after_block and not source.ended and unfinished(text, at, _LEFT_BEHIND | OPENERS):
             return False
         self._between = False
         return True
+
+    def _take_blanks(self) -> bool:
+        """Hold the white space that stands here, and one comma between JSON calls. False if there is none."""
+        source = self._source
+        text, at = source.text, after_blanks(source.text, source.at)
+        if self._kind == "json" and self._after_block and not self._comma and text[at : at + 1] == ",":
+            at, self._comma = at + 1, True
+        size = at - source.at
+        if size:
+            self._blanks.append(text[source.at : at])
+            self._blank_size += size
+            self.context.note(self._blanks[-1])
+            source.at = at
+        return size > 0
 
     def _is_left_behind(self, found: Tag) -> bool:
         return (found.closing and found.name in OPENERS) or found.name in _LEFT_BEHIND or found.name == "toolcallsend"
@@ -200,7 +244,7 @@ class Lane:
     def _in_text(self) -> bool:
         source = self._source
         text, at = source.text, source.at
-        if self._units <= 0:
+        if self._allowance.used_up:
             self._calls.notes[notes.GAVE_UP] = None
             return not self._pass(len(text) - at)
         if self.context.line_start and (word := pair_at(text, at)) >= 0:
@@ -214,7 +258,7 @@ class Lane:
         self._pass(found.start() - at + (mark == "\n"))
         if mark == "\n":
             return True
-        self._units -= _BLOCK_COSTS
+        self._allowance.spend(_BLOCK_COSTS)
         if mark in "`~":
             return self._open_fence()
         return self._open_tag() if mark in OPENING else self._open_json()
@@ -259,7 +303,7 @@ class Lane:
     def _open_pairs(self) -> bool:
         if self.context.quotes_line():
             return self._pass()
-        self._units -= _BLOCK_COSTS
+        self._allowance.spend(_BLOCK_COSTS)
         self._begin("pairs")
         self._reader = plain.read_pairs(self._source, self._calls)
         return True
@@ -329,6 +373,8 @@ class Lane:
         self._ends_open = False
         self._quote = 0 if kind == "fence" else self.context.quote()
         self._flush()
+        if self._quote:
+            self._allowance.spend(_QUOTED_COSTS)
         self._calls.open_block(deferred=kind == "fence" or self._quote != 0, fenced=kind == "fence")
         self._source.mark()
 
@@ -387,6 +433,7 @@ class Lane:
             self.context.fences.pop()
         self._between = self._after_block = True
         self._comma = False
+        self._blank_size = 0
         self._dropping = self._dropping or (self._format is not None and self._format.drops_text_after)
 
     def _refuse(self) -> None:

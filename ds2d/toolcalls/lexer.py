@@ -185,8 +185,8 @@ def closes_quote(rest: str, quote: int, *, final: bool) -> bool | None:
 
 
 def specials(text: str) -> int:
-    """How many special characters there are, where they could be many."""
-    return sum(map(text.count, "<{[`~")) if len(text) > WINDOW else 0
+    """How many special characters there are."""
+    return sum(map(text.count, "<{[`~"))
 
 
 def pair_at(text: str, at: int) -> int:

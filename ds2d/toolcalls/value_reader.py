@@ -23,6 +23,9 @@ _DSML_WRAPPERS = _WRAPPERS | {"calls", "tool"}
 STRUCTURE = CALLS | _DSML_WRAPPERS
 """Names of tags that hold calls or are calls; `is_wrapper` tells whether one is such a tag in its family."""
 
+MAX_BRACKETS = 1 << 14
+"""Brackets of one value that are looked at; behind them only the exact closing tag ends it."""
+
 _LOOK = 2 * MAX_SHELL
 _BRACKET = re.compile(rf"[{OPENING}]")
 _CDATA = re.compile(r"[<＜]\s?[!！]?\s?[\[［【]\s?CDATA\s?[\[［【]", re.IGNORECASE)
@@ -68,6 +71,10 @@ def read_value(source: Source, place: Place, put: Put) -> Reading[bool]:
             continue
         if (yield from _cdata(source, put)):
             continue
+        inner.brackets += 1
+        if inner.brackets > MAX_BRACKETS:
+            yield from _to_exact_end(source, f"</{place.opening.raw}>", put)
+            return True
         tag = lex(source.text, source.at)
         if tag is None and not source.ended and unfinished(source.text, source.at, names):
             yield from more(source)
@@ -80,12 +87,24 @@ def read_value(source: Source, place: Place, put: Put) -> Reading[bool]:
         blank_line = False
 
 
+def _to_exact_end(source: Source, end: str, put: Put) -> Reading[None]:
+    """Read up to and with the closing tag, which must be exactly this."""
+    while (at := source.text.find(end, source.at)) < 0:
+        last = max(source.at, len(source.text) - len(end) + 1)
+        put(source.text[source.at : last], False)
+        source.at = last
+        yield from more(source)
+    put(source.text[source.at : at], False)
+    source.at = at + len(end)
+
+
 class _Quoted:
     """Calls and parameters that have opened inside a value."""
 
     def __init__(self) -> None:
         self.calls = 0
         self.parameters = 0
+        self.brackets = 0
 
 
 def _ends(source: Source, place: Place, inner: _Quoted, tag: Tag, blank_line: bool) -> Reading[bool]:
