@@ -183,6 +183,7 @@ async def test_a_file_that_cannot_be_opened_is_opened_later_and_sums_count_once(
     await ledger.close(_ended(ledger.open(row())))
     file.fails = None
     await written(file, 1)
+    await until(lambda: ledger.problem is None)
     assert file.opened == 2
     assert len(loaded) == 1
     await ledger.close_file()
