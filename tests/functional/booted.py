@@ -1,7 +1,7 @@
 """A real systemd that runs the real units: booted as process 1 of namespaces of its own, in front of nothing but ds2d.
 
 Rule: the units are used as they are; a drop-in changes only which Python is started (ProtectHome hides the developer's), the
-port, the watchdog's patience, and that no other unit is pulled in, so that nothing of this machine is touched.
+port, and that no other unit is pulled in, so that nothing of this machine is touched.
 Surprise: the network is this machine's, hence a free port and an ordinary client. It needs root, and a kernel that allows it.
 """
 
@@ -25,7 +25,6 @@ from tests.aloud import NOT_TESTED
 from tests.functional.real_upstream import ROOT, free_port
 
 BOOT_SECONDS = 30
-WATCHDOG_SECONDS = 4
 PLACE = "/run/ds2d-test"
 
 INIT = f"""
@@ -51,7 +50,6 @@ DefaultDependencies=no
 ExecStart=
 ExecStart={PLACE}/python/bin/python3 -m ds2d serve
 Environment=PYTHONHOME={PLACE}/python LD_LIBRARY_PATH={PLACE}/python/lib PYTHONPATH={PLACE}/source:{PLACE}/packages
-WatchdogSec={WATCHDOG_SECONDS}
 StandardOutput=file:/run/ds2d.log
 StandardError=inherit
 """
@@ -96,6 +94,11 @@ class Machine:
             "sh",
             text,
         )
+
+    def set_watchdog(self, seconds: int) -> None:
+        """Another patience for the watchdog, from the next start on."""
+        name = "/run/systemd/system/ds2d.service.d/watchdog.conf"
+        self.run("sh", "-c", f'printf "[Service]\nWatchdogSec={seconds}\n" >{name}; systemctl daemon-reload')
 
     def wait_for(self, unit: str, name: str, value: str, seconds: float = BOOT_SECONDS) -> None:
         """Wait on real time, because a real systemd works on it."""

@@ -12,11 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.functional.booted import WATCHDOG_SECONDS, Machine
+from tests.functional.booted import Machine
 from tests.functional.harness import KEY
 
 pytestmark = pytest.mark.xdist_group("systemd")
 
+WATCHDOG_SECONDS = 8  # short enough to wait for, long enough for a start on a busy machine
 CONFIG = json.dumps({"keys": [KEY], "upstreams": [{"name": "demo", "kind": "demo", "pace_ms": 60}]})
 
 
@@ -86,6 +87,8 @@ def test_a_restart_refuses_no_connection_and_cuts_no_answer(machine: Machine) ->
 
 def test_a_daemon_that_hangs_is_replaced(machine: Machine) -> None:
     """Waits on real time: the watchdog is systemd's own clock."""
+    machine.set_watchdog(WATCHDOG_SECONDS)
+    machine.run("systemctl", "restart", "ds2d.service")
     hanging = machine.show("ds2d.service", "MainPID")
     time.sleep(WATCHDOG_SECONDS * 1.5)  # long enough for the watchdog to bite, had nobody fed it
     assert machine.show("ds2d.service", "MainPID") == hanging
