@@ -1,7 +1,8 @@
 """A client's stream: status and headers with the first byte, then bytes as they come.
 
 Rule: nothing is sent before there is something to send, so that an early failure keeps its HTTP status; every write is
-awaited, which is what slows the upstream down to the client's pace; a client that takes nothing is cut by its connection's clock (server.py).
+awaited, which is what slows the upstream down to the client's pace. Clients that take nothing are cut by the clock of
+their connection (server.py).
 Surprise: writing to a client that has gone is a normal end of a turn, so it has an error kind of its own.
 """
 
