@@ -15,10 +15,11 @@ import msgspec
 
 from ds2d.core.events import Ending, Event, Extra, Failure, Finish, Reasoning, Text, ToolArgs, ToolEnd, ToolStart
 from ds2d.toolcalls import notes
+from ds2d.toolcalls.allowance import Allowance
 from ds2d.toolcalls.calls import Calls, Confidence, fingerprint
 from ds2d.toolcalls.calls import Ending as HowEnded
 from ds2d.toolcalls.declared import Declared
-from ds2d.toolcalls.lane import Allowance, Channel, Lane, merged
+from ds2d.toolcalls.lane import Channel, Lane, merged
 from ds2d.toolcalls.source import MAX_KEPT, Source
 
 Mode = Literal["feature_match", "buffered", "off"]

@@ -14,7 +14,8 @@ from collections.abc import Collection
 from ds2d.toolcalls import notes
 from ds2d.toolcalls.calls import Calls
 from ds2d.toolcalls.declared import MAX_NAME
-from ds2d.toolcalls.json_reader import Balance, JsonReader, StringReader
+from ds2d.toolcalls.json_reader import JsonReader
+from ds2d.toolcalls.json_text import Balance, StringReader
 from ds2d.toolcalls.source import (
     EndOfBlockError,
     EndOfTextError,

@@ -3,7 +3,7 @@
 Rule: every character goes one way, out as text or into a block, and is looked at a bounded number of times. Text that a
 block took and that turns out to be none goes out whole; reading goes on behind it, never again inside it.
 Surprise: a model in a loop, or an attacker through it, can begin a million blocks. Each costs more than plain text does,
-so the work is paid for out of an allowance that text earns; when it is used up, text just passes.
+so the work is paid for out of an allowance (allowance.py); when it is used up, text just passes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Literal
 
 from ds2d.core.events import Event, Extra, Reasoning, Text, merge_extra
 from ds2d.toolcalls import notes, plain
+from ds2d.toolcalls.allowance import BLOCK, LEFTOVER, QUOTED, Allowance
 from ds2d.toolcalls.calls import Calls
 from ds2d.toolcalls.formats import OPENERS, ToolFormat, opened_by
 from ds2d.toolcalls.json_calls import read as read_json
@@ -34,12 +35,6 @@ from ds2d.toolcalls.lexer import (
 from ds2d.toolcalls.source import EndOfBlockError, EndOfTextError, NotACallError, Reading, Source, after_blanks, run_end
 from ds2d.toolcalls.tags import OPENING, Tag, lex, unfinished
 
-_TAG_COSTS = 4
-_BLOCK_COSTS = 24
-_QUOTED_COSTS = 48
-"""Units of work for a tag that is left over, for a block that begins, and more for one that may be quoted; a piece of text that does not just pass
-costs one, and each special character in it one."""
-
 _MAX_BLANKS = 4096
 """Characters of white space that wait for what follows them."""
 
@@ -54,36 +49,6 @@ _LEFT_BEHIND = frozenset({"endofsentence", "imend", "eotid", "eot"})
 
 Channel = type[Text] | type[Reasoning]
 Kind = Literal["tag", "json", "fence", "pairs"]
-
-
-class Allowance:
-    """Units of work (about a microsecond each) that one choice may cost beyond plain text.
-
-    Honest answers come nowhere near: a long one full of code outside fences uses a third of what is given at the start.
-    """
-
-    _GIVEN = 1 << 17
-    _EARNED_BY = 512  # characters
-
-    def __init__(self) -> None:
-        self._units = self._GIVEN
-        self._characters = 0
-
-    def earn(self, size: int) -> None:
-        """So many characters of text have come."""
-        self._characters += size
-        if self._characters >= self._EARNED_BY:
-            self._units += self._characters // self._EARNED_BY
-            self._characters %= self._EARNED_BY
-
-    def spend(self, units: int) -> None:
-        """Work was done."""
-        self._units -= units
-
-    @property
-    def used_up(self) -> bool:
-        """Whether there is not enough for a block."""
-        return self._units < _BLOCK_COSTS
 
 
 class Lane:
@@ -215,7 +180,7 @@ class Lane:
         text, at = source.text, source.at
         found = lex(text, at) if self._after_block else None
         if found is not None and self._is_left_behind(found) and not self._allowance.used_up:
-            self._allowance.spend(_TAG_COSTS)
+            self._allowance.spend(LEFTOVER)
             source.at = found.end
             self._blanks.clear()
             return True
@@ -258,7 +223,7 @@ class Lane:
         self._pass(found.start() - at + (mark == "\n"))
         if mark == "\n":
             return True
-        self._allowance.spend(_BLOCK_COSTS)
+        self._allowance.spend(BLOCK)
         if mark in "`~":
             return self._open_fence()
         return self._open_tag() if mark in OPENING else self._open_json()
@@ -303,7 +268,7 @@ class Lane:
     def _open_pairs(self) -> bool:
         if self.context.quotes_line():
             return self._pass()
-        self._allowance.spend(_BLOCK_COSTS)
+        self._allowance.spend(BLOCK)
         self._begin("pairs")
         self._reader = plain.read_pairs(self._source, self._calls)
         return True
@@ -374,7 +339,7 @@ class Lane:
         self._quote = 0 if kind == "fence" else self.context.quote()
         self._flush()
         if self._quote:
-            self._allowance.spend(_QUOTED_COSTS)
+            self._allowance.spend(QUOTED)
         self._calls.open_block(deferred=kind == "fence" or self._quote != 0, fenced=kind == "fence")
         self._source.mark()
 

@@ -14,7 +14,8 @@ from ds2d.core.events import Ending, Event, Failure, Finish, Reasoning, Text, To
 from ds2d.toolcalls import notes
 from ds2d.toolcalls.calls import MAX_CHECKED
 from ds2d.toolcalls.declared import Declared
-from ds2d.toolcalls.json_reader import JsonReader, StringReader
+from ds2d.toolcalls.json_reader import JsonReader
+from ds2d.toolcalls.json_text import StringReader
 from ds2d.toolcalls.schema import Schema, satisfies
 
 

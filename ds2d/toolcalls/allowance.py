@@ -1,0 +1,43 @@
+"""What looking for calls may cost beyond reading plain text: a fixed sum for each choice, and a little that text earns.
+
+Rule: every kind of work that a text can cause is paid for, so 64 MB of text made to be expensive stay within twice the cost
+of plain text, whatever is in them (`python -m bench.toolcalls` shows it). A unit is about half a microsecond.
+Surprise: when nothing is left, text passes unread, and a call in it is missed. Honest answers come nowhere near: a long one
+full of code outside fences uses a third of what is given.
+"""
+
+from __future__ import annotations
+
+GIVEN = 1 << 17
+EARNED_BY = 512
+"""Characters of text that earn one more unit."""
+
+LEFTOVER = 4
+BLOCK = 24
+QUOTED = 48
+"""Units for a tag that is left over, for a block that begins, and more for one that may be quoted. A piece of text that does
+not just pass costs one, and each special character in it one."""
+
+
+class Allowance:
+    """The units of one choice."""
+
+    def __init__(self) -> None:
+        self._units = GIVEN
+        self._characters = 0
+
+    def earn(self, size: int) -> None:
+        """So many characters of text have come."""
+        self._characters += size
+        if self._characters >= EARNED_BY:
+            self._units += self._characters // EARNED_BY
+            self._characters %= EARNED_BY
+
+    def spend(self, units: int) -> None:
+        """Work was done."""
+        self._units -= units
+
+    @property
+    def used_up(self) -> bool:
+        """Whether there is not enough for a block."""
+        return self._units < BLOCK
