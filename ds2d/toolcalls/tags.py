@@ -24,10 +24,11 @@ _MAX_WORD = 16
 """Letters of a namespace or of the beginning of an unknown name that may still become one."""
 
 _NAME = re.compile(rf"[{OPENING}](?P<slash>[ \t]?[/／])?(?P<name>[\w▁.:： \t{BARS}-]{{0,96}}+)")
-_QUOTES = "\"'“”‘’„「」『』＂＇«»"
+_CURLY = "“”‘’„「」『』＂＇«»"
+_QUOTES = "\"'" + _CURLY
 _ATTRIBUTE = re.compile(
     rf"\s*+(?P<key>[\w.-]{{1,64}}+)\s*+[=＝]\s*+"
-    rf"(?:\"([^\"<>\n]{{0,256}}+)\"|'([^'<>\n]{{0,256}}+)'|[{_QUOTES}]([^{_QUOTES}<>\n]{{0,256}}+)[{_QUOTES}]"
+    rf"(?:\"([^{_CURLY}\"<>\n]{{0,256}}+)\"|'([^{_CURLY}'<>\n]{{0,256}}+)'|[{_QUOTES}]([^{_QUOTES}<>\n]{{0,256}}+)[{_QUOTES}]"
     rf"|([^\s{_QUOTES}{OPENING}{CLOSING}/]{{1,256}}+))"
 )
 _TAIL = re.compile(rf"[\s▁_:{BARS}-]*+(?P<empty>[/／]?)[ \t]*+[{CLOSING}]")
