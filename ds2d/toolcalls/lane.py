@@ -93,11 +93,12 @@ class Lane:
     def lets_pass(self, text: str) -> bool:
         """Whether a piece of text changes nothing: it may go out as it came, and is remembered as context only."""
         if not self._idle:
+            self._allowance.earn(len(text))
             return False
         context = self.context
+        self._allowance.earn(len(text))
         if self._allowance.used_up:
-            self._allowance.earn(len(text))
-            return self._allowance.used_up
+            return True
         if context.fences:
             if context.fences[-1][0] in text:
                 return False
@@ -110,7 +111,6 @@ class Lane:
         """Take a piece of this channel's text."""
         if extra:
             self._extra = merged(self._extra, extra)
-        self._allowance.earn(len(text))
         self._allowance.spend(1 + specials(text))
         self._source.feed(text)
         self._run()
@@ -156,6 +156,8 @@ class Lane:
                 break
         self._flush()
         self._idle = not (self._reader or self._quoted_block or self._between or self._dropping or self._source)
+        if self._idle:
+            self._source.clear()
 
     # Text.
 

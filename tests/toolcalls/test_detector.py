@@ -1,0 +1,346 @@
+"""When calls start, what is held and for how long, and what stays untouched (toolcalls.md 2 and 3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.events import Ending, Event, Failure, Finish, Reasoning, Text, ToolArgs, ToolEnd, ToolStart, fold
+from ds2d.toolcalls import notes
+from ds2d.toolcalls.allowance import EARNED_BY, GIVEN
+from ds2d.toolcalls.declared import Declared
+from ds2d.toolcalls.detector import Detector
+from ds2d.toolcalls.source import MAX_KEPT
+from tests.toolcalls.corpus import TOOLS, ids
+
+STOP = Finish((Ending("stop"),))
+V31 = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>"
+DSML = '<｜DSML｜tool_calls>\n<｜DSML｜invoke name="write_file">\n'
+PATH = '<｜DSML｜parameter name="path" string="true">a.txt</｜DSML｜parameter>\n'
+
+
+def detector(mode: Any = "feature_match", confidence: Any = "high") -> Detector:
+    return Detector(Declared(TOOLS), mode, confidence, ids())
+
+
+def feed(stage: Detector, *texts: str) -> list[Event]:
+    return [event for text in texts for event in stage.feed([Text(text)])]
+
+
+def args(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, ToolArgs))
+
+
+def shown(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, Text))
+
+
+# Early start.
+
+
+def test_a_call_starts_when_its_arguments_begin() -> None:
+    stage = detector()
+    assert feed(stage, V31, "{") == []  # a brace alone is no certain format
+    first = feed(stage, '"ci')
+    assert isinstance(first[0], ToolStart)
+    assert (first[0].name, first[0].id, first[1]) == ("get_weather", f"call_{0:024d}", ToolArgs(0, '{"ci'))
+    assert feed(stage, 'ty": "Pa') == [ToolArgs(0, 'ty": "Pa')]
+    assert feed(stage, 'ris"}') == [ToolArgs(0, 'ris"}'), ToolEnd(0)]
+
+
+@pytest.mark.parametrize(
+    ("before", "rest"),
+    [
+        ('{"tool_calls": [{"name": "get_weather"', ', "input": {"city": "x"}}]}'),
+        ('<tool_call>{"name": "get_weather"', ', "arguments": {"city": "x"}}</tool_call>'),
+        ("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>{", '"city": "x"}<｜tool▁call▁end｜>'),
+        ('<function_calls><invoke name="get_weather"><', 'parameter name="city">x</parameter></invoke></function_calls>'),
+    ],
+)
+def test_low_confidence_starts_at_the_name(before: str, rest: str) -> None:
+    assert isinstance(feed(detector(confidence="low"), before)[0], ToolStart)
+    assert feed(detector(confidence="high"), before) == []
+    assert [type(event) for event in feed(detector(confidence="off"), before, rest)] == [ToolStart, ToolArgs, ToolEnd]
+
+
+def test_low_confidence_does_not_start_without_a_marker() -> None:
+    assert feed(detector(confidence="low"), '{"name": "get_weather"') == []
+
+
+def test_an_undeclared_call_does_not_start_early() -> None:
+    stage = detector()
+    assert feed(stage, '<tool_call>{"name": "nope", "arguments": {"a": 1') == []
+    assert [type(event) for event in feed(stage, "}}</tool_call>")] == [ToolStart, ToolArgs, ToolEnd]
+
+
+def test_a_string_value_of_dsml_streams() -> None:
+    stage = detector()
+    assert args(feed(stage, DSML, PATH)) == '{"path":"a.txt"'
+    feed(stage, '<｜DSML｜parameter name="content" string="true">')
+    assert args(feed(stage, "one\n")) == "one"  # white space may be layout
+    assert args(feed(stage, "two <b")) == "\\ntwo"
+    assert args(feed(stage, ">")) == " <b>"
+    assert args(feed(stage, " </｜DSML｜param")) == ""
+    assert args(feed(stage, "eter>")) == ' "'
+    assert args(feed(stage, "\n</｜DSML｜invoke>")) == "}"
+
+
+def test_another_value_goes_out_when_it_is_finished() -> None:
+    stage = detector()
+    feed(stage, '<invoke name="search"><parameter name="query">x</parameter>')
+    assert args(feed(stage, '<parameter name="limit">', "4", "2")) == ""
+    assert args(feed(stage, "</parameter>")) == ',"limit":42'
+
+
+def test_arguments_of_any_length_stream_without_being_held() -> None:
+    stage = detector()
+    feed(stage, V31, '{"city": "')
+    for _ in range(300):
+        assert args(feed(stage, "x" * 10_000)) == "x" * 10_000
+    assert [type(event) for event in feed(stage, '"}')] == [ToolArgs, ToolEnd]
+
+
+def test_calls_in_a_fence_wait_for_its_end() -> None:
+    stage = detector()
+    assert feed(stage, '```json\n{"name": "get_time", "arguments": {}}\n``') == []
+    assert feed(stage, "`") == []
+    assert [type(event) for event in feed(stage, "\n")] == [ToolStart, ToolArgs, ToolEnd]
+
+
+def test_calls_that_may_be_quoted_wait_for_the_end_of_the_line() -> None:
+    stage = detector()
+    feed(stage, "a ` b ")
+    assert feed(stage, '{"name": "get_time", "arguments": {}}', " and on") == []
+    assert [type(event) for event in feed(stage, "\n")] == [ToolStart, ToolArgs, ToolEnd, Text]
+
+
+# What passes untouched.
+
+
+def test_text_without_special_characters_is_the_very_event() -> None:
+    stage = detector()
+    feed(stage, "Hello")
+    for event in (Text(" world"), Text("\n\nNew", extra={"logprobs": 1}), Text(" line.\n")):
+        batch: list[Event] = [event]
+        assert stage.feed(batch)[0] is event
+    thought = Reasoning("Hm")
+    assert stage.feed([thought]) == [thought]
+
+
+def test_only_what_may_become_a_marker_is_held() -> None:
+    stage = detector()
+    assert shown(feed(stage, "a < b")) == "a < b"
+    assert shown(feed(stage, " <tool")) == " "
+    assert shown(feed(stage, "ing")) == ""
+    assert shown(feed(stage, " is>")) == "<tooling is>"
+    assert shown(feed(stage, ' {"na')) == " "
+    assert shown(feed(stage, 'tion": 1}')) == '{"nation": 1}'
+
+
+def test_refusals_are_not_searched() -> None:
+    stage = detector()
+    event = Text('{"name": "get_time", "arguments": {}}', refusal=True)
+    assert stage.feed([event, STOP])[0] is event
+
+
+def test_extras_ride_with_the_next_text() -> None:
+    stage = detector()
+    out = stage.feed([Text("see <to", extra={"logprobs": {"content": [1]}})])
+    assert out == [Text("see ", extra={"logprobs": {"content": [1]}})]
+    out = stage.feed([Text("ol", extra={"logprobs": {"content": [2]}})])
+    assert out == []
+    out = stage.feed([Text("box, is", extra={"logprobs": {"content": [3]}})])
+    assert out == [Text("<toolbox, is", extra={"logprobs": {"content": [2, 3]}})]
+
+
+def test_extras_of_a_call_end_up_with_the_ending() -> None:
+    events = detector().feed([Text('{"name": "get_time", "arguments": {}}', extra={"logprobs": {"content": [1]}}), STOP])
+    ending = events[-1]
+    assert isinstance(ending, Finish)
+    assert ending.endings[0].extra == {"logprobs": {"content": [1]}}
+
+
+# Bounds.
+
+
+def test_a_capture_is_released_after_a_mebibyte() -> None:
+    stage = detector(confidence="off")
+    head = '<tool_call>{"name": "write_file", "arguments": {"path": "x", "content": "'
+    assert feed(stage, head) == []
+    held = len(head)
+    while held <= MAX_KEPT:
+        out = feed(stage, "x" * 50_000)
+        held += 50_000
+        assert not out or held > MAX_KEPT
+    assert len(shown(feed(stage, "x"))) + len(shown(out)) == held + 1
+
+
+@pytest.mark.parametrize("size", [977, 100_000, 10_000_000])
+def test_a_call_over_the_bound_is_text_however_it_is_cut(size: int) -> None:
+    text = '{"name": "write_file", "arguments": {"path": "x", "content": "' + "é" * (MAX_KEPT // 2) + '"}}'
+    stage = detector(confidence="off")
+    out = feed(stage, *(text[at : at + size] for at in range(0, len(text), size))) + stage.feed([STOP])
+    assert shown(out) == text
+
+
+def test_when_the_allowance_is_used_up_text_just_passes() -> None:
+    stage = detector()
+    storm = "<tool_call>" * (GIVEN // 10)
+    assert shown(feed(stage, storm)) == storm
+    call = ' {"name": "get_time", "arguments": {}}'
+    assert shown(feed(stage, call)) == call
+    ending = stage.feed([STOP])[-1]
+    assert isinstance(ending, Finish)
+    assert notes.GAVE_UP in ending.notes
+
+
+def test_plain_text_earns_a_new_allowance() -> None:
+    stage = detector()
+    feed(stage, "<tool_call>" * (GIVEN // 10))
+    feed(stage, *["plain words " * 100] * (EARNED_BY // 4))
+    assert any(isinstance(event, ToolStart) for event in feed(stage, '\n{"name": "get_time", "arguments": {}}\n'))
+
+
+def test_calls_after_a_thousand_honest_lines_are_found() -> None:
+    stage = detector()
+    for number in range(1000):
+        feed(stage, f'{{"name": "row {number}", "value": [1, "<b>", "`x`"]}}\n')
+    assert any(isinstance(event, ToolStart) for event in feed(stage, '{"name": "get_time", "arguments": {}}\n'))
+
+
+# Channels and choices.
+
+
+def test_a_block_does_not_run_from_reasoning_into_text() -> None:
+    stage = detector()
+    out = stage.feed([Reasoning('maybe <tool_call>{"name": "get_time", '), Text("Hello"), STOP])
+    assert fold(out).choices[0].reasoning == 'maybe <tool_call>{"name": "get_time", '
+    assert fold(out).choices[0].text == "Hello"
+
+
+def test_a_fence_in_reasoning_does_not_hide_a_call_in_text() -> None:
+    out = detector().feed([Reasoning("```\nopen"), Text('{"name": "get_time", "arguments": {}}'), STOP])
+    assert [call.name for call in fold(out).choices[0].calls] == ["get_time"]
+
+
+def test_choices_are_searched_apart() -> None:
+    stage = detector()
+    out = stage.feed([Text('{"name": "get_', 0), Text('{"name": "get_', 1), Text('time", "arguments": {}}', 1), Text('x"}', 0)])
+    out += stage.feed([Finish((Ending("stop"), Ending("stop")))])
+    folded = fold(out)
+    assert folded.choices[0].text == '{"name": "get_x"}'
+    assert [call.name for call in folded.choices[1].calls] == ["get_time"]
+
+
+# Endings.
+
+
+def test_buffered_mode_says_nothing_before_the_end() -> None:
+    stage = detector(mode="buffered")
+    assert feed(stage, "Hello ", "world. ", '{"name": "get_time", "arguments": {}}') == []
+    assert [type(event) for event in stage.feed([STOP])] == [Text, Text, ToolStart, ToolArgs, ToolEnd, Finish]
+
+
+def test_buffered_mode_holds_a_mebibyte_at_most() -> None:
+    stage = detector(mode="buffered")
+    assert feed(stage, "x" * (MAX_KEPT // 2)) == []
+    assert len(shown(feed(stage, "y" * MAX_KEPT))) == MAX_KEPT // 2 + MAX_KEPT
+    assert shown(feed(stage, "z")) == "z"
+
+
+def test_a_failure_shows_text_but_no_half_block() -> None:
+    for last in (True, False):
+        stage = detector()
+        out = feed(stage, "Hello <to")
+        out += stage.feed([Failure(GatewayError(ErrorKind.UPSTREAM_DISCONNECTED, "x"))]) if last else stage.finish()
+        assert shown(out) == "Hello <to"
+        stage = detector()
+        out = feed(stage, 'Hello <tool_call>{"name": ')
+        out += stage.feed([Failure(GatewayError(ErrorKind.UPSTREAM_DISCONNECTED, "x"))]) if last else stage.finish()
+        assert shown(out) == "Hello "
+
+
+def test_a_failure_in_a_call_leaves_it_open() -> None:
+    stage = detector()
+    out = feed(stage, V31, '{"city": "Pa') + stage.finish()
+    assert [type(event) for event in out] == [ToolStart, ToolArgs]
+
+
+@pytest.mark.parametrize("ending", [Ending("length"), Ending("content_filter"), Ending("stop", stop="END")])
+def test_a_cut_call_is_not_mended(ending: Ending) -> None:
+    out = feed(stage := detector(), V31, '{"city": "Paris"') + stage.feed([Finish((ending,))])
+    call = fold(out).choices[0].calls[0]
+    assert call.arguments == '{"city": "Paris"'
+    assert (call.ended, call.broken) == ((False, False) if ending.reason == "length" else (True, True))
+
+
+def test_repairs_that_do_not_satisfy_the_schema_leave_the_call_broken() -> None:
+    out = detector().feed([Text(V31 + '{"days": 3,}<｜tool▁call▁end｜>'), STOP])
+    call = fold(out).choices[0].calls[0]
+    assert call.broken
+    assert fold(out).notes == (notes.BROKEN,)
+
+
+# Native calls beside text.
+
+
+def native(name: str, arguments: str, index: int = 0) -> list[Event]:
+    return [ToolStart(index, "id1", name), ToolArgs(index, arguments), ToolEnd(index)]
+
+
+def test_native_calls_pass() -> None:
+    stage = detector()
+    for event in native("get_time", "{}"):
+        assert stage.feed([event]) == [event]
+
+
+@pytest.mark.parametrize(
+    "marker",
+    [
+        "<｜tool▁calls▁begin｜>",
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_ti",
+        "<tool_call>\n",
+        "<｜DSML｜tool_c",
+        "<｜tool▁",
+    ],
+)
+def test_a_marker_left_before_a_native_call_is_not_shown(marker: str) -> None:
+    out = detector().feed([Text("Let me see. " + marker), *native("get_time", "{}"), STOP])
+    assert fold(out).choices[0].text == "Let me see. "
+
+
+@pytest.mark.parametrize(
+    "marker",
+    ["<｜tool▁calls▁end｜>", "</tool_call>", "\n</｜DSML｜tool_calls>", "<｜tool▁calls▁begin｜>", "<｜end▁of▁sentence｜>"],
+)
+def test_a_marker_left_behind_a_native_call_is_not_shown(marker: str) -> None:
+    out = detector().feed([*native("get_time", "{}"), Text(marker), STOP])
+    assert fold(out).choices[0].text == ""
+
+
+def test_text_around_native_calls_is_shown() -> None:
+    out = detector().feed([Text("a < b"), *native("get_time", "{}"), Text("Done: `x`."), STOP])
+    assert fold(out).choices[0].text == "a < bDone: `x`."
+
+
+TWICE = '{"name": "get_weather", "arguments": {"city": "Paris", "days": 1}}'
+
+
+def test_a_call_that_came_natively_and_as_text_is_made_once() -> None:
+    came = native("get_weather", '{"days":1,"city":"Paris"}')
+    for batch in ([*came, Text(TWICE), STOP], [Text(TWICE), *came, STOP]):
+        folded = fold(detector().feed(batch))
+        assert len(folded.choices[0].calls) == 1
+        assert folded.choices[0].text == ""
+        assert folded.notes == (notes.DUPLICATE,)
+
+
+def test_two_equal_calls_in_text_are_two() -> None:
+    assert len(fold(detector().feed([Text(TWICE + "\n" + TWICE), STOP])).choices[0].calls) == 2
+
+
+def test_another_native_call_beside_text_calls_is_kept() -> None:
+    folded = fold(detector().feed([Text(TWICE), *native("get_time", "{}", 1), STOP]))
+    assert [call.name for call in folded.choices[0].calls] == ["get_weather", "get_time"]
