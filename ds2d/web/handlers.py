@@ -179,7 +179,8 @@ class Business:
         return json_reply(MODEL_LISTS[shape].render_model(info, self._inbound(request, {})))
 
     async def unserved(self, request: web.Request, dialect: str) -> web.StreamResponse:
-        """A route that the contract names and this gateway does not offer."""
+        """A route that the contract names and this gateway does not offer; who asks is known before it is said."""
+        self.identify(request, dialect)
         raise GatewayError(ErrorKind.NOT_IMPLEMENTED, "This operation is not offered here.")
 
     def _visible(self, request: web.Request, dialect: str) -> Callable[[str], bool] | None:

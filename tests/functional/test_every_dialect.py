@@ -90,3 +90,20 @@ async def test_errors_are_in_the_callers_own_shape(tmp_path: Path, dialect: str)
                 case _:
                     assert set(error) == {"message", "type", "code", "param"}
         assert upstream.seen == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/embeddings", {"model": "deepseek-chat", "input": "Hello"}),
+        ("/embeddings", {"model": "deepseek-chat", "input": "Hello"}),
+        ("/v1beta/models/gemini-2.5-flash:embedContent", {"content": {"parts": [{"text": "Hello"}]}}),
+        ("/v1beta/models/gemini-2.5-flash:computeTokens", {}),
+        ("/v1/responses/compact", {"model": "deepseek-chat", "input": "Hello"}),
+    ],
+)
+async def test_what_is_not_offered_says_so_to_those_who_may_ask(tmp_path: Path, path: str, body: dict[str, Any]) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        status, answer, headers = await ds2d.ask(path, body)
+        assert (status, headers["x-should-retry"]) == (501, "false"), answer
+        assert (await ds2d.ask(path, body, key="sk-wrong"))[0] == 401
