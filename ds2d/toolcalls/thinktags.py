@@ -87,11 +87,11 @@ class _Choice:
             return
         self.extra = merged(self.extra, event.extra) if event.extra else self.extra
         text, self._held = self._held + event.text, ""
+        said: list[Event] = []
         at = 0
         while at < len(text):
-            at = self._step(text, at, out)
-            if self._held:
-                return
+            at = self._step(text, at, said)
+        out += said
 
     def believe(self, out: list[Event]) -> None:
         """The server splits by itself."""
@@ -103,7 +103,9 @@ class _Choice:
     def flush(self, out: list[Event]) -> None:
         """No tag will be completed any more."""
         text, self._held = self._held, ""
-        self._say(text, out)
+        said: list[Event] = []
+        self._say(text, said)
+        out += said
 
     def _is_plain(self, event: Text) -> bool:
         if "<" in event.text or self.extra or self._after_tag:
@@ -139,11 +141,11 @@ class _Choice:
             return tag == CLOSE or not self._begun
         if self._context.fences or self._context.quote():
             return False
-        if tag == OPEN:
-            if self._begun and not self._context.line_start:
-                return False
-            self._inside = True
-        return True
+        if tag == CLOSE:
+            self._after_tag = not self._begun
+            return True
+        self._inside = not self._begun or self._context.line_start
+        return self._inside
 
     def _say(self, text: str, out: list[Event]) -> None:
         if self._after_tag and not self._inside:
@@ -152,9 +154,12 @@ class _Choice:
         if not text:
             return
         self._begun = self._begun or not text.isspace()
-        if self._inside:
-            out.append(Reasoning(text, self._index, self.extra))
-        else:
+        if not self._inside:
             self._context.note(text)
-            out.append(Text(text, self._index, extra=self.extra))
-        self.extra = None
+        kind = Reasoning if self._inside else Text
+        last = out[-1] if out else None
+        if isinstance(last, kind):
+            out[-1] = kind(last.text + text, self._index, extra=last.extra)
+        else:
+            out.append(kind(text, self._index, extra=self.extra))
+            self.extra = None
