@@ -63,7 +63,7 @@ def _parameters(arguments: str, prefix: str, *, literal: bool) -> list[str]:
 
 
 def _parameter(key: str, value: Any, prefix: str, *, literal: bool) -> str:
-    is_text = isinstance(value, str)
+    is_text, key = isinstance(value, str), escape_special_tokens(key).replace('"', "&quot;")
     text = escape_special_tokens(value) if is_text else escape_in_json(compact(value))
     if literal:
         return f'<{prefix}parameter name="{key}" string="{str(is_text).lower()}">{text}</{prefix}parameter>'

@@ -113,9 +113,9 @@ def _message(message: Message, how: Family, names: dict[str, str]) -> Message:
         return _edited(message, content=_escaped(message.get("content")))
     written: list[Call] = []
     for call in calls:
-        function = call["function"]
-        names[call["id"]] = function["name"]
-        written.append((function["name"], function["arguments"]))
+        name = escape_special_tokens(call["function"]["name"])
+        names[call["id"]] = name
+        written.append((name, call["function"]["arguments"]))
     text = escape_special_tokens(_text_of(message.get("content")))
     edited = _edited(message, content=f"{text}{how.gap if text else ''}{how.calls(written)}")
     del edited["tool_calls"]
