@@ -305,12 +305,12 @@ def _parameter(source: Source, calls: Calls, call: _Call, opening: Tag, key: str
         closed = opening.empty or (yield from read_value(source, place, whole.put))
     except EndOfTextError:
         if calls.ending == "whole":
-            _give(calls, call, key, _json_of(whole, calls, key, string, closed=False), held=held)
+            _give(calls, call, key, _json_of(whole, calls, key, string, closed=False, dsml=opening.dsml), held=held)
         else:
             calls.cut(None)
             call.complete = True
         raise
-    _give(calls, call, key, _json_of(whole, calls, key, string, closed=closed), held=held)
+    _give(calls, call, key, _json_of(whole, calls, key, string, closed=closed, dsml=opening.dsml), held=held)
 
 
 def _streamed(source: Source, calls: Calls, call: _Call, place: Place, key: str) -> Reading[None]:
@@ -330,10 +330,9 @@ def _streamed(source: Source, calls: Calls, call: _Call, place: Place, key: str)
     calls.args('"')
 
 
-def _json_of(whole: Whole, calls: Calls, key: str, string: str | None, *, closed: bool) -> str:
-    literal = whole.literal or string == "true"
+def _json_of(whole: Whole, calls: Calls, key: str, string: str | None, *, closed: bool, dsml: bool) -> str:
     schema = property_of(calls.schema, key, calls.schema)
-    return as_json(whole.text(closed=closed), schema, calls.schema, literal=literal, json_first=string == "false")
+    return as_json(whole.text(closed=closed), schema, calls.schema, literal=whole.literal, string=string, dsml=dsml)
 
 
 def _give(calls: Calls, call: _Call, key: str, value: str, *, held: bool) -> None:

@@ -251,7 +251,7 @@ class Lane:
             return True
         entry = opened_by(found)
         read = entry.read if entry else None
-        if read is None or (found.empty and found.name != "invoke") or self.context.quotes_line():
+        if read is None or (found.empty and found.name != "invoke") or self.context.quotation:
             return self._pass(len(found.shell))
         self._begin("tag")
         source.at = found.end
@@ -261,14 +261,14 @@ class Lane:
 
     def _open_json(self) -> bool:
         source = self._source
-        if JSON_HEAD.match(source.text, source.at) is None or self.context.in_code() or self.context.quotes_line():
+        if JSON_HEAD.match(source.text, source.at) is None or self.context.in_code() or self.context.quotation:
             return self._pass()
         self._begin("json")
         self._reader = read_json(source, self._calls, marked=False)
         return True
 
     def _open_pairs(self) -> bool:
-        if self.context.quotes_line():
+        if self.context.quotation:
             return self._pass()
         self._allowance.spend(BLOCK)
         self._begin("pairs")
@@ -291,7 +291,7 @@ class Lane:
             return self._pass(after - at)
         fence, whole = text[at:after], text[after + len(info) : after + len(info) + 1] == "\n"
         self.context.fences.append(fence)
-        if not whole or info.strip().lower() not in _JSON_INFOS or self.context.quotes_line():
+        if not whole or info.strip().lower() not in _JSON_INFOS or self.context.quotation:
             return self._pass(after + len(info) - at)
         self._begin("fence")
         source.at = after + len(info) + 1

@@ -60,11 +60,12 @@ MAX_INFO = 80
 class Context:
     """What stands before the text that comes next.
 
-    `line_start`: only blanks since the last line feed. `fences`: the runs that opened the fences we are in, outermost first.
+    `line_start`: only blanks since the last line feed. `quotation`: the line began with ">". `fences`: the runs that opened the fences we are in, outermost first.
     """
 
     def __init__(self) -> None:
         self.line_start = True
+        self.quotation = False
         self.fences: list[str] = []
         self._recent: deque[str] = deque(maxlen=_LOOK_BACK)
         self._run = 0  # length of the backtick run that has no partner yet
@@ -83,22 +84,21 @@ class Context:
     def pass_by(self, text: str) -> None:
         """Remember such text."""
         self._recent.append(text)
-        feed = text.rfind("\n")
-        if feed >= 0 or self.line_start:
-            self.line_start = not text[feed + 1 :].strip()
+        if self.line_start or "\n" in text:
+            self._look_at_line(text)
 
     def note(self, text: str) -> None:
         """Any text."""
         self._recent.append(text)
         if not self.fences and (self._runs or "`" in text):
             self._count(text)
-        _, feed, last = text.rpartition("\n")
-        self.line_start = (bool(feed) or self.line_start) and not last.strip()
+        if self.line_start or "\n" in text:
+            self._look_at_line(text)
 
     def restart(self) -> None:
         """A block has ended: what comes begins anew."""
         self._recent.clear()
-        self.line_start, self._run, self._runs = True, 0, 0
+        self.line_start, self.quotation, self._run, self._runs = True, False, 0, 0
 
     def line(self) -> str:
         """The current line so far; where it is long, its end."""
@@ -113,13 +113,15 @@ class Context:
             return self._run
         return -(self._run or adjacent)
 
-    def quotes_line(self) -> bool:
-        """Whether the line is a quotation."""
-        return self.line().lstrip().startswith(">")
-
     def in_code(self) -> bool:
         """Whether what stands before says that an object here is part of a larger one, or of a program."""
         return _CODE_BEFORE_JSON(self._before()) is not None
+
+    def _look_at_line(self, text: str) -> None:
+        """Text that begins a line, or goes on where only blanks stand."""
+        last = text[text.rfind("\n") + 1 :].lstrip()
+        self.line_start = not last
+        self.quotation = last.startswith(">")
 
     def _before(self) -> str:
         return "".join(self._recent)[-_LOOK_BACK:]

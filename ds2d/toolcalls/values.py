@@ -61,16 +61,20 @@ def streams(schema: Schema, root: Schema, string: str | None, *, dsml: bool) -> 
     return types == {"string"} and not dsml
 
 
-def as_json(text: str, schema: Schema, root: Schema, *, literal: bool, json_first: bool = False) -> str:
-    """A value as JSON text. `literal`: CDATA or `string="true"`. `json_first`: DSML's `string="false"`."""
+def as_json(text: str, schema: Schema, root: Schema, *, literal: bool, string: str | None = None, dsml: bool = False) -> str:
+    """A value as JSON text. `literal`: it stood in CDATA. `string` is DSML's attribute of that name.
+
+    JSON of DSML is taken as it stands, as DeepSeek's own parsers take it; in XML it may be escaped.
+    """
+    literal = literal or string == "true"
     types = types_of(schema, root)
-    plain = text if literal else unescaped(text)
+    plain = text if literal or string == "false" else unescaped(text)
     if literal or types == {"string"}:
         if types and "string" not in types and (found := _coerced(plain.strip(), types)) is not None:
             return found
-        value = _parsed(plain.strip()) if json_first and not literal else None
+        value = _parsed(plain.strip()) if string == "false" else None
         return quoted(value if isinstance(value, str) else plain)
-    bare = plain.strip()
+    bare = (text if dsml and _parsed(text.strip()) is not _NOTHING else plain).strip()
     value = _parsed(bare)
     if value is not _NOTHING and _suits(value, types):
         return bare

@@ -12,8 +12,8 @@ from ds2d.toolcalls.values import as_json, elements, quoted, streams, unescaped
 POINT = {"type": "object", "properties": {"x": {"type": "number"}, "y": {"type": "number"}}}
 
 
-def value(text: str, schema: dict[str, Any] | None = None, *, literal: bool = False, json_first: bool = False) -> Any:
-    return orjson.loads(as_json(text, schema or {}, schema or {}, literal=literal, json_first=json_first))
+def value(text: str, schema: dict[str, Any] | None = None, *, literal: bool = False, **dsml: Any) -> Any:
+    return orjson.loads(as_json(text, schema or {}, schema or {}, literal=literal, **dsml))
 
 
 @pytest.mark.parametrize(
@@ -82,9 +82,17 @@ def test_literal_text_stays_text_unless_another_type_is_declared() -> None:
     assert value("five", {"type": "integer"}, literal=True) == "five"
 
 
+def test_json_of_dsml_is_not_unescaped() -> None:
+    assert value('["a &amp; b"]', string="false", dsml=True) == ["a &amp; b"]
+    assert value('["a &amp; b"]', dsml=True) == ["a &amp; b"]
+    assert value('["a &amp; b"]') == ["a & b"]
+    assert value("a &amp; b", string="false", dsml=True) == "a &amp; b"
+    assert value("a &amp; b", dsml=True) == "a & b"
+
+
 def test_json_first_takes_the_string_out_of_its_quotes() -> None:
-    assert value('"Paris"', {"type": "string"}, json_first=True) == "Paris"
-    assert value("2024", {"type": "string"}, json_first=True) == "2024"
+    assert value('"Paris"', {"type": "string"}, string="false", dsml=True) == "Paris"
+    assert value("2024", {"type": "string"}, string="false", dsml=True) == "2024"
 
 
 def test_a_literal_keeps_its_digits() -> None:
