@@ -179,9 +179,8 @@ def whole_way(size: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
     for chunk in (16, 256):
         length = min(size, 4 * MEGABYTE)
         plain = piped_seconds(repeated(PROSE, length), chunk)
-        say(
-            f"\nthe whole way, records of {chunk} characters, {length / MEGABYTE:g} M: plain {plain / length * chunk * 1e6:.1f} us a record"
-        )
+        record = plain / length * chunk * 1e6
+        say(f"\nthe whole way, records of {chunk} characters, {length / MEGABYTE:g} M: plain {record:.1f} us a record")
         for name in ("opening tags", "DSML calls opened", "backticks and words", "deep objects", "fences of JSON"):
             spent = piped_seconds(repeated(HOSTILE[name], length), chunk)
             rows.append({"text": name, "record": chunk, "times_plain": spent / plain})
