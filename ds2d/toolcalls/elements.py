@@ -32,7 +32,7 @@ from ds2d.toolcalls.source import (
     peek,
     tag,
 )
-from ds2d.toolcalls.tags import OPENING, Tag
+from ds2d.toolcalls.tags import CLOSING, OPENING, Tag
 from ds2d.toolcalls.value_reader import STRUCTURE, Place, Streamed, Whole, is_call, is_wrapper, read_value
 from ds2d.toolcalls.values import as_json, quoted, streams
 
@@ -45,7 +45,7 @@ _BRACKET = re.compile(rf"[{OPENING}]")
 
 class _Call:
     """The call that is being read. `keys` were given; `lone`: the value of a first `arguments` or `input`, held back.
-    `may_hold`: it may turn out to be a tag round calls."""
+    `may_hold`: it may turn out to be a tag round calls. `stray`: a doubled bracket was skipped."""
 
     def __init__(self, opening: Tag) -> None:
         self.opening = opening
@@ -54,6 +54,7 @@ class _Call:
         self.lone: tuple[str, str] | None = None
         self.complete = False
         self.may_hold = True
+        self.stray = False
 
 
 def read(source: Source, calls: Calls, opening: Tag) -> Reading[None]:
@@ -72,12 +73,11 @@ def _block(source: Source, calls: Calls, opening: Tag) -> Reading[None]:
             found = yield from tag(source, STRUCTURE)
             if found is not None and found.closing and (is_wrapper(found) or found.closes(opening)):
                 return
-            if found is not None and is_call(found):
-                if found.closing and calls.committed:
-                    continue
-                if not found.closing:
-                    yield from _call(source, calls, found)
-                    continue
+            if found is not None and found.closing and is_call(found) and calls.committed:
+                continue
+            if found is not None and not found.closing and (is_call(found) or _names_a_tool(calls, found)):
+                yield from _call(source, calls, found)
+                continue
             if found is not None:
                 source.give_back(found.shell)
             raise EndOfBlockError if calls.committed else NotACallError
@@ -87,6 +87,11 @@ def _block(source: Source, calls: Calls, opening: Tag) -> Reading[None]:
             yield from fence(source)
         elif not (mark == "`" and (yield from closing_fence(source))):
             raise EndOfBlockError if calls.committed else NotACallError
+
+
+def _names_a_tool(calls: Calls, found: Tag) -> bool:
+    """Whether an element of any name says which declared tool it calls."""
+    return calls.declared.resolve(found.attributes.get("name", "")) is not None
 
 
 def _call(source: Source, calls: Calls, opening: Tag, *, inner: bool = False) -> Reading[None]:
@@ -123,6 +128,9 @@ def _body(source: Source, calls: Calls, call: _Call) -> Reading[None]:
             continue
         elif mark in "{[" and not call.complete and not call.keys:
             yield from _json(source, calls, call, mark)
+        elif mark in CLOSING and not call.stray and not call.keys:
+            call.stray = True
+            source.at += 1
         else:
             yield from _junk(source, calls, call)
 
@@ -145,7 +153,7 @@ def _child(source: Source, calls: Calls, call: _Call, found: Tag) -> Reading[boo
         return True
     if call.complete:
         raise EndOfBlockError
-    if found.name == "parameter":
+    if found.name == "parameter" or "name" in found.attributes:
         yield from _parameter(source, calls, call, found, _key(found))
     elif not call.name and found.name in _NAME_ELEMENTS:
         _named(calls, call, (yield from _text(source, found)))

@@ -14,7 +14,7 @@ from collections import deque
 from ds2d.toolcalls.formats import OPENERS
 from ds2d.toolcalls.json_calls import KEYS
 from ds2d.toolcalls.source import run_end
-from ds2d.toolcalls.tags import MAX_SHELL, OPENING, unfinished
+from ds2d.toolcalls.tags import BARS, MAX_SHELL, OPENING, unfinished
 
 WINDOW = MAX_SHELL
 """Characters at the end of the text that may be held because a block could begin in them."""
@@ -32,7 +32,7 @@ _PAIR_WORD = "function.name"
 
 PLACE = re.compile(
     rf"[{OPENING}`~\n{{\[](?:"
-    rf"(?<=[{OPENING}])(?=[^<>\n]{{0,24}}?(?i:tool|function|invoke|calls))"
+    rf"(?<=[{OPENING}])(?=[ /／]?[{BARS}]|[^<>\n]{{0,24}}?(?i:tool|function|invoke|calls|dsml))"
     r"|(?<=`)(?=``)|(?<=~)(?=~~)"
     rf"|(?<=\n)(?=[ \t]{{0,8}}(?i:{re.escape(_PAIR_WORD)}))"
     rf"|(?<=[{{\[])(?=\s{{0,64}}(?:\{{\s{{0,64}})?\"(?:{'|'.join(KEYS)})\"\s{{0,16}}:)"
@@ -60,7 +60,8 @@ MAX_INFO = 80
 class Context:
     """What stands before the text that comes next.
 
-    `line_start`: only blanks since the last line feed. `quotation`: the line began with ">". `fences`: the runs that opened the fences we are in, outermost first.
+    `line_start`: only blanks since the last line feed. `quotation`: the line began with ">". `fences`: the runs that opened
+    the fences we are in, outermost first.
     """
 
     def __init__(self) -> None:

@@ -161,6 +161,8 @@ def tag(source: Source, names: Collection[str] | None) -> Reading[Tag | None]:
     while True:
         if source and source.text[source.at] not in OPENING:
             return None
+        if source.text[source.at + 1 : source.at + 2] in tuple(OPENING):
+            source.at += 1  # doubled
         found = lex(source.text, source.at)
         if found is not None:
             source.at = found.end

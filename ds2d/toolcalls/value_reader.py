@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from ds2d.toolcalls.drift import near
 from ds2d.toolcalls.source import Reading, Source, after_blanks, more, peek
 from ds2d.toolcalls.tags import MAX_SHELL, OPENING, Tag, lex, unfinished
 from ds2d.toolcalls.values import CDATA_CLOSE, begun_entity, quoted, unescaped
@@ -114,38 +115,62 @@ def _ends(source: Source, place: Place, inner: _Quoted, tag: Tag, blank_line: bo
         return True
     if tag.dsml != place.call.dsml:
         return False
+    if _nearly_closes(tag, place.opening) and (yield from _fits_behind(source, tag, _ends_parameter)):
+        source.at += len(tag.shell)
+        return True
     if tag.name == "parameter":
         if not tag.closing and not inner.calls and place.opening.name == "parameter" and place.may_follow(tag):
             return True
         inner.parameters += -1 if tag.closing and inner.parameters else 0 if tag.closing or tag.empty else 1
     elif is_call(tag) or is_wrapper(tag):
         if tag.closing and not inner.calls:
-            return (yield from _call_ends(source, tag, blank_line))
+            alone = is_call(tag) and blank_line and (yield from _line_ends(source, tag))
+            return alone or (yield from _fits_behind(source, tag, _ends_call))
         inner.calls += -1 if tag.closing else 0 if tag.empty else 1
     return False
 
 
-def _call_ends(source: Source, tag: Tag, blank_line: bool) -> Reading[bool]:
-    """Whether a closing tag of the call (or of what is round it) could be meant: what follows must fit."""
+def _nearly_closes(tag: Tag, opening: Tag) -> bool:
+    """A closing tag with a letter too few or too many, or without its slash."""
+    if tag.closing:
+        return near(tag.name, opening.name)
+    return tag.name == opening.name == "parameter" and not tag.attributes and not tag.empty
+
+
+def _ends_parameter(following: Tag) -> bool:
+    return is_call(following) or is_wrapper(following) if following.closing else following.name == "parameter"
+
+
+def _ends_call(following: Tag) -> bool:
+    return is_wrapper(following) if following.closing else is_call(following)
+
+
+def _line_ends(source: Source, tag: Tag) -> Reading[bool]:
+    while len(source.text) == source.at + len(tag.shell) and not source.ended:
+        yield from more(source)
+    return source.text[source.at + len(tag.shell) :][:1] in ("\n", "\r")
+
+
+def _fits_behind(source: Source, tag: Tag, fits: Callable[[Tag], bool]) -> Reading[bool]:
+    """Whether a tag could end what it seems to end: what follows it must fit. Nothing is taken."""
+    start = source.at + len(tag.shell)
     while True:
-        rest = source.text[source.at + len(tag.shell) : source.at + len(tag.shell) + _LOOK]
-        if blank_line and rest[:1] in ("\n", "\r") and is_call(tag):
-            return True
-        after = rest.lstrip()
-        if len(rest) == _LOOK and len(after) < MAX_SHELL:
+        at = after_blanks(source.text, start)
+        if at - start > _LOOK:
             return False
-        if not after:
+        if at == len(source.text):
             if source.ended:
                 return True
-        elif after[0] not in OPENING:
+        elif source.text[at] not in OPENING:
             return False
         else:
-            following = lex(after, 0)
+            following = lex(source.text, at)
             if following is not None:
-                return following.dsml == tag.dsml and (is_wrapper if following.closing else is_call)(following)
-            if not unfinished(after, 0, STRUCTURE):
+                return following.dsml == tag.dsml and fits(following)
+            if source.ended or not unfinished(source.text, at, STRUCTURE | {"parameter"}):
                 return False
         yield from more(source)
+        start = source.at + len(tag.shell)
 
 
 def _cdata(source: Source, put: Put) -> Reading[bool]:
