@@ -15,10 +15,34 @@ Call = tuple[str, dict[str, Any]]
 Writer = Callable[[list[Call], random.Random], str]
 
 WORDS = (
-    "Paris", "São Paulo", "北京", "emoji 😀👩‍💻", "a \"quoted\" word", "back\\slash \\d", "tab\tand\nline\n", "<b>&amp;</b>", "a < b && c > d",
-    "`code`", "```json\n{}\n```", "</think>", "<tool_call>", "</parameter>", "{\"name\": \"get_time\"}", "}}]", "｜DSML｜", "", " ", "0", "true",
-    "<｜tool▁call▁end｜>", "function.name: x", "]]> cdata", "'", "\u2028", "x" * 300,
-)  # fmt: skip
+    "Paris",
+    "São Paulo",
+    "北京",
+    "emoji 😀👩‍💻",
+    'a "quoted" word',
+    "back\\slash \\d",
+    "tab\tand\nline\n",
+    "<b>&amp;</b>",
+    "a < b && c > d",
+    "`code`",
+    "```json\n{}\n```",
+    "</think>",
+    "<tool_call>",
+    "</parameter>",
+    '{"name": "get_time"}',
+    "}}]",
+    "｜DSML｜",
+    "",
+    " ",
+    "0",
+    "true",
+    "<｜tool▁call▁end｜>",
+    "function.name: x",
+    "]]> cdata",
+    "'",
+    "\u2028",
+    "x" * 300,
+)
 CITY, COUNT = ("Paris", "Rome", "北京", "New York", "Łódź 🏙"), (0, 1, 7, -3, 10**12)
 SAFE_FOR_ELEMENTS = frozenset(word for word in WORDS if "</parameter>" not in word and "]]>" not in word)
 """Text that an element can hold as it stands; the rest needs CDATA or entities, which a model may forget."""
@@ -172,9 +196,19 @@ def write(name: str, calls: list[Call], draw: random.Random) -> str:
 
 
 PROSE = (
-    "Let me check.", "I'll look that up: ", "好的，我来查一下。", "Use `tool_calls` for that.", "The <tool_call> tag opens a block.", "a < b and {c}",
-    "```python\nprint({'a': [1]})\n```", "A list:\n- one\n- two", "Key ` is left of 1.", "It costs ~5 or [6](x).", "First {\"a\": 1} then.", "🙂",
-)  # fmt: skip
+    "Let me check.",
+    "I'll look that up: ",
+    "好的，我来查一下。",
+    "Use `tool_calls` for that.",
+    "The <tool_call> tag opens a block.",
+    "a < b and {c}",
+    "```python\nprint({'a': [1]})\n```",
+    "A list:\n- one\n- two",
+    "Key ` is left of 1.",
+    "It costs ~5 or [6](x).",
+    'First {"a": 1} then.',
+    "🙂",
+)
 
 
 def draw_prose(draw: random.Random) -> str:
