@@ -10,7 +10,10 @@ from __future__ import annotations
 
 GIVEN = 1 << 17
 EARNED_BY = 512
-"""Characters of text that earn one more unit."""
+"""Characters of text that earn one more unit; none where the text has to be looked at a second time."""
+
+RESUMED_WITH = 256
+"""Units that must have been earned before text is looked at again."""
 
 LEFTOVER = 4
 BLOCK = 24
@@ -23,6 +26,8 @@ class Allowance:
     """The units of one choice."""
 
     def __init__(self) -> None:
+        self.used_up = False
+        """Nothing is left, and not enough has been earned since to look again."""
         self._units = GIVEN
         self._characters = 0
 
@@ -32,12 +37,9 @@ class Allowance:
         if self._characters >= EARNED_BY:
             self._units += self._characters // EARNED_BY
             self._characters %= EARNED_BY
+            self.used_up = self.used_up and self._units < RESUMED_WITH
 
     def spend(self, units: int) -> None:
         """Work was done."""
         self._units -= units
-
-    @property
-    def used_up(self) -> bool:
-        """Whether there is not enough for a block."""
-        return self._units < BLOCK
+        self.used_up = self.used_up or self._units < BLOCK

@@ -12,7 +12,7 @@ from typing import Literal
 
 from ds2d.core.events import Event, Extra, Reasoning, Text, merge_extra
 from ds2d.toolcalls import notes, plain
-from ds2d.toolcalls.allowance import BLOCK, LEFTOVER, QUOTED, Allowance
+from ds2d.toolcalls.allowance import BLOCK, EARNED_BY, LEFTOVER, QUOTED, Allowance
 from ds2d.toolcalls.calls import Calls
 from ds2d.toolcalls.formats import OPENERS, ToolFormat, opened_by
 from ds2d.toolcalls.json_calls import read as read_json
@@ -111,7 +111,7 @@ class Lane:
         """Take a piece of this channel's text."""
         if extra:
             self._extra = merged(self._extra, extra)
-        self._allowance.spend(1 + specials(text))
+        self._allowance.spend(1 + specials(text) + len(text) // EARNED_BY)
         self._source.feed(text)
         self._run()
 

@@ -9,7 +9,7 @@ import pytest
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.events import Ending, Event, Failure, Finish, Reasoning, Text, ToolArgs, ToolEnd, ToolStart, fold
 from ds2d.toolcalls import notes
-from ds2d.toolcalls.allowance import EARNED_BY, GIVEN
+from ds2d.toolcalls.allowance import EARNED_BY, GIVEN, RESUMED_WITH
 from ds2d.toolcalls.declared import Declared
 from ds2d.toolcalls.detector import Detector
 from ds2d.toolcalls.source import MAX_KEPT
@@ -199,7 +199,7 @@ def test_when_the_allowance_is_used_up_text_just_passes() -> None:
 def test_plain_text_earns_a_new_allowance() -> None:
     stage = detector()
     feed(stage, "<tool_call>" * (GIVEN // 10))
-    feed(stage, *["plain words " * 100] * (EARNED_BY // 4))
+    feed(stage, *["plain words " * EARNED_BY] * (RESUMED_WITH // 12 + 1))
     assert any(isinstance(event, ToolStart) for event in feed(stage, '\n{"name": "get_time", "arguments": {}}\n'))
 
 
