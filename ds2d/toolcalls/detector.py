@@ -47,8 +47,8 @@ class Detector:
             event = batch[0]
             if type(event) is Text or type(event) is Reasoning:
                 choice = self._choices.get(event.choice)
-                if choice is not None and choice.lets_pass(event):
-                    return batch
+                if choice is not None:
+                    return batch if choice.lets_pass(event) else self._read(event)
         out: list[Event] = []
         for event in batch:
             self._take(event, out)
@@ -62,17 +62,19 @@ class Detector:
         held, self._buffer, self._buffering = self._buffer, [], False
         return held + out
 
+    def _read(self, event: Text | Reasoning) -> list[Event]:
+        out: list[Event] = []
+        self._choice(event.choice).read(event, out)
+        return out
+
     def _take(self, event: Event, out: list[Event]) -> None:
         match event:
-            case Text(refusal=False) | Reasoning():
+            case Text() | Reasoning():
                 choice = self._choice(event.choice)
                 if choice.lets_pass(event):
                     out.append(event)
                 else:
                     choice.read(event, out)
-            case Text():
-                self._choice(event.choice).change_channel(out)
-                out.append(event)
             case ToolStart() | ToolArgs() | ToolEnd():
                 self._choice(event.choice).native(event, out)
             case Finish():
@@ -134,7 +136,11 @@ class _Choice:
         return lane.lets_pass(event.text)
 
     def read(self, event: Text | Reasoning, out: list[Event]) -> None:
-        """Text that must be looked at."""
+        """Text that must be looked at; a refusal is none of it."""
+        if isinstance(event, Text) and event.refusal:
+            self.change_channel(out)
+            out.append(event)
+            return
         if self._lane is None or self._lane.channel is not type(event):
             self.change_channel(out)
             self._lane = self._new_lane(type(event))

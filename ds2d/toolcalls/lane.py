@@ -111,7 +111,8 @@ class Lane:
         """Take a piece of this channel's text."""
         if extra:
             self._extra = merged(self._extra, extra)
-        self._allowance.spend(1 + specials(text) + len(text) // EARNED_BY)
+        if self._reader is None:  # what a block takes is its reader's to bound
+            self._allowance.spend(1 + specials(text) + len(text) // EARNED_BY)
         self._source.feed(text)
         self._run()
 
