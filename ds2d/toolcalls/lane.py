@@ -21,7 +21,6 @@ from ds2d.toolcalls.lexer import (
     MAX_INFO,
     MAX_REST_OF_LINE,
     PLACE,
-    SPECIAL,
     WINDOW,
     Context,
     closes_quote,
@@ -99,10 +98,9 @@ class Lane:
         self._allowance.earn(len(text))
         if self._allowance.used_up:
             return True
-        if context.fences:
-            if context.fences[-1][0] in text:
-                return False
-        elif SPECIAL(text) or not context.passes_by(text):
+        if not context.fences:
+            return context.passes(text)
+        if context.fences[-1][0] in text:
             return False
         context.pass_by(text)
         return True

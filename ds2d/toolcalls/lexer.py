@@ -73,17 +73,23 @@ class Context:
         self._run_here = False
         self._runs = 0
 
-    def passes_by(self, text: str) -> bool:
-        """Whether text without special characters changes nothing: no pair of lines begins in it, no backtick is open."""
-        feed = text.rfind("\n")
-        if feed < 0 and not self.line_start:
-            return True
-        if self._runs or "unction." in text:
+    def passes(self, text: str) -> bool:
+        """Whether text changes nothing: it has no special character, begins no pair of lines, and no backtick is open.
+
+        If so it is remembered as what stands before.
+        """
+        if SPECIAL(text):
             return False
-        return text[feed + 1 :].lstrip(" \t")[:1] not in ("f", "F")
+        if self.line_start or "\n" in text:
+            last = text[text.rfind("\n") + 1 :].lstrip()
+            if self._runs or "unction." in text or last[:1] in ("f", "F"):
+                return False
+            self.line_start, self.quotation = not last, last[:1] == ">"
+        self._recent.append(text)
+        return True
 
     def pass_by(self, text: str) -> None:
-        """Remember such text."""
+        """Remember text in a fence."""
         self._recent.append(text)
         if self.line_start or "\n" in text:
             self._look_at_line(text)

@@ -29,7 +29,7 @@ class NativeCalls:
 
     def feed(self, batch: list[Event]) -> list[Event]:
         """Take the events of one read."""
-        if not self._open and all(type(event) is Text or type(event) is Reasoning for event in batch):
+        if not self._open and len(batch) == 1 and type(batch[0]) in (Text, Reasoning):
             return batch
         out: list[Event] = []
         for event in batch:

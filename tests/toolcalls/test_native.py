@@ -164,5 +164,7 @@ def test_a_failure_ends_nothing() -> None:
 
 
 def test_text_alone_is_not_touched() -> None:
-    batch: list[Event] = [Text("a"), Reasoning("b")]
-    assert NativeCalls(Declared(TOOLS)).feed(batch) is batch
+    stage = NativeCalls(Declared(TOOLS))
+    batch: list[Event] = [Text("a")]
+    assert stage.feed(batch) is batch
+    assert stage.feed([Text("a"), Reasoning("b")]) == [Text("a"), Reasoning("b")]
