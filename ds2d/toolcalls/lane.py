@@ -85,6 +85,7 @@ class Lane:
         self._quoted_block = False  # read, waiting for what stands behind it
         self._unclosed: set[tuple[str, bool]] = set()
         self._ends_open = False  # the block that was read ended without its closing tag
+        self._behind = ""  # white space that its reader took and that belongs to what follows
         self._idle = False  # nothing is open or held
         self._allowance = allowance
         self._extra: Extra | None = None
@@ -336,7 +337,7 @@ class Lane:
     def _begin(self, kind: Kind) -> None:
         self._kind = kind
         self._opening = self._format = None
-        self._ends_open = False
+        self._ends_open, self._behind = False, ""
         self._quote = 0 if kind == "fence" else self.context.quote()
         self._flush()
         if self._quote:
@@ -354,8 +355,8 @@ class Lane:
         except EndOfBlockError:
             self._ends_open = True
             kept = self._source.kept()
+            self._behind = kept[len(kept.rstrip()) :]
             self._block_ends()
-            self._blanks.append(kept[len(kept.rstrip()) :])  # not of the block but of what follows
             return True
         except NotACallError:
             self._refuse()
@@ -394,6 +395,8 @@ class Lane:
         self._calls.settle()
         self._source.forget()
         self._blanks.clear()
+        if self._behind:
+            self._blanks.append(self._behind)
         self.context.restart()
         if self._kind == "fence":
             self.context.fences.pop()

@@ -12,7 +12,7 @@ import msgspec
 
 from ds2d.core.events import Ending, Event, Extra, Failure, Finish, Reasoning, Text
 from ds2d.toolcalls.lane import merged
-from ds2d.toolcalls.lexer import Context
+from ds2d.toolcalls.quoting import Quoting
 
 OPEN, CLOSE = "<think>", "</think>"
 
@@ -78,7 +78,7 @@ class _Choice:
         self._begun = False  # something but white space was said
         self._after_tag = False
         self._held = ""
-        self._context = Context()
+        self._quoting = Quoting()
 
     def take(self, event: Text, out: list[Event]) -> None:
         """A piece of text."""
@@ -110,7 +110,7 @@ class _Choice:
     def _is_plain(self, event: Text) -> bool:
         if "<" in event.text or self.extra or self._after_tag:
             return False
-        self._context.note(event.text)
+        self._quoting.note(event.text)
         return True
 
     def _step(self, text: str, at: int, out: list[Event]) -> int:
@@ -137,14 +137,14 @@ class _Choice:
         if self._inside:
             if tag == CLOSE:
                 self._inside, self._after_tag = False, True
-                self._context.restart()
+                self._quoting = Quoting()
             return tag == CLOSE or not self._begun
-        if self._context.fences or self._context.quote():
+        if self._quoting.is_code():
             return False
         if tag == CLOSE:
             self._after_tag = not self._begun
             return True
-        self._inside = not self._begun or self._context.line_start
+        self._inside = not self._begun or self._quoting.line_start
         return self._inside
 
     def _say(self, text: str, out: list[Event]) -> None:
@@ -155,7 +155,7 @@ class _Choice:
             return
         self._begun = self._begun or not text.isspace()
         if not self._inside:
-            self._context.note(text)
+            self._quoting.note(text)
         kind = Reasoning if self._inside else Text
         last = out[-1] if out else None
         if isinstance(last, kind):
