@@ -48,7 +48,11 @@ _JSON_BEGUN = re.compile(r"[{\[]\s{0,64}(?:\{\s{0,64})?(?:\"([a-z_]{0,16})(?:\"\
 _BEFORE_CLOSING = re.compile(r"[ \t>]*").fullmatch
 _BEFORE_FENCE = re.compile(r"[ \t>]*(?:(?:[-*+]|[0-9]{1,9}[.)])[ \t]+)?[ \t]*").fullmatch
 _CODE_BEFORE_JSON = re.compile(
-    r"(?:[=(\[{+\\$@&|'\"]|[}\]\"'0-9]\s*,|\"\s*:|'\s*:|\b(?:true|false|null|None|True|False),|\b(?:return|yield|await|case|throw))\s*\Z"
+    r"(?:[=(\[{+|]\s*"  # assigned, passed, listed, a cell of a table
+    r"|[\\$@&'\"]"  # in a string, interpolated
+    r"|[}\]\"'0-9]\s*,\s*|\b(?:true|false|null|None|True|False),\s*"  # the next member
+    r"|(?:\A|[{,])\s*(?:\"[^\"]*\"|'[^']*')\s*:\s*"  # the value of a key
+    r"|\b(?:return|yield|await|case|throw)\s+)\Z"
 ).search
 MAX_REST_OF_LINE = 4096
 """Characters behind a block in which the backtick that would make it a quotation is looked for."""
