@@ -78,11 +78,12 @@ show_progress() {
     done
 }
 
-# pip_install LOCK...: exactly the locked files, nothing else, and no install script of anybody's.
+# pip_install LOCK...: exactly the locked files, nothing else, and no install script of anybody's. A lock is whole, so pip
+# has nothing to resolve: it would take up a newer release for an extra that a package asks of another, and refuse its hash.
 pip_install() {
     local lock arguments=()
     for lock in "$@"; do arguments+=(-r "$lock"); done
-    "$PYTHON" -m pip install --require-hashes --only-binary :all: "${arguments[@]}" 2>&1 |
+    "$PYTHON" -m pip install --no-deps --require-hashes --only-binary :all: "${arguments[@]}" 2>&1 |
         tee "$VENV/pip.log" | show_progress "$(cat "$@" | grep -c ==)"
 }
 
