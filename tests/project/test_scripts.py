@@ -62,7 +62,8 @@ def test_a_fresh_clone_gets_an_environment_a_configuration_and_a_daemon(clone: C
     assert code == 0, words
     venv, locks, itself, init, serve = calls
     assert venv == f"-m venv {clone.folder}/.venv"
-    assert locks == "-m pip install --require-hashes --only-binary :all: -r requirements/build.txt -r requirements/run.txt"
+    options = "--no-deps --require-hashes --only-binary :all:"
+    assert locks == f"-m pip install {options} -r requirements/build.txt -r requirements/run.txt"
     assert "--no-deps --no-build-isolation --editable ." in itself
     assert (init, serve) == ("-m ds2d init", "-m ds2d serve --port 5002")
 
@@ -77,7 +78,7 @@ def test_a_changed_lock_is_installed(clone: Clone, name: str) -> None:
     clone.run("serve")
     with (clone.folder / name).open("a") as file:
         file.write("\n# changed\n")
-    assert clone.run("serve")[2][0].startswith("-m pip install --require-hashes")
+    assert clone.run("serve")[2][0].startswith("-m pip install --no-deps --require-hashes")
 
 
 def test_a_moved_clone_is_installed_again(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> None:
