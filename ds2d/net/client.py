@@ -144,6 +144,7 @@ class HttpExchange:
                 held += piece
                 if len(held) >= limit:
                     return
+                await asyncio.sleep(0)  # as above: a read that expands leaves others their turn
 
 
 class ScriptExchange:

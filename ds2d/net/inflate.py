@@ -34,10 +34,13 @@ class Inflater:
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """The expanded bytes of one read, in pieces. Raises ValueError when they are not compressed data."""
         rest = chunk
-        while rest:
+        more = True
+        while more and not self._expand.eof:  # what follows the end is dropped; zlib would keep it
             try:
                 piece = self._expand.decompress(rest, STEP)
             except zlib.error as error:
                 raise ValueError("broken compressed data") from error
             rest = self._expand.unconsumed_tail
-            yield piece
+            more = bool(rest) or len(piece) == STEP  # a full piece: there may be more of what was taken in already
+            if piece:
+                yield piece
