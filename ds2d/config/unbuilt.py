@@ -15,22 +15,10 @@ from ds2d.config.schema import Config
 
 NOT_BUILT = (
     "embeddings",
-    "keys[].max_completion_tokens",
-    "keys[].max_inflight",
-    "keys[].max_prompt_tokens",
-    "keys[].max_tokens",
-    "keys[].quota_window",
-    "keys[].rpm",
-    "keys[].tpm",
-    "ledger",
     "metrics",
-    "models.*.tool_format",
-    "responses.persist",
     "runtime.affinity",
     "runtime.retry_collapse",
     "runtime.retry_grace_seconds",
-    "runtime.route_header",
-    "server.open_token_stats",
     "server.root_path",
 )
 """Paths as in `describe.keys`; a section stands for all of its keys."""

@@ -5,16 +5,20 @@ The table is written down here once more, by hand, so that a slip in the schema 
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+import ds2d
 from ds2d.config.describe import Key, keys, value_at
 from ds2d.config.notices import nearest
 from ds2d.config.unbuilt import NOT_BUILT
 from tests.config.world import OPENAI, errors, parsed, warnings
 
 BIG = 2**53 - 1
+PACKAGE = Path(ds2d.__file__).parent
 
 
 class Says(NamedTuple):
@@ -293,6 +297,14 @@ def another_value(key: Key) -> Any:
 
 def test_every_key_without_effect_is_one_of_the_schema() -> None:
     assert [part for part in NOT_BUILT if not any(f"{path}.".startswith(f"{part}.") for path in TABLE)] == []
+
+
+CODE = "".join(file.read_text() for file in PACKAGE.rglob("*.py") if PACKAGE / "config" not in file.parents)
+
+
+@pytest.mark.parametrize("path", NOT_BUILT)
+def test_a_key_that_code_reads_is_not_called_without_effect(path: str) -> None:
+    assert not re.search(rf"\.{path.rpartition('.')[2]}\b", CODE)
 
 
 @pytest.mark.parametrize("path", [path for path in TABLE if any(f"{path}.".startswith(f"{part}.") for part in NOT_BUILT)])
