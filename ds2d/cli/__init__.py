@@ -44,6 +44,8 @@ VERBS: dict[str, _Entry] = {
     "capture": _Entry("ds2d.cli.capture", "take captured exchanges out of the daemon"),
     "replay": _Entry("ds2d.cli.replay", "play a captured exchange again and compare"),
     "usage": _Entry("ds2d.cli.usage", "export the record of use"),
+    "completion": _Entry("ds2d.cli.completion", "print the completion of a shell"),
+    "man": _Entry("ds2d.cli.man", "print the manual page"),
     "version": _Entry("ds2d.cli.version", "print the version"),
 }
 
@@ -63,14 +65,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _run(name, words[1:])
 
 
-def _run(name: str, words: list[str]) -> int:
-    verb = cast(Verb, importlib.import_module(VERBS[name].module))
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """The parser of one verb."""
+    verb = _module_of(name)
     parser = argparse.ArgumentParser(
         prog=f"ds2d {name}", description=verb.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     verb.configure(parser)
+    return parser
+
+
+def _run(name: str, words: list[str]) -> int:
     try:
-        return verb.run(parser.parse_args(words))
+        return _module_of(name).run(parser_of(name).parse_args(words))
     except SystemExit as stop:  # argparse: --help, or asked wrongly
         return stop.code if isinstance(stop.code, int) else 2
     except KeyboardInterrupt:
@@ -78,6 +85,10 @@ def _run(name: str, words: list[str]) -> int:
     except BrokenPipeError:  # `ds2d config show | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _module_of(name: str) -> Verb:
+    return cast(Verb, importlib.import_module(VERBS[name].module))
 
 
 def _usage() -> str:

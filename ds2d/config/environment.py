@@ -38,6 +38,18 @@ FALLBACKS = {
 }
 """Variables that count where the file says nothing, as in the reference system."""
 
+VARIABLES = {
+    **dict.fromkeys(PATHS, "the config file; --config counts before it"),
+    **dict.fromkeys(WHOLE, "the whole config, as JSON or base64 of it; no file is read then"),
+    "DS2D_ENV_FILE": "a systemd environment file that holds one of those; changes in it count at once",
+    "DS2API_ADMIN_KEY": "the admin key, while admin.password_hash is empty",
+    **{name: f"{path}; counts before the file" for name, path in OVERRIDES.items()},
+    **{name: f"{path}; counts where the file says nothing" for name, path in FALLBACKS.items()},
+    "DS2D_ADMIN_KEY": "the admin key, for commands that ask the daemon",
+    "HTTPS_PROXY, NO_PROXY": "their usual meaning, for upstreams whose `proxy` is `env`",
+}
+"""Every variable with its meaning, for people."""
+
 _NUMBERS = frozenset({"PORT", *FALLBACKS})
 _LEVELS = {"warn": "warning", "critical": "error", "fatal": "error"}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
