@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,13 +52,11 @@ def test_the_lines_for_a_second_terminal_work_at_once(here: Path) -> None:
     assert source == ". ./.ds2d.env"
     said = []
     for line in lines:
-        began = time.monotonic()
         done = subprocess.run(
             ["sh", "-c", f"{source}\n{as_printed(here, line)}"], cwd=here, env=environment(), capture_output=True, text=True,
             timeout=20, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert time.monotonic() - began < 5
         said.append(done.stdout)
     ready, models, chat, stream = said
     assert json.loads(ready) == {"status": "ready"}

@@ -67,7 +67,7 @@ def request(body: bytes = BODY, *lines: str, path: str = CHAT, key: str = KEY, l
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
 
-async def answer_to(ds2d: Running, data: bytes, patience: float = 5) -> tuple[int, bytes, bool]:
+async def answer_to(ds2d: Running, data: bytes, patience: float = 20) -> tuple[int, bytes, bool]:
     """Status (0: none), the whole of what came, and whether the connection was closed after it."""
     async with connected(ds2d) as (reader, writer):
         writer.write(data)
@@ -89,7 +89,23 @@ async def answer_to(ds2d: Running, data: bytes, patience: float = 5) -> tuple[in
         return int(found[1]) if found else 0, bytes(got), closed
 
 
+def server_of(ds2d: Running) -> Any:
+    """The daemon's connections."""
+    runner = ds2d.daemon._runner
+    assert runner is not None
+    return runner.server
+
+
+def unsent(ds2d: Running) -> int:
+    """Bytes that clients have not taken."""
+    open_ones = [connection.transport for connection in server_of(ds2d).connections]
+    return sum(transport.get_write_buffer_size() for transport in open_ones if transport is not None)
+
+
 # Leaving
+
+HANG_UP = 10.0
+"""Seconds, fewer than any clock of the daemon has. How long it really takes is measured: scripts/departures."""
 
 
 MOMENTS = ["before the head", "before the first payload", "in the middle"]
@@ -98,7 +114,7 @@ MOMENTS = ["before the head", "before the first payload", "in the middle"]
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("dialect", QUESTIONS)
-async def test_who_leaves_frees_the_upstream_within_250_ms(world: World, dialect: str, moment: str, stream: bool) -> None:
+async def test_who_leaves_frees_the_upstream(world: World, dialect: str, moment: str, stream: bool) -> None:
     ds2d, upstream = world
     path, body, stream_path, more = QUESTIONS[dialect]
     held = Wait()
@@ -117,8 +133,7 @@ async def test_who_leaves_frees_the_upstream_within_250_ms(world: World, dialect
         if stream and moment == "in the middle":
             await reader.readuntil(b"Hel")
         writer.close()
-        async with asyncio.timeout(0.25):
-            await upstream.seen[0].closed.wait()
+        await until(upstream.seen[0].closed.is_set, HANG_UP)
     assert (ds2d.daemon.queue.running, ds2d.daemon.service.turns) == (0, {})
 
 
@@ -130,9 +145,8 @@ async def test_a_client_that_only_stops_sending_has_left(world: World) -> None:
         writer.write(request())
         await held.reached.wait()
         writer.write_eof()
-        async with asyncio.timeout(0.25):
-            await upstream.seen[0].closed.wait()
-    await until(lambda: ds2d.daemon.queue.running == 0, 0.25)
+        await until(upstream.seen[0].closed.is_set, HANG_UP)
+    await until(lambda: ds2d.daemon.queue.running == 0, HANG_UP)
 
 
 # Slow
@@ -153,8 +167,8 @@ async def test_a_slow_reader_slows_its_own_upstream_and_is_cut_by_its_own_clock(
         assert status == 200
         (turn,) = ds2d.daemon.service.turns.values()
         assert turn.outcome == "open"
-        await until(lambda: ds2d.daemon.queue.running == 0, 4)
-        await until(upstream.seen[0].closed.is_set, 1)
+        await until(lambda: ds2d.daemon.queue.running == 0)
+        await until(upstream.seen[0].closed.is_set)
         assert not last.reached.is_set()
         assert (turn.outcome, turn.cause) == ("interrupted", "client_closed")
 
@@ -165,7 +179,8 @@ async def test_a_large_whole_answer_does_not_wait_for_ever_for_its_reader(world:
     async with connected(ds2d, receive_buffer=4096) as (reader, writer):
         writer.write(request())
         await reader.read(100)
-        await asyncio.sleep(1.3)  # the clock under test is a second
+        await until(lambda: unsent(ds2d) > 0)
+        await until(lambda: unsent(ds2d) == 0)  # cut: its reader takes nothing
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await reader.readexactly(30_000_000)
 
@@ -177,10 +192,10 @@ async def test_who_does_not_read_does_not_hold_up_an_end_at_once(tmp_path: Path)
         async with connected(ds2d, receive_buffer=4096) as (reader, writer):
             writer.write(request(json.dumps({**ASK, "stream": True}).encode()))
             await reader.read(100)
-            await asyncio.sleep(0.3)  # until nothing more fits between upstream and client
+            await until(lambda: unsent(ds2d) > 0)
             at_once = asyncio.Event()
             at_once.set()
-            async with asyncio.timeout(4):
+            async with asyncio.timeout(20):
                 await ds2d.daemon.drain(at_once)
                 await until(lambda: not ds2d.daemon.service.turns)
 
@@ -211,7 +226,7 @@ async def test_connections_are_bounded_and_the_bound_recovers(tmp_path: Path, ca
         opened = [await asyncio.open_connection("127.0.0.1", ds2d.port) for _ in range(12)]
         refused = 0
         for reader, _ in opened[5:]:
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(20):
                 try:
                     refused += await reader.read() == b""
                 except ConnectionError:
@@ -220,7 +235,7 @@ async def test_connections_are_bounded_and_the_bound_recovers(tmp_path: Path, ca
         assert caplog.text.count("connection limit reached") == 1
         for _, writer in opened:
             writer.close()
-        await asyncio.sleep(0.05)
+        await until(lambda: server_of(ds2d).open_connections == 0)
         assert (await ds2d.ask(CHAT, ASK))[0] == 200
 
 
@@ -290,7 +305,7 @@ async def test_a_body_in_chunks_and_one_that_asks_first_are_read(world: World) -
     assert (await answer_to(ds2d, request(pieces, "Transfer-Encoding: chunked", length=False)))[0] == 200
     async with connected(ds2d) as (reader, writer):
         writer.write(request(BODY, "Expect: 100-continue")[: -len(BODY)])
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(20):
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
             writer.write(BODY)
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
@@ -362,7 +377,7 @@ async def test_two_requests_in_one_write_are_two_answers_in_order(world: World) 
     async with connected(ds2d) as (reader, writer):
         get = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
         writer.write(request() + get + get[:-2])
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(20):
             assert (await reader.readuntil(b'"usage":')).startswith(b"HTTP/1.1 200")
             assert b"HTTP/1.1 200" in await reader.readuntil(b'{"status":"ok"}')
             writer.write(get[-2:])

@@ -75,7 +75,7 @@ async def test_a_higher_limit_wakes_those_who_wait(tmp_path: Path) -> None:
         waiting = asyncio.create_task(ds2d.ask(CHAT, ASK))
         await until(lambda: ds2d.daemon.queue.waiting == 1)
         ds2d.change(runtime={"account_max_inflight": 2})
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             assert (await waiting)[0] == 200
         assert not turn.done()
         assert await finished(held, turn)

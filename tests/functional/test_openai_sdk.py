@@ -255,5 +255,5 @@ async def test_leaving_a_stream_early_frees_the_upstream(tmp_path: Path) -> None
         async for _ in stream:
             break
         await stream.close()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             await sdk.upstream.seen[0].closed.wait()

@@ -119,7 +119,7 @@ async def test_cancel_closes_the_upstream_and_keeps_what_came(tmp_path: Path) ->
         status, gone, _ = await ds2d.ask(path + "/cancel", method="POST")
         assert status == 200
         assert gone["status"] == "cancelled"
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(20):
             await upstream.seen[0].closed.wait()
         wait.until.set()
         assert (await ds2d.ask(path))[1]["status"] == "cancelled"
