@@ -28,9 +28,11 @@ from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.request import ChatRequest
 from ds2d.core.seal import Sealer
 from ds2d.core.settings import UpstreamSpec
+from ds2d.core.sizes import Size, Sizes
 from ds2d.core.tokens import Tokenizer
 from ds2d.net.client import Client
 from ds2d.service import Service
+from ds2d.service.gauges import LoopLag, Owner, gather
 from ds2d.state.accounts import AccountQueue
 from ds2d.state.admin_file import AdminFile
 from ds2d.state.audit import Audit
@@ -62,7 +64,7 @@ from ds2d.web.middleware import around
 from ds2d.web.responses import NAME as RESPONSES
 from ds2d.web.responses import Responses
 from ds2d.web.routes import add_dialect_routes
-from ds2d.web.server import Runner
+from ds2d.web.server import BoundedServer, Runner
 from ds2d.web.token_stats import TokenStats
 from ds2d.web.turn_headers import QUOTAS
 from ds2d.web.usage import OwnUsage
@@ -87,6 +89,9 @@ def new_id(prefix: str) -> str:
     """An opaque id: the prefix and 24 hex digits; 32 for stored responses, whose id is half of what opens them."""
     return prefix + secrets.token_hex(16 if prefix == "resp_" else 12)
 
+
+MAX_TASKS = 100_000
+"""More than all who may `spawn` can have running at once: connections, background responses, counts after the end."""
 
 HOUSE_SECONDS = 30.0
 RESPONSES_FILE = "responses.jsonl"
@@ -127,6 +132,10 @@ class Toolbox:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def sizes(self) -> Sizes:
+        """Work that nobody waits for: counts after the end, a life sign a stream, background responses. Its bound is theirs."""
+        return {"tasks": Size(len(self._tasks), MAX_TASKS)}
+
     async def close(self) -> None:
         """End what still runs."""
         for task in list(self._tasks):
@@ -150,6 +159,16 @@ class Daemon:
         self.queue = AccountQueue(store.current.runtime)
         self.responses = ResponseStore(time.monotonic, new_id)
         self.captures = Captures(self._capture_settings, self._secrets, new_id, lambda: int(time.time()), time.monotonic)
+        self.owners: dict[str, Owner] = {
+            "queue": self.queue,
+            "callers": self.callers,
+            "quotas": self.quotas,
+            "ledger": self.ledger,
+            "observed": self.observed,
+            "responses": self.responses,
+            "captures": self.captures,
+        }
+        """Whoever holds something that may grow, by name: the one list of them. `start` adds its own."""
         self._background: list[asyncio.Task[None]] = []
         self._runner: Runner | None = None
         self._sites: list[web.BaseSite] = []
@@ -168,12 +187,30 @@ class Daemon:
         self.service = Service(
             self.config, self.catalog, self.queue, self.logins, self.client, self.toolbox, self.books, self.observed
         )
+        self.lag = LoopLag(asyncio.get_running_loop().time)
+        self.owners |= {
+            "upstreams": self.client,
+            "after": self.toolbox,
+            "reasoning": self.toolbox.reasoning,
+            "logins": self.logins,
+            "catalog": self.catalog,
+            "books": self.books,
+            "service": self.service,
+            "loop": self.lag,
+        }
         for subscriber in (self._apply_keys, self._apply_accounts, self._apply_responses, self.catalog.apply):
             self.store.subscribe(subscriber)
             subscriber(self.config())
         self._restore_responses()
         await self.ledger.start()
-        jobs = (self.service.keep_books(), self.catalog.run(), self.store.watch(), self._load_tokenizer(), self._keep_house())
+        jobs = (
+            self.service.keep_books(),
+            self.catalog.run(),
+            self.store.watch(),
+            self._load_tokenizer(),
+            self._keep_house(),
+            self.lag.run(),
+        )
         for work in jobs:
             self._background.append(asyncio.create_task(work))
         return await self._listen(self.config().server.port if port is None else port, sockets)
@@ -217,6 +254,10 @@ class Daemon:
         found = self._runner.addresses if self._runner else []
         return [f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address) for address in found]
 
+    def sizes(self) -> Sizes:
+        """How much of everything that may grow is held now, and at most, by `owner.what`."""
+        return gather(self.owners)
+
     def readiness(self) -> tuple[str, dict[str, object]]:
         """What /readyz says, and its details."""
         if self.draining:
@@ -248,6 +289,8 @@ class Daemon:
             shutdown_timeout=1,
         )
         await self._runner.setup()
+        if isinstance(self._runner.server, BoundedServer):
+            self.owners["connections"] = self._runner.server
         if sockets:
             self._sites = [web.SockSite(self._runner, inherited, backlog=4096) for inherited in sockets]
         else:
@@ -285,6 +328,7 @@ class Daemon:
         """The admin API: its owners live as long as the listener. Returns its check."""
         file = AdminFile(self.state_dir)
         key = AdminKey(self.config, secrets.token_bytes(32), time.monotonic, self._is_exposed)
+        self.owners["admin_key"] = key
         sessions = Sessions(self.config, key, load_key(self.state_dir, "jwt.key"), file, time.time)
         audit = Audit(self.state_dir, lambda: _utc_now().isoformat(timespec="seconds"))
         desk = Desk(self.store, sessions, file, audit, time.time)

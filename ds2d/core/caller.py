@@ -12,6 +12,9 @@ import msgspec
 
 from ds2d.core.settings import KeySpec
 
+DIRECT = "direct:"
+"""What the ids of those begin with who bring an upstream's own token; anybody can make up any number of them."""
+
 
 class Caller(msgspec.Struct, frozen=True):
     """One caller of a request.

@@ -15,6 +15,9 @@ from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.events import Event, Failure, Finish, Reasoning, Text, ToolArgs, ToolStart, Usage
 from ds2d.core.sse import Record
 
+MAX_ANSWER = 256 * 1024 * 1024
+"""Bytes that an upstream may send as one answer; beyond it the turn fails, for what was said is held where it must be counted."""
+
 
 class Splitting(Protocol):
     """Bytes to records: `Splitter` for event streams, `WholeBody` for one JSON body."""
@@ -68,6 +71,7 @@ class Pipeline:
         self._encoder = encoder
         self._settle: Callable[[Finish | Failure], Finish | Failure] | None = getattr(encoder, "settle", None)
         self.ending: Finish | Failure | None = None
+        self._size = 0
         self.records = 0
         """Payloads seen so far: what the payload clocks are stopped by (comments and blank lines are none)."""
         self.spoke = False
@@ -91,6 +95,9 @@ class Pipeline:
         """Take one network read; return what to write. Faults of the upstream end the answer instead of being raised."""
         if self.ending is not None:
             return b""
+        self._size += len(chunk)
+        if self._size > MAX_ANSWER:
+            return self.fail(GatewayError(ErrorKind.UPSTREAM_GARBLED, f"The upstream sent more than {MAX_ANSWER} bytes."))
         try:
             records = self._splitter.feed(chunk)
             if not records:

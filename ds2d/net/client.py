@@ -21,6 +21,7 @@ from ds2d.core.calls import Call, Compute, Reply, Script, Step
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.pipeline import Pipeline
 from ds2d.core.settings import Timeouts, UpstreamSpec
+from ds2d.core.sizes import Size, Sizes
 from ds2d.net.address import join_url, proxy_for
 from ds2d.net.inflate import Inflater
 
@@ -34,6 +35,12 @@ ERROR_SECONDS = 5.0
 
 DRAIN_SECONDS = 1.0
 """How long the end of a finished answer may take to arrive before its connection is closed instead of kept."""
+
+MAX_CONTEXTS = 64
+"""Authorities' files that are kept ready, older states of the same file included."""
+
+MAX_DRAINS = 1000
+"""Ends of answers that are waited for at once; the connections of more are closed instead of kept."""
 
 Write = Callable[[bytes], Awaitable[None]]
 T = TypeVar("T")
@@ -197,6 +204,10 @@ class Client:
         await asyncio.gather(*self._drains, return_exceptions=True)
         await self._session.close()
 
+    def sizes(self) -> Sizes:
+        """What is kept beside the connections, which are as many as turns and looks."""
+        return {"tls_contexts": Size(len(self._tls), MAX_CONTEXTS), "drains": Size(len(self._drains), MAX_DRAINS)}
+
     @asynccontextmanager
     async def open(self, call: Call | Script) -> AsyncIterator[Exchange]:
         """Make the call; the body of the `with` has its answer.
@@ -270,6 +281,8 @@ class Client:
             return True
         key = (upstream.ca_file, upstream.ca_digest)
         if key not in self._tls:
+            if len(self._tls) >= MAX_CONTEXTS:
+                self._tls.clear()  # of files that were changed since
             self._tls[key] = ssl.create_default_context(cafile=upstream.ca_file)
         return self._tls[key]
 
@@ -278,7 +291,7 @@ class Client:
 
         The end of the body may be on its way still: it is waited for after the turn, so that nobody waits for it.
         """
-        if not whole:
+        if not whole or len(self._drains) >= MAX_DRAINS:
             response.close()
         elif response.content.at_eof():
             response.release()

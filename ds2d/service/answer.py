@@ -21,8 +21,9 @@ from ds2d.config.schema import Config
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.events import Failure, Finish, Folder, Overhearing, Usage
 from ds2d.core.models import Route, Target
-from ds2d.core.pipeline import Encoding, Pipeline, Splitting, Stage
+from ds2d.core.pipeline import MAX_ANSWER, Encoding, Pipeline, Splitting, Stage
 from ds2d.core.request import ChatRequest, Envelope
+from ds2d.core.sizes import Size, Sizes
 from ds2d.core.sse import Splitter, Tapped, WholeBody
 from ds2d.core.validate import check_image_sizes
 from ds2d.dialects import TELLS
@@ -40,9 +41,6 @@ from ds2d.toolcalls.unsure import Unsure
 from ds2d.upstreams import REGISTRY as UPSTREAMS
 
 logger = logging.getLogger("ds2d.turn")
-
-MAX_WHOLE_BODY = 256 * 1024 * 1024
-"""Bytes of an answer that comes in one piece."""
 
 
 class Service:
@@ -147,6 +145,12 @@ class Service:
             self.retrying -= turn.attempts > 1
             turn.ended = tools.monotonic()
             self._books.end(turn)
+
+    def sizes(self) -> Sizes:
+        """Turns that run or wait: those of clients, and those without one."""
+        config = self._config()
+        bound = config.server.max_connections + config.responses.background_max
+        return {"turns": Size(len(self.turns), bound), "retrying": Size(self.retrying, bound)}
 
     async def keep_books(self) -> None:
         """Note now and then what running turns have used so far (`ledger.checkpoint_seconds`), until cancelled."""
@@ -336,7 +340,7 @@ class Service:
         """The stages for this answer. What the server sends decides how it is split, not what it was asked for."""
         request = turn.ask.request
         streamed = "event-stream" in exchange.headers.get("content-type", "")
-        plain = Splitter() if streamed else WholeBody(MAX_WHOLE_BODY)
+        plain = Splitter() if streamed else WholeBody(MAX_ANSWER)
         splitter: Splitting = Tapped(plain, turn.ask.recording.upstream) if turn.ask.recording is not None else plain
         decoder = UPSTREAMS[target.upstream.kind].Decoder(request, target)
         pipeline_box: list[Pipeline] = []

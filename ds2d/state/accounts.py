@@ -13,14 +13,15 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from heapq import heappop, heappush
 from itertools import count
-from math import inf
+from math import ceil, inf
 from types import TracebackType
 
 from ds2d.core.account import Account, accounts_of
 from ds2d.core.errors import GatewayError
 from ds2d.core.settings import AccountSpec, UpstreamSpec
+from ds2d.core.sizes import Size, Sizes
 from ds2d.state.breakers import AT_ONCE, Cause, judge
-from ds2d.state.fairness import DrainRate, FairShare
+from ds2d.state.fairness import MAX_REMEMBERED, DrainRate, FairShare
 from ds2d.state.leases import CallLater, Lane, Lease, Limits, Place, Timer, Waiter, Want
 from ds2d.state.refusals import queue_full, queue_timeout, unavailable
 from ds2d.state.slots import Budget, Outlook, Pool, Slot, Standing
@@ -28,6 +29,10 @@ from ds2d.state.slots import Budget, Outlook, Pool, Slot, Standing
 __all__ = ["AccountQueue", "Lease", "Limits", "Want"]
 
 NOBODY = Outlook(Standing.OPEN)
+
+MAX_CHANGES = 100_000
+"""Moments kept at which an account may become free by itself. Where there would be more they are told apart by the second
+only, and of seconds no announcement reaches over more than a day of (breakers.py)."""
 
 
 class Leasing:
@@ -105,6 +110,18 @@ class AccountQueue:
     def waiting_by_caller(self) -> dict[str, int]:
         """How many requests of each caller (by id) wait."""
         return dict(self._queued)
+
+    def sizes(self) -> Sizes:
+        """What is held for leases, for those who wait, and for the time after."""
+        return {
+            "running": Size(self.running, max(self.capacity, self.running)),
+            "waiting": Size(self.waiting, self.bound),
+            "accounts_leaving": Size(len(self._leaving), self.running),
+            "lanes": Size(len(self._lanes), self.waiting),
+            "callers_waiting": Size(len(self._queued), self.waiting),
+            "callers_remembered": Size(len(self._share), MAX_REMEMBERED),
+            "changes_expected": Size(len(self._changes), MAX_CHANGES),
+        }
 
     def account_of(self, upstream: str) -> Account | None:
         """Any usable account of this upstream, for calls that are no turn, such as looking at its model list."""
@@ -409,6 +426,8 @@ class AccountQueue:
             heappop(self._changes)  # long past, and nobody asked
         if when > now:
             heappush(self._changes, when)
+        if len(self._changes) > MAX_CHANGES:
+            self._changes = sorted({float(ceil(change)) for change in self._changes})
 
     def _set_alarm(self, now: float) -> None:
         """Have the timer ring at the next change, as long as somebody waits."""

@@ -18,12 +18,20 @@ from ds2d.core.events import Usage
 from ds2d.core.models import Route
 from ds2d.core.pipeline import Pipeline
 from ds2d.core.request import ChatRequest
+from ds2d.core.sizes import Size, Sizes
 from ds2d.state.ledger import Ledger, Ticket
 from ds2d.state.ledger_schema import COMPLETED, INTERRUPTED, Row
 from ds2d.state.quotas import Permit, Quotas, counts_tokens
 
 REMEMBERED = 1000
 """Turns whose decisions are kept in memory."""
+
+MAX_COUNTING = 200
+"""Interrupted turns whose tokens are being counted; those of more are estimated, for clients can leave faster than we count."""
+
+
+CHARACTERS_A_TOKEN = 4
+"""Of English text; Chinese has fewer, so an estimate errs in the caller's favour."""
 
 
 class Tools(Protocol):
@@ -155,12 +163,22 @@ class Books:
         entry, pipeline = turn.entry, turn.pipeline
         if entry is None or entry.closed:
             return
-        if turn.outcome == INTERRUPTED and pipeline is not None and turn.usage is None:
-            self._counting[id(entry)] = entry, turn
-            self._tools.spawn(self._count_and_close(entry, turn, pipeline))
-        else:
-            self._close(entry, turn, turn.usage)
-            self._ledger.touch(entry.ticket)
+        usage = turn.usage
+        if turn.outcome == INTERRUPTED and pipeline is not None and usage is None:
+            if len(self._counting) < MAX_COUNTING:
+                self._counting[id(entry)] = entry, turn
+                self._tools.spawn(self._count_and_close(entry, turn, pipeline))
+                return
+            usage = pipeline.usage or _estimated(entry, pipeline)
+        self._close(entry, turn, usage)
+        self._ledger.touch(entry.ticket)
+
+    def sizes(self) -> Sizes:
+        """Turns that are over: those remembered, and those whose tokens are being counted."""
+        return {
+            "decisions": Size(len(self._decisions), REMEMBERED),
+            "counting": Size(len(self._counting), MAX_COUNTING),
+        }
 
     def explain(self, request_id: str) -> dict[str, Any] | None:
         """Why the turn of this request went as it did; None if it is not remembered. The latest, if clients repeat ids."""
@@ -218,6 +236,12 @@ class Books:
         row.why = orjson.dumps(why).decode()
         self._decisions.append(_decisions(row, why))
         return True
+
+
+def _estimated(entry: Entry, pipeline: Pipeline) -> Usage:
+    """What an answer cost so far, by its length where it was not counted yet."""
+    uncounted = sum(map(len, pipeline.said[entry.seen :]))
+    return Usage(entry.prompt, entry.tokens + -(-uncounted // CHARACTERS_A_TOKEN), source="estimated")
 
 
 def reserved_output(request: ChatRequest, route: Route, prompt: int, default: int) -> int:

@@ -18,9 +18,10 @@ from datetime import datetime, timedelta
 import msgspec
 import orjson
 
-from ds2d.core.caller import Caller
+from ds2d.core.caller import DIRECT, Caller
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.settings import KeySpec
+from ds2d.core.sizes import Size, Sizes
 from ds2d.state.ledger_file import KeyRecord
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -68,6 +69,10 @@ class Callers:
         self._open = tuple(ipaddress.ip_network(network, strict=False) for network in open_networks)
         self._direct = direct_token
 
+    def sizes(self) -> Sizes:
+        """Credentials that are lent out; the keys are config's own."""
+        return {"lent": Size(len(self._lent), MAX_LENT)}
+
     def find(self, key: str) -> Caller | None:
         """The caller of this key, whatever its state; None for an unknown one."""
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
@@ -99,7 +104,7 @@ class Callers:
                 return self._usable(caller)
         if self._direct and len(set(credentials)) == 1:
             digest = hashlib.sha256(credentials[0].encode("utf-8", "surrogatepass")).hexdigest()
-            return Caller(f"direct:{digest}", "direct", None, credentials[0])
+            return Caller(DIRECT + digest, "direct", None, credentials[0])
         if self.is_open(peer):
             return self._usable(self._anonymous)
         message = "The API key is not valid." if credentials else "An API key is needed: send Authorization: Bearer <key>."

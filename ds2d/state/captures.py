@@ -17,6 +17,7 @@ import orjson
 
 from ds2d.core.calls import Call
 from ds2d.core.redact import redact
+from ds2d.core.sizes import Size, Sizes
 
 
 class Capture(msgspec.Struct, frozen=True):
@@ -173,6 +174,10 @@ class Captures:
         self._kept.append(recording.close(self._secrets()))
         while len(self._kept) > entries:
             self._kept.popleft()
+
+    def sizes(self) -> Sizes:
+        """Exchanges that are kept, each with five bodies of `capture.max_body_bytes` at most."""
+        return {"kept": Size(len(self._kept), self._settings()[1])}
 
     def newest(self) -> list[Capture]:
         """What is kept, newest first."""

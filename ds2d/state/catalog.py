@@ -13,10 +13,14 @@ from typing import Any, Protocol
 from ds2d.core.errors import GatewayError
 from ds2d.core.models import TABLES, ModelInfo, Names, Route, Seen, State, names_of, resolve
 from ds2d.core.settings import ModelSpec, UpstreamSpec
-from ds2d.state.health import Fetch, TokenFor, Watch
+from ds2d.core.sizes import Size, Sizes
+from ds2d.state.health import MAX_MODELS, Fetch, TokenFor, Watch
 
 MAX_ROUTES = 4096
 """Names remembered at most: clients choose them."""
+
+MAX_NAME = 256
+"""Characters of a name that is remembered."""
 
 Allowed = Callable[[str], bool]
 
@@ -110,7 +114,8 @@ class Catalog:
             route = resolve(name, self._names, self.seen(), claude_route=claude_route)
             if len(self._routes) >= MAX_ROUTES:
                 self._routes.clear()
-            self._routes[key] = route
+            if len(name) <= MAX_NAME:
+                self._routes[key] = route
         return route
 
     def models(self, allowed: Allowed | None = None, *, claude: bool = False) -> list[ModelInfo]:
@@ -154,6 +159,15 @@ class Catalog:
                 "models": [model.id for model in upstream.models],
             }
             for upstream in self.seen()
+        }
+
+    def sizes(self) -> Sizes:
+        """Names that clients asked for, and what was learnt of upstreams and their models."""
+        models = sum(len(watch.seen.models) for watch in self._watches.values())
+        return {
+            "routes": Size(len(self._routes), MAX_ROUTES),
+            "models": Size(models, MAX_MODELS * len(self._watches)),
+            "begins_inside": Size(len(self.begins_inside), MAX_ROUTES),
         }
 
     # What became of requests

@@ -19,6 +19,10 @@ MIN_STEP = USUAL_COST / 100
 """Tokens by which every grant moves the clock at least, so that endless newcomers cannot hold anybody back."""
 
 
+MAX_REMEMBERED = 10_000
+"""Callers ahead of the clock that are kept; of more, those who used most."""
+
+
 class FairShare:
     """The virtual clock and where each caller stands on it. Bounded: callers behind the clock need no entry."""
 
@@ -26,6 +30,9 @@ class FairShare:
         self._clock = 0.0
         self._ends: dict[str, float] = {}
         self._prune_at = 256
+
+    def __len__(self) -> int:
+        return len(self._ends)
 
     def tag(self, caller: str, weight: float, first: bool, cost: float = USUAL_COST) -> float:
         """The place of a new request. `first`: its caller has none waiting, so its past use counts up to MAX_LEAD only."""
@@ -48,6 +55,9 @@ class FairShare:
 
     def _prune(self) -> None:
         self._ends = {caller: end for caller, end in self._ends.items() if end > self._clock}
+        if len(self._ends) > MAX_REMEMBERED // 2:
+            most = sorted(self._ends.items(), key=lambda item: item[1])[-MAX_REMEMBERED // 2 :]
+            self._ends = dict(most)
         self._prune_at = max(256, 2 * len(self._ends))
 
 

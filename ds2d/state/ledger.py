@@ -21,6 +21,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.sizes import Size, Sizes
 from ds2d.state.ledger_file import KeyRecord, LedgerFile, Saved, Sums
 from ds2d.state.ledger_schema import OPEN, REJECTED, Row
 
@@ -160,6 +161,10 @@ class Ledger:
             self._keys = records
             if self.problem is None and self._file.is_open:
                 self._thread.submit(self._save_keys)
+
+    def sizes(self) -> Sizes:
+        """Rows that are not on disk yet."""
+        return {"rows_unwritten": Size(len(self._dirty), MAX_HELD)}
 
     def open(self, row: Row) -> Ticket:
         """A turn begins; its row is written within `LAZY` seconds.

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from ds2d.core.account import Account
+from ds2d.core.sizes import Size, Sizes
 from ds2d.upstreams.openai import Token, login
 
 logger = logging.getLogger("ds2d.logins")
@@ -51,6 +52,7 @@ class Logins:
         self._clock = clock
         self._wall = wall
         self._kept: dict[str, _Kept] = {}
+        self._accounts = 0
         self._refusals: dict[str, tuple[float, bool]] = {}  # by account: when a token was refused last, and what was said to it
         self._running: dict[tuple[object, ...], asyncio.Task[_Kept]] = {}
 
@@ -91,8 +93,13 @@ class Logins:
     def retain(self, accounts: Iterable[str]) -> None:
         """Forget the tokens of all accounts but those with these ids."""
         wanted = set(accounts)
+        self._accounts = len(wanted)
         self._kept = {account: kept for account, kept in self._kept.items() if account in wanted}
         self._refusals = {account: refusal for account, refusal in self._refusals.items() if account in wanted}
+
+    def sizes(self) -> Sizes:
+        """Tokens, and accounts whose token was refused; `retain` holds both to the accounts of config."""
+        return {"tokens": Size(len(self._kept), self._accounts), "refusals": Size(len(self._refusals), self._accounts)}
 
     async def close(self) -> None:
         """End the logins that still run."""

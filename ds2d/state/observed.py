@@ -14,7 +14,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.sizes import Size, Sizes
 from ds2d.state.windows import Window
+
+GRAIN = 1.0
+"""Seconds that are told apart: a thousand requests a second must not be a hundred thousand entries."""
 
 MAX_PAIRS = 1000
 """Pairs of account and model that are remembered; the one seen longest ago makes way."""
@@ -37,8 +41,8 @@ class _Pair:
     )
 
     def __init__(self) -> None:
-        self.requests = Window()
-        self.tokens = Window()
+        self.requests = Window(GRAIN)
+        self.tokens = Window(GRAIN)
         self.inflight = 0
         self.concurrency = 0
         self.evidence = 0
@@ -109,6 +113,10 @@ class Observed:
             pair = self._pair(account, model)
             pair.limit_rpm = rpm if rpm is not None else pair.limit_rpm
             pair.limit_tpm = tpm if tpm is not None else pair.limit_tpm
+
+    def sizes(self) -> Sizes:
+        """Pairs of account and model."""
+        return {"pairs": Size(len(self._pairs), MAX_PAIRS)}
 
     def forget(self) -> None:
         """Begin anew (POST /v1/tokens/reset-stats)."""

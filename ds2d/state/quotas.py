@@ -12,11 +12,15 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from ds2d.core.caller import Caller
+from ds2d.core.caller import DIRECT, Caller
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.settings import KeySpec
+from ds2d.core.sizes import Size, Sizes
 from ds2d.state.ledger_file import Sums
 from ds2d.state.windows import Entry, Headroom, Window
+
+MAX_STRANGERS = 4096
+"""Callers with a token of their own whose use is remembered; nothing is limited by it."""
 
 Tokens = tuple[int, int]
 """Prompt and completion tokens."""
@@ -99,6 +103,7 @@ class Quotas:
         self._clock = clock
         self._now = now
         self._meters: dict[str, Meter] = {}
+        self._strangers: dict[str, None] = {}  # those of the meters whose callers no config names, oldest first
 
     def load(self, sums: Iterable[Sums]) -> None:
         """Add what was used before this process began; called once."""
@@ -169,10 +174,23 @@ class Quotas:
             found["tokens"] = meter.tokens.headroom(spec.tpm, clock)
         return found
 
+    def sizes(self) -> Sizes:
+        """Meters of callers that config does not name; each other belongs to a key that is or was in config."""
+        return {"strangers": Size(len(self._strangers), MAX_STRANGERS)}
+
+    def _forget_strangers(self) -> None:
+        """Those who came first go first, whatever still runs: its permit knows its meter."""
+        while len(self._strangers) > MAX_STRANGERS:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest], self._meters[oldest]
+
     def _meter(self, caller: str, now: datetime) -> Meter:
         meter = self._meters.get(caller)
         if meter is None:
             meter = self._meters[caller] = Meter()
+            if caller.startswith(DIRECT):
+                self._strangers[caller] = None
+                self._forget_strangers()
         meter.turn_to(now)
         return meter
 

@@ -20,6 +20,7 @@ import orjson
 from ds2d.core.events import Choice, Completion
 from ds2d.core.layouts import text_of
 from ds2d.core.request import ChatRequest, Message, ReasoningWish
+from ds2d.core.sizes import Size, Sizes
 
 KEY_COST = 250
 """Bytes that one key takes, about: tuple, strings, two dictionary slots."""
@@ -66,6 +67,10 @@ class ReasoningMemory:
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    def sizes(self) -> Sizes:
+        """What is kept; a turn has as many names as calls and two more, which its size counts."""
+        return {"kept_bytes": Size(self.bytes, self._settings().memory_bytes)}
 
     def remember(self, caller: str, completion: Completion) -> None:
         """Keep the reasoning of an answer's turns that have calls; the others need none back."""

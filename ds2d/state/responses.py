@@ -16,6 +16,7 @@ import msgspec
 import orjson
 
 from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.sizes import Size, Sizes
 from ds2d.dialects.openai_responses import Answer, Reply, join_body
 from ds2d.state.background import BackgroundResponse
 
@@ -120,6 +121,14 @@ class ResponseStore:
     def runs(self) -> tuple[BackgroundResponse, ...]:
         """The background responses that are worked on."""
         return tuple(self._runs.values())
+
+    def sizes(self) -> Sizes:
+        """Stored responses, and those that are worked on."""
+        return {
+            "stored": Size(len(self._ended), MAX_COUNT),
+            "stored_bytes": Size(self.bytes, self._limits.max_bytes),
+            "background": Size(len(self._runs), self._limits.background_max),
+        }
 
     def apply(self, limits: Limits) -> None:
         """Take new limits, for what is stored as well."""

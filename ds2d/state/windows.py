@@ -31,11 +31,15 @@ class Entry:
 
 
 class Window:
-    """The entries of the last minute, oldest first, and their sum. Times are seconds of one monotonic clock."""
+    """The entries of the last minute, oldest first, and their sum. Times are seconds of one monotonic clock.
 
-    __slots__ = ("entries", "sum")
+    What happens within `grain` seconds is one entry; with a grain nothing may be corrected.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_grain", "entries", "sum")
+
+    def __init__(self, grain: float = 0.0) -> None:
+        self._grain = grain
         self.entries: deque[Entry] = deque()
         self.sum = 0.0
 
@@ -46,9 +50,13 @@ class Window:
 
     def add(self, now: float, amount: float) -> Entry:
         """Something happened now."""
-        entry = Entry(now, amount)
-        self.entries.append(entry)
         self.sum += amount
+        if self._grain and self.entries and now - self.entries[-1].when < self._grain:
+            entry = self.entries[-1]
+            entry.amount += amount
+        else:
+            entry = Entry(now, amount)
+            self.entries.append(entry)
         return entry
 
     def correct(self, entry: Entry, amount: float, now: float) -> None:

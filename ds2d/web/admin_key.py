@@ -20,6 +20,7 @@ import msgspec
 from ds2d.config.schema import Config
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.secrets import verify_password
+from ds2d.core.sizes import Size, Sizes
 
 PER_ADDRESS, ADDRESS_SECONDS = 5, 60.0
 IN_ALL, ALL_SECONDS = 10, 10.0
@@ -76,6 +77,10 @@ class Throttle:
         if self._all:
             self._all.pop()
 
+    def sizes(self) -> Sizes:
+        """Addresses that tried; each has at most five tries on record."""
+        return {"addresses": Size(len(self._records), MAX_ADDRESSES)}
+
     def _record(self, address: str, now: float) -> _Record:
         name = _network(address)
         record = self._records.pop(name, None)
@@ -129,6 +134,10 @@ class AdminKey:
         if self._exposed() and not is_strong(given):
             raise _too_weak()
         self._right = credential, self._blind(given)
+
+    def sizes(self) -> Sizes:
+        """See `Throttle.sizes`."""
+        return self._throttle.sizes()
 
     async def _verify(self, credential: str, given: str) -> bool:
         if self._config().admin_key is not None:

@@ -20,6 +20,7 @@ from yarl import URL
 
 from ds2d.config.schema import Server
 from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.sizes import Size, Sizes
 from ds2d.dialects import REGISTRY
 from ds2d.web.paths import tidy_path
 from ds2d.web.replies import error_reply
@@ -205,6 +206,10 @@ class BoundedServer(web.Server):
             return False
         self.open_connections += 1
         return True
+
+    def sizes(self) -> Sizes:
+        """Clients' connections."""
+        return {"open": Size(self.open_connections, self.max_connections)}
 
     def leave(self) -> None:
         """A connection has ended."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
+from ds2d.core import pipeline as pipeline_module
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.events import Ending, Event, Failure, Finish, Text, Usage
 from ds2d.core.pipeline import Pipeline, Stage
@@ -137,3 +138,14 @@ def test_a_stage_that_swallows_the_ending_is_a_bug_that_shows() -> None:
 
     with pytest.raises(AssertionError):
         pipeline(Swallow()).feed(frames("."))
+
+
+def test_an_answer_without_an_end_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline_module, "MAX_ANSWER", 100)
+    pipeline = Pipeline(Splitter(), Words(), [], Lines())
+    while pipeline.ending is None:
+        pipeline.feed(b"data: word\n\n")
+    assert isinstance(pipeline.ending, Failure)
+    assert pipeline.ending.error.kind is ErrorKind.UPSTREAM_GARBLED
+    assert pipeline.records == 100 // len(b"data: word\n\n")
+    assert pipeline.feed(b"data: .\n\n") == b""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ds2d.core.secrets import hash_key
+from ds2d.state import books as books_module
 from ds2d.state.ledger_file import NAME
 from tests.functional.harness import ADMIN_KEY, KEY, Running, config_for, running
 from tests.functional.scripted import END, Scene, ScriptedUpstream, Wait, chunk, refuse, say, scripted_upstream, sse
@@ -82,7 +83,8 @@ async def leave_in_the_middle(ds2d: Running, upstream: ScriptedUpstream, *before
     upstream.scenes.append(Scene([*before, hold]))
     work = asyncio.create_task(ds2d.ask("/v1/chat/completions", {**ASK, "stream": stream}))
     await hold.reached.wait()
-    await asyncio.sleep(0.05)  # for what was said to be read
+    said = sum(map(len, before))
+    await until(lambda: any(turn.pipeline and turn.pipeline._size >= said for turn in ds2d.daemon.service.turns.values()))
     work.cancel()
     await asyncio.gather(work, return_exceptions=True)
     hold.until.set()
@@ -99,6 +101,19 @@ async def test_a_stream_that_the_client_left_is_counted_here(tmp_path: Path) -> 
         assert (state, cause, source) == ("interrupted", "client_closed", "counted")
         assert prompt > 0
         assert completion == delivered == await ds2d.daemon.toolbox.count_text("one two three")
+
+
+async def test_an_answer_that_was_left_is_estimated_where_too_many_are_being_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(books_module, "MAX_COUNTING", 0)
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        await leave_in_the_middle(ds2d, upstream, *SAID)
+        await closed(tmp_path)
+        ((state, _, prompt, completion, source, delivered),) = turns(tmp_path)
+        assert (state, source) == ("interrupted", "estimated")
+        assert prompt > 0
+        assert completion == delivered == 4  # thirteen characters
 
 
 async def test_running_usage_of_the_upstream_counts_more_than_ours(tmp_path: Path) -> None:
@@ -191,7 +206,7 @@ async def test_a_stop_in_the_middle_loses_no_row(tmp_path: Path) -> None:
             upstream.scenes.append(Scene([*SAID, hold]))
             work = asyncio.create_task(ds2d.ask("/v1/chat/completions", {**ASK, "stream": True}))
             await hold.reached.wait()
-            await asyncio.sleep(0.05)
+            await until(lambda: any(turn.pipeline and turn.pipeline.records > 1 for turn in ds2d.daemon.service.turns.values()))
         hold.until.set()
         work.cancel()  # a closed session does not wake its readers
         await asyncio.gather(work, return_exceptions=True)

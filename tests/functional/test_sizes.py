@@ -1,0 +1,131 @@
+"""Whatever may grow has a bound and a gauge, and an owner that was forgotten is found here."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tests.functional.harness import Running, config_for, running
+from tests.functional.scripted import scripted_upstream
+from tests.functional.test_every_dialect import QUESTIONS
+
+BOUNDED = {
+    "AccountQueue._leaving": "queue.accounts_leaving",
+    "AccountQueue._lanes": "queue.lanes",
+    "AccountQueue._queued": "queue.callers_waiting",
+    "AccountQueue._changes": "queue.changes_expected",
+    "FairShare._ends": "queue.callers_remembered",
+    "Callers._lent": "callers.lent",
+    "Quotas._meters": "quotas.strangers",
+    "Quotas._strangers": "quotas.strangers",
+    "Books._decisions": "books.decisions",
+    "Books._counting": "books.counting",
+    "Ledger._dirty": "ledger.rows_unwritten",
+    "Ledger._waiting": "service.turns",
+    "Observed._pairs": "observed.pairs",
+    "Window.entries": "observed.pairs",
+    "Logins._kept": "logins.tokens",
+    "Logins._refusals": "logins.refusals",
+    "Logins._running": "logins.tokens",
+    "Catalog._routes": "catalog.routes",
+    "Catalog.begins_inside": "catalog.begins_inside",
+    "ResponseStore._ended": "responses.stored",
+    "ResponseStore._running": "responses.background",
+    "ResponseStore._runs": "responses.background",
+    "ResponseStore._by_item": "responses.stored_bytes",
+    "Captures._kept": "captures.kept",
+    "ReasoningMemory._kept": "reasoning.kept_bytes",
+    "ReasoningMemory._index": "reasoning.kept_bytes",
+    "Client._tls": "upstreams.tls_contexts",
+    "Client._drains": "upstreams.drains",
+    "Toolbox._tasks": "after.tasks",
+    "Service.turns": "service.turns",
+    "LoopLag._late": "loop.looks",
+    "BoundedServer._connections": "connections.open",
+    "Throttle._records": "admin_key.addresses",
+    "Throttle._all": "admin_key.addresses",
+}
+"""What grows with clients or upstreams, and the gauge that tells of it."""
+
+FIXED = {
+    "AccountQueue._slots": "one an account in config",
+    "AccountQueue._budgets": "one an account or group in config",
+    "AccountQueue._pools": "one an upstream in config",
+    "Callers._entries": "one a key in config",
+    "Catalog._watches": "one an upstream in config",
+    "Names.*": "what config and the tables name",
+    "Pool.order": "one an account in config",
+    "Budget.members": "one an account in config",
+    "Breaker.faults": "one a cause",
+    "Gate.models": "one a public model with faults",
+    "Meter.*": "six counters",
+    "ConfigStore._subscribers": "made at the start",
+    "Daemon.*": "made at the start",
+    "Runner.*": "made at the start",
+    "Source.*": "the environment",
+    "Tokenizer.*": "the vocabulary, loaded once",
+    "Accounts._tested": "one an account that an operator tested",
+    "Business.*": "one a route",
+    "Ledger._keys": "one a key in config",
+    "Ops._turns": "the service's own",
+    "BoundedServer._kwargs": "made at the start",
+}
+"""What does not, and why."""
+
+
+def owned(root: object) -> Iterator[tuple[str, object]]:
+    """Every container that an object of ours holds, as `Class.attribute`, wherever it is reached from `root`."""
+    seen: set[int] = set()
+    waiting: list[Any] = [root]
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen or isinstance(one, (type, Enum, msgspec.Struct)):
+            continue
+        seen.add(id(one))
+        if isinstance(one, (dict, list, set, tuple, deque)):
+            waiting += one.values() if isinstance(one, dict) else one
+            continue
+        waiting += [getattr(one, "__self__", None), *[cell.cell_contents for cell in getattr(one, "__closure__", None) or ()]]
+        if not type(one).__module__.startswith("ds2d."):
+            continue
+        names = [*getattr(one, "__dict__", {}), *(name for kind in type(one).__mro__ for name in getattr(kind, "__slots__", ()))]
+        for name in names:
+            value = getattr(one, name, None)
+            if isinstance(value, (dict, list, set, deque, bytearray)):
+                yield f"{type(one).__name__}.{name}", value
+            waiting.append(value)
+
+
+async def use(ds2d: Running) -> None:
+    """A bit of everything, so that what holds something does hold it."""
+    for path, body, stream_path, more in QUESTIONS.values():
+        await ds2d.ask(path, body)
+        await ds2d.ask(stream_path, {**body, **more})
+    await ds2d.ask("/v1/models")
+    await ds2d.ask("/admin/session", key="wrong-admin-key")
+
+
+async def test_every_container_of_the_daemon_has_a_gauge_or_a_reason(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        await use(ds2d)
+        sizes = ds2d.daemon.sizes()
+        assert ds2d.daemon._runner is not None
+        handlers = [route.handler for route in ds2d.daemon._runner.app.router.routes()]
+        found = {name for name, _ in owned([ds2d.daemon, handlers])}
+        known = {*BOUNDED, *FIXED}
+        new = sorted(name for name in found if name not in known and f"{name.partition('.')[0]}.*" not in known)
+        assert new == [], "give it a bound, a gauge (core/sizes.py) and a line in BOUNDED, or say in FIXED why it cannot grow"
+        assert set(BOUNDED.values()) <= set(sizes)
+
+
+async def test_every_size_is_within_its_bound(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        await use(ds2d)
+        assert {name: size for name, size in ds2d.daemon.sizes().items() if not 0 <= size.now <= size.bound} == {}
+        assert ds2d.daemon.sizes()["connections.open"].now >= 1
+        assert ds2d.daemon.sizes()["books.decisions"].now >= 5
