@@ -27,10 +27,11 @@ from ds2d.core.caller import Caller
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.request import ChatRequest
 from ds2d.core.seal import Sealer
-from ds2d.core.settings import UpstreamSpec
+from ds2d.core.settings import Timeouts, UpstreamSpec
 from ds2d.core.sizes import Size, Sizes
 from ds2d.core.tokens import Tokenizer
 from ds2d.net.client import Client
+from ds2d.net.listening import Certificate, Place, unix_listener
 from ds2d.service import Service
 from ds2d.service.gauges import LoopLag, Owner, gather
 from ds2d.state.accounts import AccountQueue
@@ -64,7 +65,7 @@ from ds2d.web.middleware import around
 from ds2d.web.responses import NAME as RESPONSES
 from ds2d.web.responses import Responses
 from ds2d.web.routes import add_dialect_routes
-from ds2d.web.server import BoundedServer, Runner
+from ds2d.web.server import BoundedServer, Runner, Site
 from ds2d.web.token_stats import TokenStats
 from ds2d.web.turn_headers import QUOTAS
 from ds2d.web.usage import OwnUsage
@@ -172,6 +173,7 @@ class Daemon:
         self._background: list[asyncio.Task[None]] = []
         self._runner: Runner | None = None
         self._sites: list[web.BaseSite] = []
+        self.certificate: Certificate | None = None
 
     def config(self) -> Config:
         """The snapshot that new requests start with."""
@@ -198,7 +200,13 @@ class Daemon:
             "service": self.service,
             "loop": self.lag,
         }
-        for subscriber in (self._apply_keys, self._apply_accounts, self._apply_responses, self.catalog.apply):
+        for subscriber in (
+            self._apply_keys,
+            self._apply_accounts,
+            self._apply_responses,
+            self._apply_certificate,
+            self.catalog.apply,
+        ):
             self.store.subscribe(subscriber)
             subscriber(self.config())
         self._restore_responses()
@@ -291,12 +299,17 @@ class Daemon:
         await self._runner.setup()
         if isinstance(self._runner.server, BoundedServer):
             self.owners["connections"] = self._runner.server
-        if sockets:
-            self._sites = [web.SockSite(self._runner, inherited, backlog=4096) for inherited in sockets]
-        else:
-            self._sites = [web.TCPSite(self._runner, server.host, port, backlog=4096, reuse_address=True)]
+        files = server.tls
+        if files.cert_file and files.key_file:
+            self.certificate = Certificate(files.cert_file, files.key_file, files.digest)
+        places: Sequence[Place] = sockets or [(server.host, port)]
+        self._sites = [Site(self._runner, place, self.certificate) for place in places]
         for site in self._sites:
             await site.start()
+        path = server.unix_socket
+        if path and path not in self._runner.addresses:  # the port first: whoever has it already serves this path, too
+            self._sites.append(Site(self._runner, unix_listener(path)))
+            await self._sites[-1].start()
         return int(self._runner.addresses[0][1]) if not sockets else 0
 
     def _application(self) -> web.Application:
@@ -343,7 +356,7 @@ class Daemon:
             turns=self.service.turns,
             history=self.books,
             monotonic=time.monotonic,
-            address=self._own_address,
+            itself=self._itself,
         )
         areas = {
             "logins": AdminLogins(desk),
@@ -365,13 +378,20 @@ class Daemon:
         found = self._runner.addresses if self._runner else []
         return any(isinstance(address, tuple) and not ip_address(address[0]).is_loopback for address in found)
 
-    def _own_address(self) -> str:
-        """The URL at which this daemon reaches its own listener."""
+    def _itself(self) -> UpstreamSpec:
+        """This daemon, as somebody reaches it who asks through its listener."""
         found = self._runner.addresses if self._runner else []
         host, port = next((address[0], address[1]) for address in found if isinstance(address, tuple))
         if ip_address(host).is_unspecified:
             host = "::1" if ":" in host else "127.0.0.1"
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        certificate = self.certificate
+        return UpstreamSpec(
+            name="self",
+            base_url=f"{'https' if certificate else 'http'}://{f'[{host}]' if ':' in host else host}:{port}",
+            proxy="direct",
+            pin=certificate.digest.hex() if certificate else "",
+            timeouts=Timeouts(answer=120, total=120),
+        )
 
     def _capture_settings(self) -> tuple[bool, int, int]:
         capture = self.config().capture
@@ -389,6 +409,10 @@ class Daemon:
     def _apply_accounts(self, config: Config) -> None:
         self.queue.apply(config.upstreams, config.accounts, config.runtime)
         self.logins.retain(slot.account.id for slot in self.queue.slots)
+
+    def _apply_certificate(self, config: Config) -> None:
+        if self.certificate is not None:
+            self.certificate.renew(config.server.tls.digest)
 
     def _apply_responses(self, config: Config) -> None:
         kept = config.responses

@@ -12,17 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
-from ds2d.cli.reading import read_config
+from ds2d.cli.asking import add_options, admin_key, find_daemon
 from ds2d.cli.scrub import scrubbed
 
-TIMEOUT = 30.0
 FORMAT = "ds2d capture 1"
 
 
@@ -36,8 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     export.add_argument("--golden", type=Path, metavar="FOLDER", help="write a case of recorded streams instead")
     export.add_argument("--scrub", action="store_true", help="keep lengths and structure only")
     for each in (listing, export):
-        each.add_argument("--url", help="base URL of the daemon (default: server.host and server.port of the config)")
-        each.add_argument("--config", type=Path, metavar="FILE", help="the config file")
+        add_options(each)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -63,42 +58,22 @@ def run(options: argparse.Namespace) -> int:
 
 def _fetch(options: argparse.Namespace) -> list[dict[str, Any]] | None:
     """The daemon's captures; None after saying why there are none to be had."""
-    key = os.environ.get("DS2D_ADMIN_KEY") or os.environ.get("DS2API_ADMIN_KEY")
-    if not key:
-        _refuse("the admin key is needed: DS2D_ADMIN_KEY=... (see .ds2d.env)")
+    key = admin_key()
+    daemon = find_daemon(options) if key else None
+    if daemon is None:
         return None
-    url = options.url or _own_url(options.config)
-    if url is None:
+    said = daemon.ask("/admin/dev/captures", key)
+    if said is None:
+        _refuse(f"nothing answers at {daemon.url}: is the daemon running? (`ds2d serve`)")
         return None
-    if not url.startswith(("http://", "https://")):
-        _refuse("--url must be http or https")
+    if said.status != 200:
+        _refuse(f"the daemon answered {said.status}: {_detail(said.body)}")
         return None
-    request = urllib.request.Request(  # noqa: S310 - the scheme was checked
-        f"{url.rstrip('/')}/admin/dev/captures", headers={"Authorization": f"Bearer {key}"}
-    )
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(request, timeout=TIMEOUT) as reply:
-            answer = json.loads(reply.read())
-    except urllib.error.HTTPError as error:
-        with error:
-            _refuse(f"the daemon answered {error.code}: {_detail(error.read())}")
-        return None
-    except (OSError, ValueError):
-        _refuse(f"nothing answers at {url}: is the daemon running? (`ds2d serve`)")
-        return None
+    answer = json.loads(said.body)
     if not answer["enabled"]:
         print("note: captures are off (capture.enabled)", file=sys.stderr)
     items: list[dict[str, Any]] = answer["items"]
     return items
-
-
-def _own_url(file: Path | None) -> str | None:
-    config = read_config(file, os.environ, Path.cwd())
-    if config is None:
-        return None
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.server.host, config.server.host)
-    return f"http://{host}:{config.server.port}"
 
 
 def _write_case(item: dict[str, Any], folder: Path) -> int:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import signal
+import ssl
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -74,10 +75,7 @@ async def _serve(daemon: Daemon) -> int:
     try:
         await daemon.start(sockets=inherited_sockets())
     except OSError as error:
-        print(
-            f"error: cannot listen on {config.server.host}:{config.server.port}: {os.strerror(error.errno or 0)}", file=sys.stderr
-        )
-        print("is another ds2d running? `ds2d serve --port N` takes another port", file=sys.stderr)
+        _tell_why(error, config)
         await daemon.stop()
         return 1
     feeding = loop.create_task(_feed_watchdog())
@@ -91,6 +89,17 @@ async def _serve(daemon: Daemon) -> int:
     feeding.cancel()
     logger.info("stopped")
     return 0
+
+
+def _tell_why(error: OSError, config: Config) -> None:
+    """Why it could not listen, and what to do about it."""
+    server = config.server
+    if isinstance(error, ssl.SSLError):
+        print(f"error: server.tls: the certificate cannot be used: {error.reason or error}", file=sys.stderr)
+        return
+    where = error.filename if isinstance(error.filename, str) else f"{server.host}:{server.port}"
+    print(f"error: cannot listen on {where}: {os.strerror(error.errno or 0)}", file=sys.stderr)
+    print("is another ds2d running? `ds2d serve --port N` takes another port", file=sys.stderr)
 
 
 async def _feed_watchdog() -> None:

@@ -8,37 +8,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-import urllib.error
-import urllib.request
-from pathlib import Path
 from typing import Any
 
-from ds2d.cli.reading import read_config
-
-TIMEOUT = 5.0
+from ds2d.cli.asking import add_options, find_daemon
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of this verb."""
-    parser.add_argument("--url", help="base URL of the daemon (default: server.host and server.port of the config)")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="the config file")
+    add_options(parser)
     parser.add_argument("--json", action="store_true", help="print the daemon's own words")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print it."""
-    url = options.url
-    if url is None:
-        config = read_config(options.config, os.environ, Path.cwd())
-        if config is None:
-            return 1
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.server.host, config.server.host)
-        url = f"http://{host}:{config.server.port}"
-    status = _ask(url.rstrip("/") + "/readyz?verbose")
+    daemon = find_daemon(options)
+    if daemon is None:
+        return 1
+    said = daemon.ask("/readyz?verbose")
+    status = _read(said.body) if said else None
     if status is None:
-        print(f"error: nothing answers at {url}: is the daemon running? (`ds2d serve`)", file=sys.stderr)
+        print(f"error: nothing answers at {daemon.url}: is the daemon running? (`ds2d serve`)", file=sys.stderr)
         return 1
     if options.json:
         print(json.dumps(status, indent=2))
@@ -47,16 +37,8 @@ def run(options: argparse.Namespace) -> int:
     return 0 if status.get("status") == "ready" else 1
 
 
-def _ask(url: str) -> dict[str, Any] | None:
-    """What the daemon says, whatever the status code. Local traffic goes through no proxy."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=TIMEOUT) as reply:
-            raw = reply.read()
-    except urllib.error.HTTPError as error:
-        raw = error.read()
-    except OSError:
-        return None
+def _read(raw: bytes) -> dict[str, Any] | None:
+    """What the daemon says; None if that is not a daemon's answer."""
     try:
         found = json.loads(raw)
     except ValueError:

@@ -6,6 +6,7 @@ a warning and the entry's `problem`; what makes the meaning of the file doubtful
 
 from __future__ import annotations
 
+import os.path
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -15,13 +16,17 @@ from msgspec import UNSET
 
 from ds2d.config.addresses import fault_of_network, fault_of_url
 from ds2d.config.notices import Notice, child, nearest
-from ds2d.config.references import Sources, UnreadableError
+from ds2d.config.references import Sources, UnreadableError, digest_of
+from ds2d.config.schema import Tls
 from ds2d.core.secrets import is_hashed, is_password_hash
 from ds2d.core.settings import AccountSpec, JsonLogin, KeySpec, OAuth2Login, Secret, UpstreamSpec
 
 Say = Callable[..., None]
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+MAX_SOCKET_PATH = 107
+"""What Linux has room for in the address of a UNIX socket."""
+
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "content-type", "content-encoding"})
 
 
@@ -233,8 +238,40 @@ class Check:
                     self._error(path, fault)
                 elif network.endswith("/0"):
                     self._warn(path, "is every address there is")
+        self._values["server"] = msgspec.structs.replace(
+            server, tls=self._with_files(server.tls), unix_socket=self._whole_path(server.unix_socket)
+        )
         if server.root_path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", server.root_path):
             self._error("server.root_path", "must be empty or a path as in /ds2d, without a slash at its end")
+
+    def _with_files(self, tls: Tls) -> Tls:
+        """The certificate and its key with their whole paths and digest."""
+        files = {"cert_file": tls.cert_file, "key_file": tls.key_file}
+        if not any(files.values()):
+            return tls
+        found: dict[str, str] = {}
+        digests = ""
+        for name, file in files.items():
+            path = f"server.tls.{name}"
+            if file is None:
+                self._error(path, "is required: a certificate and its key go together")
+                continue
+            try:
+                found[name], digest = self._sources.located(file)
+            except UnreadableError as reason:
+                self._error(path, str(reason))
+            else:
+                digests += digest
+        return msgspec.structs.replace(tls, **found, digest=digest_of(digests.encode()))
+
+    def _whole_path(self, name: str | None) -> str | None:
+        """Where the UNIX socket is to be."""
+        if name is None:
+            return None
+        path = os.path.normpath(os.path.join(self._sources.base_dir, name))
+        if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+            self._error("server.unix_socket", f"must have at most {MAX_SOCKET_PATH} bytes as a whole path")
+        return path
 
     def _url(self, url: str, path: str, *, bare: bool = False) -> None:
         if fault := fault_of_url(url):

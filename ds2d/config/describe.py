@@ -14,12 +14,12 @@ import msgspec
 import msgspec.inspect as kinds
 
 from ds2d.config.references import KINDS
-from ds2d.config.schema import Config, derived_fields, struct_type
+from ds2d.config.schema import Config, Tls, derived_fields, struct_type
 from ds2d.core.settings import AccountSpec, KeySpec, Secret, UpstreamSpec
 
 SCHEMA_URL = "https://json-schema.org/draft/2020-12/schema"
 
-_DERIVED = {cls.__name__: derived_fields(cls) for cls in (Config, KeySpec, UpstreamSpec, AccountSpec)}
+_DERIVED = {cls.__name__: derived_fields(cls) for cls in (Config, KeySpec, UpstreamSpec, AccountSpec, Tls)}
 
 _NAMES: dict[type[kinds.Type], str] = {
     kinds.BoolType: "true or false",

@@ -184,11 +184,27 @@ class Admin(Section, frozen=True, kw_only=True):
     jwt_valid_after_unix: Annotated[Count, about("logins made before are refused; Unix seconds")] = 0
 
 
+class Tls(Section, frozen=True, kw_only=True):
+    """TLS on the port."""
+
+    cert_file: Annotated[
+        Label | None,
+        about("certificate and chain, PEM, relative to the config file; renewed ones count at once", restart=True),
+    ] = None
+    key_file: Annotated[Label | None, about("its private key, PEM", restart=True)] = None
+    digest: Annotated[str, derived("SHA-256 of both files, so that new ones are taken up")] = ""
+
+
 class Server(Section, frozen=True, kw_only=True):
     """The listener and what it accepts."""
 
     host: Annotated[Label, about("address to listen on", restart=True)] = "127.0.0.1"
     port: Annotated[Annotated[int, Meta(ge=0, le=65535)], about("port to listen on; 0 = any free one", restart=True)] = 5001
+    tls: Annotated[Tls, about("TLS on the port; without a certificate it is plain HTTP")] = Tls()
+    unix_socket: Annotated[
+        Label | None,
+        about("path of a UNIX socket, relative to the config file; beside the port, for owner and group", restart=True),
+    ] = None
     state_dir: Annotated[
         Label | None, about("$STATE_DIRECTORY, else `state` beside the config file; relative to that file", restart=True)
     ] = None

@@ -166,6 +166,7 @@ class UpstreamSpec(Entry, frozen=True, kw_only=True):
     headers: Annotated[dict[Label, Secret], about("fixed extra headers")] = {}
     ca_file: Annotated[Label | None, about("CA certificates for TLS, relative to the config file")] = None
     ca_digest: Annotated[str, derived("SHA-256 of the file, so that a new one is taken up")] = ""
+    pin: Annotated[str, derived("hex SHA-256 of the one certificate to trust; for the daemon itself")] = ""
     escape_special_tokens: Annotated[bool, about("break up text of special tokens that users typed")] = False
     pace_ms: Annotated[Annotated[int, Meta(ge=0, le=60000)], about("demo: milliseconds between two pieces")] = 0
     login: Annotated[LoginSpec | None, about("how accounts with a password get a token")] = None

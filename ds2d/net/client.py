@@ -275,8 +275,10 @@ class Client:
         except (aiohttp.ClientError, ValueError) as error:
             raise GatewayError(ErrorKind.UPSTREAM_GARBLED, "The upstream sent something that is not HTTP.") from error
 
-    def _context(self, upstream: UpstreamSpec) -> ssl.SSLContext | bool:
+    def _context(self, upstream: UpstreamSpec) -> ssl.SSLContext | aiohttp.Fingerprint | bool:
         """What to trust: the system's authorities, or the upstream's own, read anew when its file has changed."""
+        if upstream.pin:
+            return aiohttp.Fingerprint(bytes.fromhex(upstream.pin))
         if upstream.ca_file is None:
             return True
         key = (upstream.ca_file, upstream.ca_digest)

@@ -22,6 +22,7 @@ from ds2d.config.schema import Server
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.sizes import Size, Sizes
 from ds2d.dialects import REGISTRY
+from ds2d.net.listening import Certificate, Place, listen
 from ds2d.web.paths import tidy_path
 from ds2d.web.replies import error_reply
 
@@ -247,6 +248,28 @@ class Runner(web.AppRunner):
             **self._bounds,
             **plain._kwargs,  # noqa: SLF001 - aiohttp has no other way to give a server its own connections
         )
+
+
+class Site(web.BaseSite):
+    """One listener of a runner: at an address, or on a socket that listens already. `certificate` is for the network."""
+
+    __slots__ = ("_where",)
+
+    def __init__(self, runner: Runner, where: Place, certificate: Certificate | None = None) -> None:
+        super().__init__(runner, ssl_context=certificate.context if certificate else None)
+        self._where = where
+
+    @property
+    def name(self) -> str:
+        """For aiohttp's own messages."""
+        return str(self._where)
+
+    async def start(self) -> None:
+        """Take connections. Raises OSError."""
+        await super().start()
+        server = self._runner.server
+        assert server is not None
+        self._server = await listen(server, self._where, self._ssl_context)
 
 
 def tidied(message: RawRequestMessage) -> RawRequestMessage:

@@ -80,14 +80,16 @@ def config_for(base_url: str, **sections: Any) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, config: dict[str, Any], environ: dict[str, str] | None = None) -> AsyncIterator[Running]:
+async def running(
+    folder: Path, config: dict[str, Any], environ: dict[str, str] | None = None, port: int = 0
+) -> AsyncIterator[Running]:
     """A daemon for the body of the `with`, with this config and these variables, first looked at its upstreams."""
     path = folder / "config.json"
     path.write_text(json.dumps(config))
     store = ConfigStore(Source(path, environ) if environ else Source.file(path))
     daemon = Daemon(store)
     daemon.tokenizer = VOCABULARY
-    port = await daemon.start(port=0)
+    port = await daemon.start(port=port)
     try:
         await daemon.first_look()
         async with aiohttp.ClientSession() as http:

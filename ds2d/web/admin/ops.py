@@ -19,7 +19,7 @@ from aiohttp_sse import sse_response
 
 from ds2d.core.calls import Call
 from ds2d.core.errors import ErrorKind, GatewayError
-from ds2d.core.settings import KeySpec, Timeouts, UpstreamSpec
+from ds2d.core.settings import KeySpec, UpstreamSpec
 from ds2d.net.client import Client
 from ds2d.service import Turn
 from ds2d.state.accounts import AccountQueue
@@ -47,7 +47,7 @@ class History(Protocol):
 
 
 class Ops:
-    """Handlers. `address` is where this daemon listens itself; `turns` are those that run, by request id."""
+    """Handlers. `itself` is this daemon as an upstream; `turns` are those that run, by request id."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Ops:
         turns: Mapping[str, Turn],
         history: History,
         monotonic: Callable[[], float],
-        address: Callable[[], str],
+        itself: Callable[[], UpstreamSpec],
     ) -> None:
         self._desk = desk
         self._queue = queue
@@ -72,7 +72,7 @@ class Ops:
         self._turns = turns
         self._history = history
         self._monotonic = monotonic
-        self._address = address
+        self._itself = itself
 
     async def test(self, request: web.Request) -> web.StreamResponse:
         """Ask a question through the listener."""
@@ -87,8 +87,7 @@ class Ops:
             "Content-Type": "application/json",
             "x-request-id": f"{request[REQUEST_ID]}-test"[:128],
         }
-        here = UpstreamSpec(name="self", proxy="direct", timeouts=Timeouts(answer=120, total=120))
-        call = Call("POST", f"{self._address()}/v1/chat/completions", headers, orjson.dumps(question), upstream=here)
+        call = Call("POST", "/v1/chat/completions", headers, orjson.dumps(question), upstream=self._itself())
         reply = await self._client.fetch(call)
         try:
             answer: Any = orjson.loads(reply.body)

@@ -1,0 +1,127 @@
+"""Listeners: TLS whose certificate can be renewed while it is used, and a UNIX socket at a path.
+
+Rule: a certificate that does not fit its key is never shown: the one before it stays. A socket's path always leads to
+somebody who listens, or to nobody; a file that is no socket is not touched.
+Surprise: a server keeps the TLS context that it was made with, so the one it has only chooses, for each handshake, the
+context that holds the current certificate. And the file of a socket outlives its process on purpose: whoever starts next
+takes its place, also while the one before still serves what it has accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import logging
+import os
+import socket
+import ssl
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger("ds2d.net")
+
+BACKLOG = 4096
+HANDSHAKE_SECONDS = 15.0
+"""For a whole TLS handshake."""
+
+SOCKET_MODE = 0o660
+
+KEEP_FILE: Any = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+"""Later Pythons take a socket's file away when they close it."""
+
+Place = socket.socket | tuple[str, int]
+"""A socket that listens already, or host and port."""
+
+
+class Certificate:
+    """A certificate in two files. `context` is for servers; `version` tells what the files held apart.
+
+    Raises OSError (ssl.SSLError is one) if it cannot be used.
+    """
+
+    def __init__(self, cert_file: str, key_file: str, version: str) -> None:
+        self._files = cert_file, key_file
+        self._version = version
+        self._current, self.digest = self._loaded()
+        self.context = self._current
+        self.context.sni_callback = self._choose
+
+    def renew(self, version: str) -> None:
+        """Show what the files hold now to new connections, if that is another version and fits together."""
+        if version == self._version:
+            return
+        try:
+            self._current, self.digest = self._loaded()
+        except OSError as error:
+            logger.error("the certificate of server.tls was not taken up, the one before stays: %s", error.strerror or error)
+            return
+        self._version = version
+        logger.info("a renewed certificate is in use")
+
+    def _loaded(self) -> tuple[ssl.SSLContext, bytes]:
+        """A context with the certificate, and the SHA-256 by which a client can know it."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.set_alpn_protocols(["http/1.1"])
+        context.load_cert_chain(*self._files, password=_no_password)
+        own = Path(self._files[0]).read_text().partition("-----END CERTIFICATE-----")
+        return context, hashlib.sha256(ssl.PEM_cert_to_DER_cert(f"{own[0][own[0].index('-----BEGIN') :]}{own[1]}")).digest()
+
+    def _choose(self, connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = self._current
+
+
+def unix_listener(path: str) -> socket.socket:
+    """A socket at this path, for owner and group. Raises OSError: EADDRINUSE (somebody listens), EEXIST (a file)."""
+    _clear(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(path)
+        os.chmod(path, SOCKET_MODE)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+async def listen(factory: Callable[[], asyncio.Protocol], where: Place, context: ssl.SSLContext | None) -> asyncio.Server:
+    """Have connections taken, at an address or from a socket that listens already. TLS is for the network only."""
+    loop = asyncio.get_running_loop()
+    seconds = HANDSHAKE_SECONDS if context else None
+    if isinstance(where, tuple):
+        return await loop.create_server(
+            factory, *where, backlog=BACKLOG, reuse_address=True, ssl=context, ssl_handshake_timeout=seconds
+        )
+    if where.family == socket.AF_UNIX:
+        return await loop.create_unix_server(factory, sock=where, backlog=BACKLOG, **KEEP_FILE)
+    return await loop.create_server(factory, sock=where, backlog=BACKLOG, ssl=context, ssl_handshake_timeout=seconds)
+
+
+def _clear(path: str) -> None:
+    """Take away a socket that nobody listens on any more."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            return
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), path)
+
+
+def _no_password() -> str:
+    """Keys with a passphrase are no use to a daemon; without this OpenSSL would ask for it at the terminal."""
+    return ""

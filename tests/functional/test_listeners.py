@@ -1,0 +1,151 @@
+"""TLS and the UNIX socket: real handshakes, renewed certificates, a socket that takes the place of one that is dead."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+import stat
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from cryptography import x509
+
+from ds2d.cli import main
+from ds2d.net.listening import unix_listener
+from tests.functional import certificates
+from tests.functional.admin import ADMIN, HASH
+from tests.functional.harness import KEY, Running, config_for, running
+from tests.functional.scripted import scripted_upstream
+from tests.functional.test_process import demo, ds2d, free_port
+from tests.functional.test_queue import until
+
+ASK: dict[str, Any] = {"model": "deepseek-chat", "messages": [{"role": "user", "content": "Hello"}]}
+AUTH = {"Authorization": f"Bearer {KEY}"}
+TLS = {"cert_file": "cert.pem", "key_file": "key.pem"}
+DEMO = [{"name": "demo", "kind": "demo"}]
+
+
+def shown(port: int) -> str:
+    """The name in the certificate that a new connection is shown."""
+    der = ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", port), timeout=20))
+    return x509.load_der_x509_certificate(der).subject.rfc4514_string()
+
+
+async def certificate_of(live: Running) -> str:
+    return await asyncio.to_thread(shown, live.port)
+
+
+async def chat(live: Running, trusted: Path, *, stream: bool = False) -> tuple[int, str]:
+    context = ssl.create_default_context(cafile=trusted)
+    url = f"https://127.0.0.1:{live.port}/v1/chat/completions"
+    async with live.http.post(url, json={**ASK, "stream": stream}, headers=AUTH, ssl=context) as reply:
+        return reply.status, await reply.text()
+
+
+async def test_tls_on_the_port_and_a_renewed_certificate_without_a_restart(tmp_path: Path) -> None:
+    trusted = certificates.write(tmp_path, "first")
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url, server={"tls": TLS})) as live:
+        assert (await chat(live, trusted))[0] == 200
+        status, text = await chat(live, trusted, stream=True)
+        assert status == 200
+        assert "data: [DONE]" in text
+        with pytest.raises((aiohttp.ClientError, ConnectionError)):  # no plain HTTP beside it
+            await live.ask("/healthz")
+        assert await certificate_of(live) == "CN=first"
+
+        known = live.daemon.certificate
+        assert known is not None
+        before = known.digest
+        certificate, key = certificates.make("second")
+        (tmp_path / "cert.pem").write_bytes(certificate)
+        live.daemon.store.reload()  # half of a renewal: the certificate does not fit the key
+        assert await certificate_of(live) == "CN=first"
+        (tmp_path / "key.pem").write_bytes(key)
+        await until(lambda: known.digest != before, 20)  # the watcher finds it by itself
+        assert await certificate_of(live) == "CN=second"
+        assert (await chat(live, trusted))[0] == 200
+        assert live.daemon.store.pending_restart == []
+
+        trusted.unlink()  # a renewal that goes wrong is named, and changes nothing
+        live.daemon.store.reload()
+        assert live.daemon.store.problem is not None
+        assert await certificate_of(live) == "CN=second"
+
+
+async def test_the_daemon_and_its_commands_know_their_own_certificate(tmp_path: Path) -> None:
+    certificates.write(tmp_path, "own")
+    server = {"tls": TLS, "port": free_port()}
+    config = {"keys": [KEY], "upstreams": DEMO, "admin": {"password_hash": HASH}, "server": server}
+    async with running(tmp_path, config) as live:
+        url = f"https://127.0.0.1:{live.port}/admin/test"
+        async with live.http.post(url, json={}, headers={"Authorization": f"Bearer {ADMIN['key']}"}, ssl=False) as reply:
+            assert (await reply.json())["success"] is True
+
+
+async def test_status_asks_over_tls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    certificates.write(tmp_path, "own")
+    port = free_port()
+    config = {"keys": [KEY], "upstreams": DEMO, "server": {"tls": TLS, "port": port}}
+    async with running(tmp_path, config, port=port):
+        assert await asyncio.to_thread(main, ["status", "--config", str(tmp_path / "config.json")]) == 0
+        assert capsys.readouterr().out.startswith("ready\n")
+        certificates.write(tmp_path, "stranger")  # nobody else's certificate is believed
+        other = tmp_path / "other"
+        other.mkdir()
+        certificates.write(other, "stranger")
+        (other / "config.json").write_text(json.dumps(config))
+        assert await asyncio.to_thread(main, ["status", "--config", str(other / "config.json")]) == 1
+
+
+async def test_a_unix_socket_beside_the_port(tmp_path: Path) -> None:
+    config = {"keys": [KEY], "upstreams": DEMO, "server": {"unix_socket": "ds2d.sock"}}
+    path = tmp_path / "ds2d.sock"
+    for _ in range(2):  # the second daemon takes the place of the first one's socket
+        async with running(tmp_path, config) as live:
+            assert stat.S_IMODE(path.stat().st_mode) == 0o660
+            assert (await live.ask("/v1/chat/completions", ASK))[0] == 200
+            async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as client:
+                async with client.post("http://ds2d/v1/chat/completions", json={**ASK, "stream": True}, headers=AUTH) as reply:
+                    assert reply.status == 200
+                    assert "data: [DONE]" in await reply.text()
+                async with client.post("http://ds2d/v1/chat/completions", json=ASK) as reply:
+                    assert reply.status == 401
+            assert str(path) in live.daemon.addresses()
+
+
+def test_a_socket_that_somebody_serves_and_a_file_are_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "ds2d.sock"
+    with unix_listener(str(path)):
+        with pytest.raises(OSError, match="in use"):
+            unix_listener(str(path))
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+    unix_listener(str(path)).close()
+    path.unlink()
+    path.write_text("precious")
+    with pytest.raises(FileExistsError):
+        unix_listener(str(path))
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("server", "words"),
+    [
+        ({"tls": {"cert_file": "cert.pem"}}, "server.tls.key_file: is required"),
+        ({"tls": {"cert_file": "cert.pem", "key_file": "gone.pem"}}, "server.tls.key_file: the file is missing"),
+        ({"tls": {"cert_file": "cert.pem", "key_file": "other.pem"}}, "server.tls: the certificate cannot be used"),
+        ({"unix_socket": "s" * 120}, "server.unix_socket: must have at most 107 bytes"),
+        ({"unix_socket": "cert.pem"}, "cert.pem: File exists"),
+    ],
+)
+def test_what_cannot_be_listened_with_is_named_at_the_start(tmp_path: Path, server: dict[str, Any], words: str) -> None:
+    certificates.write(tmp_path, "own")
+    (tmp_path / "other.pem").write_bytes(certificates.make("other")[1])
+    (tmp_path / "config.json").write_text(json.dumps(demo(server={"port": 0, **server})))
+    done = ds2d(tmp_path, "serve")
+    assert done.returncode == 1
+    assert words in done.stderr, done.stderr
