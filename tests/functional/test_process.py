@@ -236,7 +236,7 @@ def test_the_service_manager_is_told(tmp_path: Path) -> None:
 
 PASS_ON = """
 import os, sys
-os.dup2(int(sys.argv[1]))
+os.dup2(int(sys.argv[1]), 3)
 os.set_inheritable(3, True)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
 os.execv(sys.executable, [sys.executable, "-m", "ds2d", "serve"])
