@@ -62,6 +62,7 @@ from ds2d.web.admin_key import AdminKey
 from ds2d.web.docs import Docs
 from ds2d.web.handlers import Business, Probes
 from ds2d.web.middleware import around
+from ds2d.web.pages import Pages
 from ds2d.web.responses import NAME as RESPONSES
 from ds2d.web.responses import Responses
 from ds2d.web.routes import add_dialect_routes
@@ -321,7 +322,8 @@ class Daemon:
         responses = Responses(business, self.service, self.responses, self.toolbox.spawn)
         business.add_actions(responses.actions(), {RESPONSES: responses.generate})
         add_dialect_routes(app.router, business.handler)
-        for path, handler in probes.routes():
+        pages = Pages(lambda: self.config().server.root_path, probes.root)
+        for path, handler in [*probes.routes(), *pages.routes()]:
             app.router.add_route("GET", path, handler)
             app.router.add_route("HEAD", path, handler)
         app.router.add_route("POST", "/ping", probes.ping)
@@ -329,7 +331,7 @@ class Daemon:
             app.router.add_route("GET", path, handler)
         guard = self._add_admin(app.router)
         app[QUOTAS] = self.quotas
-        own = OwnUsage(business.identify, self._models_of, self.quotas, self.ledger)
+        own = OwnUsage(business.identify, self._models_of, self.quotas, self.ledger, lambda: pages.page("me"))
         for path, handler in own.routes():
             app.router.add_route("GET", path, handler)
         stats = TokenStats(self.config, self.callers, self.queue, self.observed, lambda request: guard.admit(request, "admin"))

@@ -219,7 +219,6 @@ class Probes:
             ("/ping", self.ping),
             ("/health", self.health),
             ("/version", self.version),
-            ("/", self.root),
             ("/anthropic", self.root),
             ("/v1", self.root),
         ]

@@ -22,14 +22,12 @@ from ds2d.state.quotas import Meter, Quotas, renews_at
 from ds2d.state.usage import recent_errors
 from ds2d.web.auth import credentials
 from ds2d.web.keys import DIALECT, Handler
-from ds2d.web.me_page import PAGE, SCRIPT
 from ds2d.web.replies import value_reply
-
-POLICY = "default-src 'none'; script-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
 class OwnUsage:
-    """The routes. `identify` is the business routes' check; `models` lists the names that a caller may use."""
+    """The routes. `identify` is the business routes' check; `models` lists the names that a caller may use; `page` is the page
+    that asks for a key."""
 
     def __init__(
         self,
@@ -37,15 +35,17 @@ class OwnUsage:
         models: Callable[[Caller], list[str]],
         quotas: Quotas,
         ledger: Ledger,
+        page: Callable[[], web.StreamResponse],
     ) -> None:
         self._identify = identify
         self._models = models
         self._quotas = quotas
         self._ledger = ledger
+        self._page = page
 
     def routes(self) -> list[tuple[str, Handler]]:
         """Paths that answer to GET."""
-        return [("/v1/usage", self.usage), ("/usage", self.usage), ("/me", self.me), ("/me.js", self.script)]
+        return [("/v1/usage", self.usage), ("/usage", self.usage), ("/me", self.me)]
 
     async def usage(self, request: web.Request) -> web.StreamResponse:
         """The caller's own limits and use."""
@@ -55,12 +55,7 @@ class OwnUsage:
         """The same for people: text for a request with a key, else a page that asks for one."""
         if credentials(request, query_key=False):
             return web.Response(text=as_text(await self._report(self._caller(request))))
-        headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
-        return web.Response(text=PAGE, content_type="text/html", headers=headers)
-
-    async def script(self, request: web.Request) -> web.StreamResponse:
-        """The page's script."""
-        return web.Response(text=SCRIPT, content_type="text/javascript", headers={"X-Content-Type-Options": "nosniff"})
+        return self._page()
 
     def _caller(self, request: web.Request) -> Caller:
         request[DIALECT] = "openai_chat"

@@ -1,6 +1,7 @@
 """What is installed: exactly the locked files, no more than setup.cfg asks for, and a wheel that holds all of ds2d."""
 
 import configparser
+import http.client
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import ds2d
+from tests.functional.test_process import demo, serving
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ["build", "run", "dev", "real-upstream"]
@@ -63,19 +65,54 @@ def test_the_installed_package_is_this_one() -> None:
     assert callable(script.load())
 
 
-def test_the_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:
-    source = tmp_path / "source"
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
+    """The wheel of what git knows, and the names of its files."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
     tracked = subprocess.run(["git", "ls-files", "-z", "ds2d"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     files = [name for name in tracked.split("\0") if name and (ROOT / name).exists()]
-    for name in [*files, "setup.cfg", "pyproject.toml", "LICENSE"]:
+    for name in [*files, "setup.cfg", "setup.py", "pyproject.toml", "LICENSE"]:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, source / name)
     (source / "README.md").write_text("# ds2d\n")
-    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source]
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, source]
     subprocess.run(build, check=True)
-    [wheel] = tmp_path.glob("*.whl")
-    packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("ds2d/")}
-    assert packed == set(files)
+    [made] = folder.glob("*.whl")
+    return made, set(files)
+
+
+def test_the_wheel_holds_every_file_of_the_package_and_the_console_s_packed_as_well(wheel: tuple[Path, set[str]]) -> None:
+    path, files = wheel
+    packed = {name for name in zipfile.ZipFile(path).namelist() if name.startswith("ds2d/")}
+    console = {f"{name}.gz" for name in files if name.startswith("ds2d/web/console/")}
+    assert console
+    assert packed == files | console
+
+
+def test_the_installed_wheel_serves_the_console(wheel: tuple[Path, set[str]], tmp_path: Path) -> None:
+    installed, folder = tmp_path / "site", tmp_path / "folder"
+    folder.mkdir()
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", installed, wheel[0]], check=True)
+    with serving(folder, config=demo(), PYTHONPATH=str(installed)) as process:
+        where = subprocess.run(
+            [sys.executable, "-c", "import ds2d; print(ds2d.__file__)"],
+            env={"PYTHONPATH": str(installed)}, cwd=folder, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert where.stdout.startswith(str(installed))
+        link = http.client.HTTPConnection("127.0.0.1", process.port, timeout=20)
+        link.request("GET", "/", headers={"Accept": "text/html"})
+        page = link.getresponse().read().decode()
+        files = re.findall(r'="(/console/[^"]+)"', page)
+        assert files
+        for name in files:
+            link.request("GET", name, headers={"Accept-Encoding": "gzip"})
+            reply = link.getresponse()
+            body = reply.read()
+            assert reply.status == 200
+            beside = installed / "ds2d" / "web" / (name.partition("?")[0].removeprefix("/") + ".gz")
+            assert body == beside.read_bytes(), "what was packed at build is what goes out"
+        link.close()
 
 
 def test_pyproject_holds_nothing_but_how_to_build() -> None:

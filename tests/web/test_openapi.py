@@ -13,7 +13,7 @@ from ds2d.web.openapi import document, table
 from tests.functional.admin import ADMIN, administered
 
 ROOT = Path(__file__).parents[2]
-UNDESCRIBED = re.compile(r"^/(v1|anthropic|usage|me\.js)$|^/admin/ui|^/console")
+UNDESCRIBED = re.compile(r"^/(v1|anthropic|usage)$|^/console")
 """Other spellings of described routes, and files of pages."""
 
 
