@@ -148,8 +148,9 @@ class Toolbox:
 class Daemon:
     """Everything that lives as long as the process. `draining`: no new work should come here."""
 
-    def __init__(self, store: ConfigStore) -> None:
+    def __init__(self, store: ConfigStore, own_connections: bool = True) -> None:
         self.store = store
+        self._own_connections = own_connections
         self.draining = False
         self.tokenizer = Tokenizer()
         self.state_dir = Path(store.current.state_dir)
@@ -182,7 +183,7 @@ class Daemon:
 
     async def start(self, port: int | None = None, sockets: Sequence[socket.socket] = ()) -> int:
         """Build what needs a running loop and take connections. Returns the port (0 with inherited sockets)."""
-        self.client = Client()
+        self.client = Client(self._own_connections)
         self.toolbox = Toolbox(self.tokenizer, self.sealer, ReasoningMemory(time.monotonic, lambda: self.config().reasoning))
         self.logins = Logins(self.client.drive)
         self.catalog = Catalog(self.client.fetch, token_for=self._token_for, recovered=self.queue.recovered)

@@ -6,6 +6,7 @@ Rule: loopback and private upstreams never go through the environment's proxy; `
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -23,16 +24,21 @@ def proxy_for(url: str, setting: str | None) -> str | None:
         return None
     if setting not in (None, "env"):
         return setting
-    parts = urlsplit(url)
-    host = parts.hostname or ""
+    host = _host_of(url)
     if setting is None and _is_local(host):
         return None
     proxies = getproxies()
     if proxy_bypass(host):
         return None
-    return proxies.get(parts.scheme) or proxies.get("all")
+    return proxies.get(urlsplit(url).scheme) or proxies.get("all")
 
 
+@lru_cache(4096)
+def _host_of(url: str) -> str:
+    return urlsplit(url).hostname or ""
+
+
+@lru_cache(4096)
 def _is_local(host: str) -> bool:
     if host == "localhost" or host.endswith((".localhost", ".local")) or ("." not in host and ":" not in host):
         return True

@@ -27,7 +27,8 @@ from ds2d.core.sizes import Size, Sizes
 from ds2d.core.sse import Splitter, Tapped, WholeBody
 from ds2d.core.validate import check_image_sizes
 from ds2d.dialects import TELLS
-from ds2d.net.client import MAX_ERROR_BODY, Client, Exchange
+from ds2d.net.client import MAX_ERROR_BODY, Client
+from ds2d.net.exchange import Exchange
 from ds2d.service.heartbeat import Heartbeat
 from ds2d.service.question import check_servers, think_tags, with_images_checked, with_rights, with_thinking, with_tools_offered
 from ds2d.service.turn import Ask, Sink, Tools, Turn
@@ -305,7 +306,7 @@ class Service:
             await sink.write(data)
 
         try:
-            await exchange.pump(pipeline, write)
+            await exchange.pump(pipeline, write, sink.outlet)
         except BaseException:
             turn.usage = pipeline.usage
             if turn.stopped is None or not sink.started:

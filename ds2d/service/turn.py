@@ -19,6 +19,7 @@ from ds2d.core.models import Route
 from ds2d.core.pipeline import Encoding, Pipeline
 from ds2d.core.request import ChatRequest
 from ds2d.dialects import Dialect
+from ds2d.net.carrier import Outlet
 from ds2d.state.books import Entry
 from ds2d.state.captures import Recording
 from ds2d.state.reasoning import ReasoningMemory
@@ -31,6 +32,10 @@ class Sink(Protocol):
     started: bool
     content_type: str
     last_write: float
+
+    @property
+    def outlet(self) -> Outlet | None:
+        """Where what follows the first write may be put without waiting; None where it must be awaited."""
 
     async def write(self, data: bytes) -> None: ...
 

@@ -33,6 +33,8 @@ Spawn = Callable[[Coroutine[Any, Any, None]], None]
 class RunSink:
     """Where a background turn writes: its frames are kept, whoever listens."""
 
+    outlet = None
+
     def __init__(self, run: BackgroundResponse) -> None:
         self._run = run
         self.started = False

@@ -37,7 +37,17 @@ AGENT = b"\r\nuser-agent:"
 class Connection(RequestHandler):
     """One client connection."""
 
-    __slots__ = ("_body_left", "_bounds", "_head", "_head_timer", "_last_payload", "_refused", "_stall_timer", "_unsent")
+    __slots__ = (
+        "_body_left",
+        "_bounds",
+        "_head",
+        "_head_timer",
+        "_last_payload",
+        "_refused",
+        "_stall_timer",
+        "_unsent",
+        "has_room",
+    )
 
     def __init__(self, manager: BoundedServer, *, loop: asyncio.AbstractEventLoop, **kwargs: Any) -> None:
         super().__init__(manager, loop=loop, **kwargs)
@@ -50,6 +60,8 @@ class Connection(RequestHandler):
         self._stall_timer: asyncio.TimerHandle | None = None
         self._unsent = 0
         self._refused = False
+        self.has_room = True
+        """Whether the client takes what it is sent, as far as can be told: no more is to be sent while it does not."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if not self._bounds.admit():
@@ -61,6 +73,7 @@ class Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._refused:
             return
+        self.has_room = False
         self._stop_clock()
         self._stop_stall_clock()
         self._bounds.leave()
@@ -77,11 +90,13 @@ class Connection(RequestHandler):
     def pause_writing(self) -> None:
         """The client takes less than it is sent: from here on its clock runs, whatever kind of answer it is."""
         super().pause_writing()
+        self.has_room = False
         if self.transport is not None:
             self._watch_stall(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         self._stop_stall_clock()
+        self.has_room = True
         super().resume_writing()
 
     def handle_error(

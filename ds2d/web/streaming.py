@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from aiohttp import web
 
 from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.web.server import Connection
 from ds2d.web.turn_headers import turn_headers
 
 
@@ -22,11 +23,14 @@ class ClientStream:
 
     def __init__(self, request: web.Request, headers: Mapping[str, str], last: bool = False) -> None:
         self._request = request
+        self._loop = asyncio.get_running_loop()
         self._opening = asyncio.Lock()
         self.started = False
         self.content_type = "text/event-stream"
         self.response = web.StreamResponse(headers=headers)
         self.last_write = 0.0
+        self._connection: Connection | None = None
+        """Where bytes may be put without waiting: set once the head is out, for clients that take chunks."""
         self.listener: Callable[[bytes], None] | None = None
         """Told of everything that is written, where captures are on."""
         if last:  # the daemon is draining: this connection takes no further request
@@ -42,8 +46,39 @@ class ClientStream:
             if self._request.transport is None:
                 raise GatewayError(ErrorKind.CLIENT_CLOSED, "The client closed the connection.")
             await self.response.write(data)
-            self.last_write = asyncio.get_running_loop().time()
+            self.last_write = self._loop.time()
+            if self._connection is None and self.response.chunked and isinstance(self._request.protocol, Connection):
+                self._connection = self._request.protocol
         except (ConnectionError, RuntimeError) as error:
+            raise GatewayError(ErrorKind.CLIENT_CLOSED, "The client closed the connection.") from error
+
+    @property
+    def outlet(self) -> ClientStream:
+        """Itself: what follows the first write needs no waiting."""
+        return self
+
+    @property
+    def ready(self) -> bool:
+        """Whether `put` may be called now."""
+        return self._connection is not None and self._connection.has_room
+
+    def put(self, data: bytes) -> bool:
+        """Send bytes at once, as `write` would; False if the client takes no more for now."""
+        connection = self._connection
+        assert connection is not None, "ask `ready` first"
+        assert connection.transport is not None, "ask `ready` first"
+        if self.listener is not None:
+            self.listener(data)
+        connection.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        self.last_write = self._loop.time()
+        return connection.has_room
+
+    async def drained(self) -> None:
+        """Wait until the client has taken most of what it was sent. Raises GatewayError(CLIENT_CLOSED)."""
+        try:
+            if self._connection is not None:
+                await self._connection._drain_helper()  # noqa: SLF001 - what the response's own write waits for
+        except ConnectionError as error:
             raise GatewayError(ErrorKind.CLIENT_CLOSED, "The client closed the connection.") from error
 
     async def end(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,7 @@ async def running(
     path = folder / "config.json"
     path.write_text(json.dumps(config))
     store = ConfigStore(Source(path, environ) if environ else Source.file(path))
-    daemon = Daemon(store)
+    daemon = Daemon(store, own_connections=os.environ.get("DS2D_TEST_CARRIER") != "library")
     daemon.tokenizer = VOCABULARY
     port = await daemon.start(port=port)
     try:

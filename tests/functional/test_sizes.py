@@ -43,6 +43,8 @@ BOUNDED = {
     "ReasoningMemory._index": "reasoning.kept_bytes",
     "Client._tls": "upstreams.tls_contexts",
     "Client._drains": "upstreams.drains",
+    "Pool._unused": "upstreams.unused_connections",
+    "Pool.links": "service.turns",
     "Toolbox._tasks": "after.tasks",
     "Service.turns": "service.turns",
     "LoopLag._late": "loop.looks",
