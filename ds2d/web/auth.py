@@ -21,7 +21,7 @@ def credentials(request: web.Request, query_key: bool) -> list[str]:
     if scheme.lower() == "bearer" and token.strip():
         found.append(token.strip())
     found += [value.strip() for name in HEADERS if (value := request.headers.get(name)) and value.strip()]
-    if query_key and (key := request.query.get("key")):
+    if query_key and (key := request.query.get("key", "").strip()):
         found.append(key)
     return found
 

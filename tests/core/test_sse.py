@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds2d.core.errors import ErrorKind, GatewayError
-from ds2d.core.sse import Record, Splitter, WholeBody
+from ds2d.core.sse import BOM, Record, Splitter, Tapped, WholeBody
 
 STREAM = (
     b"\xef\xbb\xbfevent: a\r\ndata: "
@@ -63,3 +63,54 @@ def test_an_empty_body_is_no_record_and_a_long_one_is_refused() -> None:
     assert WholeBody(limit=10).finish() == []
     with pytest.raises(GatewayError):
         WholeBody(limit=10).feed(b"x" * 11)
+
+
+def test_the_limit_is_one_records_and_a_record_of_just_that_size_passes() -> None:
+    splitter = Splitter(limit=20)
+    for _ in range(10):
+        assert splitter.feed(b"data: 12345678901234\n\n") == [Record(b"12345678901234")]
+    assert splitter.feed(b"data: 1234567890") == []
+    assert splitter.feed(b"1234\n\n") == [Record(b"12345678901234")]
+    splitter.feed(b"data: 12345678901234")
+    with pytest.raises(GatewayError):
+        splitter.feed(b"5")
+    whole = WholeBody(limit=10)
+    whole.feed(b"x" * 10)
+    assert whole.finish() == [Record(b"x" * 10)]
+
+
+def test_the_mark_of_utf_8_is_dropped_at_the_very_beginning_only() -> None:
+    assert split(BOM + b"data: a\n\n") == [Record(b"a")]
+    assert split(b"data: a\n\n" + BOM + b"data: b\n\ndata: c\n\n") == [Record(b"a"), Record(b"c")]
+    assert split(b"data: " + BOM + b"a\n\n") == [Record(BOM + b"a")]
+
+
+def test_a_line_end_in_two_reads_is_one_line_end() -> None:
+    assert split(b"data: a\r", b"\n", b"data: b\r", b"\n\r", b"\n") == [Record(b"a\nb")]
+    assert split(b"data: a\r", b"", b"\ndata: b\n\n") == [Record(b"a\nb")]
+    assert split(b"data: a\r", b"\r", b"data: b\n", b"\n") == [Record(b"a"), Record(b"b")]
+    assert split(b"data: a\rx: y\n", b"\ndata: b\n\n") == [Record(b"a"), Record(b"b")]
+
+
+def test_fields_are_read_as_the_standard_has_them() -> None:
+    assert split(b"event:x\ndata:  a\nid: 1\ndata\n\n") == [Record(b" a\n", b"x")]
+    assert split(b"event: x\n\ndata: a\n\n") == [Record(b"a")]
+    assert split(b"data: a\nevent: x\n\n") == [Record(b"a", b"x")]
+    assert split(b"data: [DONE]\n", b"more: x") == [Record(b"[DONE]")]
+
+
+def test_nothing_is_left_over_for_a_second_end() -> None:
+    splitter, whole = Splitter(), WholeBody(100)
+    splitter.feed(b"data: [DONE]")
+    assert (splitter.finish(), splitter.finish()) == ([Record(b"[DONE]")], [])
+    whole.feed(b"{}")
+    assert (whole.finish(), whole.finish()) == ([Record(b"{}")], [])
+
+
+def test_who_listens_hears_every_read_as_it_came() -> None:
+    heard: list[bytes] = []
+    tapped = Tapped(Splitter(), heard.append)
+    assert tapped.feed(b"data: a\r\n") == []
+    assert tapped.feed(b"\r\ndata: [DONE]") == [Record(b"a")]
+    assert tapped.finish() == [Record(b"[DONE]")]
+    assert heard == [b"data: a\r\n", b"\r\ndata: [DONE]"]
