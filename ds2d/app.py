@@ -186,7 +186,13 @@ class Daemon:
         self.client = Client(self._own_connections)
         self.toolbox = Toolbox(self.tokenizer, self.sealer, ReasoningMemory(time.monotonic, lambda: self.config().reasoning))
         self.logins = Logins(self.client.drive)
-        self.catalog = Catalog(self.client.fetch, token_for=self._token_for, recovered=self.queue.recovered)
+        self.catalog = Catalog(
+            self.client.fetch,
+            token_for=self._token_for,
+            recovered=self.queue.recovered,
+            gauged=self.queue.gauged,
+            ours=self.queue.inflight,
+        )
         self.books = Books(self.ledger, self.quotas, self.toolbox, time.monotonic, time.time)
         self.service = Service(
             self.config, self.catalog, self.queue, self.logins, self.client, self.toolbox, self.books, self.observed

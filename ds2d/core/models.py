@@ -222,14 +222,16 @@ def _by_entry(asked: str, public: str, spec: ModelSpec, upstreams: Sequence[Seen
 
 
 def _by_nature(asked: str, native: str, spec: ModelSpec | None, upstreams: Sequence[Seen]) -> Route:
-    """A native id: the first upstream with a ready chat model, and of its models that id, else its first."""
+    """A native id: the first upstream with a ready chat model, and of its models that id, else its first; and every other
+    server that lists the same model and is as ready."""
     candidates = [(upstream, model) for upstream in upstreams if (model := _chat_model(upstream, native))]
     best = _best([upstream for upstream, _ in candidates])
     if not best:
         raise _unavailable(asked)
     model = next(model for upstream, model in candidates if upstream is best[0])
-    target = _target(best[0], model, spec)
-    return Route(asked, native, (target,), "native id", _thinking(native, target.spec))
+    also = [upstream for upstream in best[1:] if (listed := upstream.find(model)) and listed.id == model]
+    targets = tuple(_target(upstream, model, spec) for upstream in (best[0], *also))
+    return Route(asked, native, targets, "native id", _thinking(native, targets[0].spec))
 
 
 def _chat_model(upstream: Seen, native: str) -> str | None:

@@ -209,6 +209,8 @@ class Service:
         turn.tries.append(note)
         if turn.entry is not None:
             self._books.asked(turn.entry, account.upstream, account.label)
+        request = turn.ask.request
+        self._catalog.sent(account.upstream, turn, request.choices, request.stream)
         try:
             yield
             note["end"] = turn.failure.kind if turn.failure else "answered"
@@ -216,6 +218,7 @@ class Service:
             note["end"] = error.kind
             raise
         finally:
+            self._catalog.ended(account.upstream, turn)
             note["ms"] = round((self._tools.monotonic() - began) * 1000, 1)
 
     def _route_again(self, turn: Turn, cause: GatewayError) -> Route:

@@ -18,13 +18,15 @@ from types import TracebackType
 
 from ds2d.core.account import Account, accounts_of
 from ds2d.core.errors import GatewayError
+from ds2d.core.load import Load
 from ds2d.core.settings import AccountSpec, UpstreamSpec
 from ds2d.core.sizes import Size, Sizes
 from ds2d.state.breakers import AT_ONCE, Cause, judge
+from ds2d.state.choice import in_order
 from ds2d.state.fairness import MAX_REMEMBERED, DrainRate, FairShare
 from ds2d.state.leases import CallLater, Lane, Lease, Limits, Place, Timer, Waiter, Want
 from ds2d.state.refusals import queue_full, queue_timeout, unavailable
-from ds2d.state.slots import Budget, Outlook, Pool, Slot, Standing
+from ds2d.state.slots import Budget, Outlook, Pool, Server, Slot, Standing
 
 __all__ = ["AccountQueue", "Lease", "Limits", "Want"]
 
@@ -57,7 +59,7 @@ class AccountQueue:
     """Accounts in rotation, and the requests that wait for one.
 
     `clock` is monotonic seconds, `wall` Unix seconds that are only shown. `call_later` is the running loop's unless a test
-    brings its own. `load` ranks upstreams for `routing: least_loaded`, given a name and the share of it that we use (0 to 1).
+    brings its own.
     """
 
     def __init__(
@@ -67,7 +69,6 @@ class AccountQueue:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         call_later: CallLater | None = None,
-        load: Callable[[str, float], float] | None = None,
     ) -> None:
         self.limits = limits
         self.clock = clock
@@ -75,11 +76,11 @@ class AccountQueue:
         self.waiting = 0
         self.wall = wall
         self._call_later = call_later
-        self._load = load
         self._slots: dict[str, Slot] = {}
         self._leaving: dict[str, Slot] = {}  # gone from config, leases still out
         self._budgets: dict[tuple[str, str], Budget] = {}
         self._pools: dict[tuple[str, bool], Pool] = {}
+        self._servers: dict[str, Server] = {}
         self.slots_in_all = 0
         self._lanes: dict[Hashable, Lane] = {}  # those where somebody waits
         self._queued: dict[str, int] = {}  # waiting requests by caller
@@ -157,11 +158,8 @@ class AccountQueue:
         """Give a lease back, once. A request that waits for such a slot has it when this returns."""
         now = self.clock()
         slot = lease.slot
-        was_full = self.running >= (self.limits.global_max_inflight or inf)
-        self.running -= 1
-        slot.inflight -= 1
-        slot.budget.inflight -= 1
-        slot.pool.inflight -= 1
+        was_full = self.running >= (self.limits.global_max_inflight or inf) or slot.pool.server.full
+        self._count(slot, -1)
         for breaker in lease.probes:
             breaker.probing = False  # without a verdict the next request is the probe
         if not slot.inflight:
@@ -203,13 +201,17 @@ class AccountQueue:
         known = {**self._leaving, **self._slots}
         budgets, self._budgets = self._budgets, {}
         self.limits, self._slots, self._pools = limits, {}, {}
+        self._servers = {one.name: self._servers.get(one.name) or Server() for one in upstreams}
         for account in accounts_of(upstreams, accounts):
             slot = known.pop(account.id, None) or self._newcomer(account)
             key = ("group", account.spec.group) if account.spec and account.spec.group else ("", account.id)
             self._install(slot, account, self._budgets.setdefault(key, _emptied(budgets.pop(key, None))))
         self._leaving = {name: slot for name, slot in known.items() if slot.inflight}
+        for server in self._servers.values():
+            server.inflight = 0
         for slot in [*self._slots.values(), *self._leaving.values()]:
             slot.budget.inflight += slot.inflight
+            slot.pool.server.inflight += slot.inflight
         self.slots_in_all = sum(budget.limit for budget in self._budgets.values() if not budget.members[0].account.direct)
         now = self.clock()
         for lane in self._lanes.values():
@@ -248,6 +250,21 @@ class AccountQueue:
                 slot.budget.gate.close(Cause.CONCURRENCY)
         self._grant(self.clock())
 
+    def gauged(self, upstream: str, load: Load | None) -> bool:
+        """What this upstream says of its own work (None: nothing). True where somebody waits here because it is full, so
+        that the next look should be soon."""
+        server = self._servers.get(upstream)
+        if server is None:
+            return False
+        server.gauged(load)
+        self._grant(self.clock())
+        return server.full and self.waiting > 0
+
+    def inflight(self, upstream: str) -> int:
+        """Our leases on this upstream."""
+        server = self._servers.get(upstream)
+        return 0 if server is None else server.inflight
+
     # Decisions
 
     def _arrive(self, want: Want, timeout: float) -> Lease | Waiter:
@@ -256,7 +273,7 @@ class AccountQueue:
         if self.waiting and self._changes and self._changes[0] <= now:
             self._grant(now)  # the timer is late: those who wait go first
         lane = self._lanes.get(want.lane) or Lane(want, *self._reach(want, now))
-        if not lane.places and (slot := self._pick(lane, now)):
+        if not lane.places and (slot := self._pick(lane, now, None, want.prefer)):
             tag = self._share.tag(want.caller, want.weight, want.caller not in self._queued)
             return self._give(want, slot, tag, now)
         prospect = self._prospect(lane, now)
@@ -300,40 +317,30 @@ class AccountQueue:
         place: Place | None = None
         for lane in self._lanes.values():
             if place is None or lane.places[0] < place:
-                slot = self._pick(lane, now, freed)
+                slot = self._pick(lane, now, freed, lane.first().want.prefer)
                 if slot is not None:
                     best, place = (lane, slot), lane.places[0]
         return best
 
-    def _pick(self, lane: Lane, now: float, freed: Iterable[Slot] | None = None) -> Slot | None:
-        """A ready account for this lane: of the upstream to prefer, the one whose turn it is."""
+    def _pick(self, lane: Lane, now: float, freed: Iterable[Slot] | None = None, prefer: str | None = None) -> Slot | None:
+        """A ready account for this lane: of the first upstream that has one, the one whose turn it is."""
         if self.running >= (self.limits.global_max_inflight or inf):
             return None
         model = lane.want.model
         if freed is not None:
-            ready = [slot for slot in freed if lane.holds(slot) and slot.outlook(model, now).standing is Standing.READY]
+            ready = [slot for slot in freed if lane.holds(slot) and slot.takes(model, now)]
             return min(ready, key=lambda slot: (slot.turn, slot.seq), default=None)
-        pools = lane.pools if len(lane.pools) == 1 else sorted(lane.pools, key=self._rank)
-        for pool in pools:
+        for pool in in_order(lane.pools, self.limits.routing, prefer, self.limits.affinity.load_ceiling):
+            if pool.server.full:
+                continue
             for _, _, slot in pool.order:
                 if (lane.only is None or slot.account.id in lane.only) and slot.outlook(model, now).standing is Standing.READY:
                     return slot
         return None
 
-    def _rank(self, pool: Pool) -> tuple[float, float, int]:
-        """Order among upstreams: by load if so set, then by whose turn it is."""
-        turn, number = pool.order[0][:2]
-        if self.limits.routing == "weighted":
-            return 0.0, turn, number
-        used = pool.inflight / pool.limit
-        return (self._load(pool.name, used) if self._load else used), turn, number
-
     def _give(self, want: Want, slot: Slot, tag: float, now: float) -> Lease:
         """Count a lease on this account and move it to the end of the rotation."""
-        self.running += 1
-        slot.inflight += 1
-        slot.budget.inflight += 1
-        slot.pool.inflight += 1
+        self._count(slot, 1)
         slot.last_used = self.wall()
         self._turn = max(self._turn, slot.turn)
         step = 1 / slot.weight if self.limits.routing == "weighted" else 1.0
@@ -343,6 +350,14 @@ class AccountQueue:
             self._expect_change(now + gap, now)
         self._share.granted(tag)
         return Lease(self, want, slot, now, slot.probe(want.model, now))
+
+    def _count(self, slot: Slot, step: int) -> None:
+        """A lease more or less."""
+        self.running += step
+        slot.inflight += step
+        slot.budget.inflight += step
+        slot.pool.inflight += step
+        slot.pool.server.inflight += step
 
     def _reach(self, want: Want, now: float) -> tuple[tuple[Pool, ...], frozenset[str] | None]:
         """The upstreams' pools that have accounts, and the ids to narrow them to (None: all)."""
@@ -458,7 +473,8 @@ class AccountQueue:
             slot.gate.close()  # what was wrong with the old one is no news about the new one
             budget.gate.close(Cause.BALANCE)
         slot.account = account
-        pool = self._pools.setdefault((account.upstream, account.direct), Pool(account.upstream))
+        server = self._servers.setdefault(account.upstream, Server())
+        pool = self._pools.setdefault((account.upstream, account.direct), Pool(account.upstream, server))
         default = self.limits.account_max_inflight if account.spec else account.server.max_inflight
         slot.limit = 0 if not account.usable else (account.spec and account.spec.max_inflight) or default
         slot.weight = account.spec.weight if account.spec else 1.0

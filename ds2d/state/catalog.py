@@ -7,14 +7,18 @@ Surprise: a route is remembered per name until anything changes, so that resolvi
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
+
+import msgspec
 
 from ds2d.core.errors import GatewayError
 from ds2d.core.models import TABLES, ModelInfo, Names, Route, Seen, State, names_of, resolve
 from ds2d.core.settings import ModelSpec, UpstreamSpec
 from ds2d.core.sizes import Size, Sizes
-from ds2d.state.health import MAX_MODELS, Fetch, TokenFor, Watch
+from ds2d.state.evidence import Asked
+from ds2d.state.health import MAX_MODELS, Fetch, Gauged, Health, Ours, TokenFor, Watch, World
 
 MAX_ROUTES = 4096
 """Names remembered at most: clients choose them."""
@@ -53,13 +57,20 @@ async def _no_token(_upstream: UpstreamSpec) -> str | None:
 
 class Catalog:
     """Owner of the watches. `fetch` makes a call; `token_for` gives the credential to look at an upstream with; `recovered`
-    hears the name of an upstream that serves again after it did not."""
+    hears the name of an upstream that serves again after it did not. `gauged` hears what an upstream says of its load, and says
+    whether the next look should be soon; `ours` counts our requests on an upstream."""
 
     def __init__(
-        self, fetch: Fetch, *, token_for: TokenFor = _no_token, recovered: Callable[[str], None] = lambda _name: None
+        self,
+        fetch: Fetch,
+        *,
+        token_for: TokenFor = _no_token,
+        recovered: Callable[[str], None] = lambda _name: None,
+        gauged: Gauged = lambda _name, _load: False,
+        ours: Ours = lambda _name: 0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._fetch = fetch
-        self._token_for = token_for
+        self._world = World(fetch, token_for, gauged, ours, clock)
         self._recovered = recovered
         self._watches: dict[str, Watch] = {}
         self._names = Names()
@@ -76,7 +87,7 @@ class Catalog:
         for upstream in config.upstreams:
             watch = self._watches.get(upstream.name)
             if watch is None or not watch.takes(upstream):
-                watch = Watch(upstream, self._fetch, self._token_for, self._listener(upstream.name))
+                watch = Watch(upstream, self._world, self._listener(upstream.name))
             watches[upstream.name] = watch
         self._watches = watches
         self._routes.clear()
@@ -149,17 +160,13 @@ class Catalog:
         """How each upstream is, by name."""
         return {name: watch.seen.state for name, watch in self._watches.items()}
 
+    def health(self) -> list[Health]:
+        """How each upstream is, in config order, with the evidence: for readiness, console and metrics."""
+        return [watch.health() for watch in self._watches.values()]
+
     def details(self) -> dict[str, Any]:
-        """The same with what was found out, for operators."""
-        return {
-            upstream.upstream.name: {
-                "state": upstream.state,
-                "kind": upstream.upstream.kind,
-                "flavour": upstream.facts.flavour,
-                "models": [model.id for model in upstream.models],
-            }
-            for upstream in self.seen()
-        }
+        """The same for people, by name."""
+        return {health.seen.upstream.name: _shown(health) for health in self.health()}
 
     def sizes(self) -> Sizes:
         """Names that clients asked for, and what was learnt of upstreams and their models."""
@@ -171,6 +178,16 @@ class Catalog:
         }
 
     # What became of requests
+
+    def sent(self, upstream: str, turn: Asked, choices: int, streamed: bool) -> None:
+        """A turn's question goes to this upstream; `ended` tells when it is over there."""
+        if watch := self._watches.get(upstream):
+            watch.scales.sent(turn, choices, streamed, self._world.clock())
+
+    def ended(self, upstream: str, turn: Asked) -> None:
+        """See `sent`."""
+        if watch := self._watches.get(upstream):
+            watch.scales.ended(turn)
 
     def note_success(self, upstream: str) -> None:
         """A turn on this upstream was answered."""
@@ -218,3 +235,22 @@ class Catalog:
             images=first.spec.images,
             extra=extra or {},
         )
+
+
+def _shown(health: Health) -> dict[str, Any]:
+    upstream, evidence = health.seen, health.evidence
+    shown: dict[str, Any] = {
+        "state": upstream.state,
+        "why": health.why,
+        "kind": upstream.upstream.kind,
+        "flavour": upstream.facts.flavour,
+        "models": [model.id for model in upstream.models],
+        "inflight": health.inflight,
+        "orphans": evidence.orphans,
+    }
+    if evidence.oldest is not None:
+        shown["oldest_first_token_seconds"] = round(evidence.oldest, 1)
+    if evidence.load is not None:
+        shown["load"] = msgspec.to_builtins(evidence.load)
+        shown["tokens_per_second"] = evidence.tokens_per_second and round(evidence.tokens_per_second, 1)
+    return shown

@@ -38,7 +38,7 @@ def _reason(slot: Slot, want: Want, now: float) -> dict[str, Any] | None:
         return {"reason": "tried before"}
     outlook = slot.outlook(want.model, now)
     if outlook.standing is Standing.READY:
-        return None
+        return {"reason": "its server makes requests wait"} if slot.pool.server.full else None
     reason: dict[str, Any] = {"reason": _WORDS[outlook.standing]}
     if outlook.breaker is not None and outlook.breaker.cause is not None:
         reason["cause"] = outlook.breaker.cause

@@ -1,4 +1,4 @@
-"""What an upstream is and whether it serves, from evidence: its own model list, and what became of requests.
+"""What an upstream is and whether it serves, from evidence: its model list, its own gauges, and what became of requests.
 
 Rule: looking happens in the background, never on the request path, and one server's silence delays nobody else's look.
 Surprise: a look that times out is no proof of death, a busy server answers late; a refused connection is. And "kill it, start
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -17,9 +18,11 @@ import orjson
 
 from ds2d.core.calls import Call, Reply
 from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.load import Load
 from ds2d.core.models import TABLES, Facts, Listed, Seen, State, seen
 from ds2d.core.settings import Timeouts, UpstreamSpec
-from ds2d.upstreams.openai import detect_flavour, prefixes, server_root
+from ds2d.state.evidence import Evidence, Scales
+from ds2d.upstreams.openai import SOURCES, detect_flavour, prefixes, server_root
 
 logger = logging.getLogger("ds2d.health")
 
@@ -38,6 +41,12 @@ DEEPSEEK_SECONDS = 30.0
 PATIENCE = 3
 """Looks without an answer in time, or turns that failed, in a row, until the server counts as down or degraded."""
 
+GAUGE_SECONDS = 60.0
+"""Until a server that showed no gauges is asked for them again."""
+
+PRESSED_SECONDS = 0.5
+"""Between two looks at the gauges of a server for which requests are held back."""
+
 MAX_MODELS = 10_000
 """Of one upstream's list."""
 
@@ -47,6 +56,30 @@ _SAME_SERVER = ("kind", "base_url", "flavour", "headers", "ca_file", "proxy", "l
 Fetch = Callable[[Call], Awaitable[Reply]]
 TokenFor = Callable[[UpstreamSpec], Awaitable[str | None]]
 Changed = Callable[[State, State], None]
+Gauged = Callable[[str, Load | None], bool]
+"""Hears what an upstream says of its load; True: look again soon."""
+Ours = Callable[[str], int]
+"""How many requests we have on an upstream."""
+
+
+class Health(msgspec.Struct, frozen=True):
+    """How an upstream is, and why: what console, metrics and readiness show."""
+
+    seen: Seen
+    why: str
+    evidence: Evidence
+    inflight: int
+
+
+class World(msgspec.Struct, frozen=True):
+    """What watches share of the world around them."""
+
+    fetch: Fetch
+    token_for: TokenFor
+    gauged: Gauged = lambda _name, _load: False
+    ours: Ours = lambda _name: 0
+    clock: Callable[[], float] = time.monotonic
+
 
 _COUNTS = frozenset(
     {
@@ -64,26 +97,31 @@ _COUNTS = frozenset(
 class Watch:
     """One upstream under watch: what was seen of it, and when to look next. `changed` is called when what was seen differs."""
 
-    def __init__(self, upstream: UpstreamSpec, fetch: Fetch, token_for: TokenFor, changed: Changed) -> None:
+    def __init__(self, upstream: UpstreamSpec, world: World, changed: Changed) -> None:
         self.upstream = upstream
         self.seen = seen(upstream, "loading", Facts(flavour=_configured(upstream)), ())
-        self._fetch = fetch
-        self._token_for = token_for
+        self.why = "not looked at yet"
+        self.scales = Scales()
+        self._state: State = "loading"  # without what the scales say
+        self._world = world
         self._changed = changed
+        self._pressed = False
+        self._listed_at = -GAUGE_SECONDS
+        self._no_gauges_until = 0.0
         self._unanswered = 0
         self._failed = 0
         self._refused = False
         self._known = False  # flavour and prefix were found out, and the server has not been away since
         self._hurry = asyncio.Event()
         if upstream.kind == "demo":
-            self._set("ready", models=_demo_models())
+            self._set("ready", "embedded", models=_demo_models())
 
     def takes(self, upstream: UpstreamSpec) -> bool:
         """Go on with this entry in place of the old one, if it means the same server asked in the same way."""
         if any(getattr(upstream, name) != getattr(self.upstream, name) for name in _SAME_SERVER):
             return False
         self.upstream = upstream
-        self._set(self.seen.state)
+        self._set(self._state, self.why)
         return True
 
     async def run(self) -> None:
@@ -105,13 +143,21 @@ class Watch:
         if self.upstream.kind == "demo":
             return
         if not self.upstream.usable:
-            self._set("down")
+            self._set("down", f"out of use: {self.upstream.problem}")
             return
         try:
-            prefix, reply = await self._model_list()
-            await self._take(prefix, reply)
+            if self._pressed and self._world.clock() - self._listed_at < self.upstream.poll_seconds:
+                if await self._weigh(self.seen.facts):
+                    self._set(self._state, self.why)
+            else:
+                prefix, reply = await self._model_list()
+                await self._take(prefix, reply)
         except GatewayError as error:
             self._no_answer(error)
+
+    def health(self) -> Health:
+        """How it is now, with the evidence."""
+        return Health(self.seen, self.why, self.scales.summary(self._world.clock()), self._world.ours(self.upstream.name))
 
     def pause(self) -> float | None:
         """Seconds until the next look; None where there is nothing to look at."""
@@ -122,13 +168,14 @@ class Watch:
             pause = DEEPSEEK_SECONDS
         if self._refused:
             return max(pause, REFUSED_SECONDS)
-        return pause * (BACK_OFF if self._unanswered > 1 else 1.0)
+        return min(pause, PRESSED_SECONDS) if self._pressed else pause * (BACK_OFF if self._unanswered > 1 else 1.0)
 
     def note_success(self) -> None:
         """A turn was answered."""
         self._failed = self._unanswered = 0
-        if self.seen.state in ("loading", "degraded", "down"):
-            self._set("ready")
+        self.scales.proved(self._world.clock())
+        if self.seen.state in ("loading", "degraded", "stuck", "down"):
+            self._set("ready", "a turn was answered")
 
     def note_failure(self, error: GatewayError) -> None:
         """A turn failed. What the caller or the model did wrong says nothing about the server."""
@@ -136,9 +183,9 @@ class Watch:
             return
         self._failed = min(self._failed + 1, PATIENCE)
         if error.kind is ErrorKind.UPSTREAM_UNREACHABLE:
-            self._away()
+            self._away("a turn could not reach it")
         elif self._failed == PATIENCE and self.seen.state == "ready":
-            self._set("degraded")
+            self._set("degraded", f"{PATIENCE} turns in a row failed")
         if self._failed == 1:  # the first in a row asks for a look at once, not each of a storm
             self._hurry.set()
 
@@ -146,14 +193,14 @@ class Watch:
         """Take over what a refusal told of the server: `native_tools`, `completions` (GatewayError.details)."""
         told = {name: value for name, value in (details or {}).items() if name in ("native_tools", "completions")}
         if told:
-            self._set(self.seen.state, facts=msgspec.structs.replace(self.seen.facts, **told))
+            self._set(self._state, self.why, facts=msgspec.structs.replace(self.seen.facts, **told))
 
     # What a look says
 
     async def _model_list(self) -> tuple[str, Reply]:
         """The answer of the model list's route, and the prefix it stood under."""
         candidates = (self.seen.facts.prefix,) if self._known else prefixes(self.upstream.base_url)
-        token = await self._token_for(self.upstream)
+        token = await self._world.token_for(self.upstream)
         replies = []
         for prefix in candidates:
             reply = await self._get(f"{prefix}/models", token)
@@ -171,23 +218,71 @@ class Watch:
         if entries is not None:
             await self._take_list(prefix, reply, entries)
         elif status == 503:
-            self._set("loading" if not self.seen.models or self.seen.state in ("loading", "down") else "degraded")
+            loads = not self.seen.models or self.seen.state in ("loading", "down")
+            self._set("loading" if loads else "degraded", "its model list answers 503")
         elif status in (502, 504):
-            self._away()
+            self._away(f"what stands before it answers {status}")
         elif status != 429 and (status == 200 or status >= 500 or self.seen.state != "ready"):
             # it answers, but shows no list: only a turn can prove that it serves
-            self._set("degraded", facts=await self._find_out(prefix, None, reply))
+            facts = await self._find_out(prefix, None, reply)
+            if not await self._weigh(facts):
+                return
+            self._set("degraded", f"it shows no model list ({status})", facts=facts)
 
     async def _take_list(self, prefix: str, reply: Reply, entries: list[Any]) -> None:
         models = _read_list(entries, self.seen)
         facts = await self._find_out(prefix, entries, reply)
-        doubtful = self.seen.state == "degraded" and self._failed > 0
+        self._listed_at = self._world.clock()
+        if not await self._weigh(facts):
+            return
+        doubtful = self._state == "degraded" and self._failed > 0
         if doubtful:  # turns failed there: good looks win back trust one by one, since nobody may be sent there meanwhile
             self._failed -= 1
-        self._set("degraded" if doubtful else "ready", facts=facts, models=models)
+        why = "turns failed there" if doubtful else "it lists its models"
+        self._set("degraded" if doubtful else "ready", why, facts=facts, models=models)
+        self._known = True  # not before: two looks may be under way at once
+
+    async def _weigh(self, facts: Facts) -> bool:
+        """Read its gauges, where it has any. False: behind the port nothing works any more, and it counts as down."""
+        if self._failed and facts.flavour == "vllm" and await self._is_dead():
+            self._away("its engine is dead")
+            return False
+        name, before = self.upstream.name, self._world.ours(self.upstream.name)
+        load = await self._load(facts.flavour)
+        orphans = self.scales.orphans
+        self.scales.take(load, max(before, self._world.ours(name)), self._world.clock())
+        self._pressed = self._world.gauged(name, load)
+        if self.scales.orphans and not orphans:
+            logger.warning(
+                "upstream %s runs %d requests that are not ours: someone bypasses the gateway, or an abort was lost",
+                name,
+                self.scales.orphans,
+            )
+        return True
+
+    async def _is_dead(self) -> bool:
+        """vLLM answers its health route with 503 when the engine process has ended, and only then (upstreams.md 3)."""
+        return (await self._get(server_root(self.upstream.base_url) + "/health", None)).status == 503
+
+    async def _load(self, flavour: str) -> Load | None:
+        now = self._world.clock()
+        if now < self._no_gauges_until:
+            return None
+        for path, read in SOURCES.get(flavour, ()):
+            try:
+                reply = await self._get(server_root(self.upstream.base_url) + path, await self._world.token_for(self.upstream))
+            except GatewayError as error:
+                if error.kind is ErrorKind.UPSTREAM_UNREACHABLE:
+                    raise
+                return None  # gauges that are late prove nothing
+            load = read(reply.body) if reply.status == 200 else None
+            if load is not None:
+                return load
+        self._no_gauges_until = now + GAUGE_SECONDS
+        return None
 
     async def _find_out(self, prefix: str, entries: list[Any] | None, reply: Reply) -> Facts:
-        """Flavour and prefix, found out once while the server stays."""
+        """Flavour and prefix; once there was a list they are known as long as the server stays."""
         if self._known:
             return self.seen.facts
         flavour = _configured(self.upstream)
@@ -196,7 +291,6 @@ class Watch:
             flavour = detect_flavour(self.upstream.base_url, models, reply.headers)
             if flavour == "generic":
                 flavour = detect_flavour(self.upstream.base_url, models, reply.headers, await self._version())
-        self._known = entries is not None
         return Facts(flavour=flavour, prefix=prefix)
 
     async def _version(self) -> Any:
@@ -212,30 +306,49 @@ class Watch:
         if token:
             headers["authorization"] = f"Bearer {token}"
         quick = msgspec.structs.replace(self.upstream, timeouts=LOOK_TIMEOUTS)
-        return await self._fetch(Call("GET", path, headers, upstream=quick))
+        return await self._world.fetch(Call("GET", path, headers, upstream=quick))
 
     def _no_answer(self, error: GatewayError) -> None:
         self._unanswered += 1
         self._refused = error.kind is ErrorKind.UPSTREAM_AUTH  # the login for the look's token
-        if error.kind is ErrorKind.UPSTREAM_UNREACHABLE or self._unanswered >= PATIENCE:
-            self._away()
-        elif self.seen.state == "ready":
-            self._set("degraded")
+        if error.kind is ErrorKind.UPSTREAM_UNREACHABLE:
+            self._away("it takes no connection")
+        elif self._unanswered >= PATIENCE:
+            self._away(f"{self._unanswered} looks in a row got no answer")
+        else:
+            self._set("degraded" if self._state == "ready" else self._state, "it was late to answer a look")
 
-    def _away(self) -> None:
+    def _away(self, why: str) -> None:
         """It is not there; what comes back may be another server."""
         self._known = False
-        self._set("down")
+        self._pressed = False
+        self._no_gauges_until = 0.0
+        self.scales.take(None, 0, self._world.clock())
+        self._world.gauged(self.upstream.name, None)
+        self._set("down", why)
 
-    def _set(self, state: State, facts: Facts | None = None, models: tuple[Listed, ...] | None = None) -> None:
+    def _set(self, state: State, why: str, facts: Facts | None = None, models: tuple[Listed, ...] | None = None) -> None:
+        """Take over a state, or what the scales say where they know worse."""
+        self._state = state
+        state, self.why = self._weighed(state, why)
         before = self.seen
         after = seen(self.upstream, state, facts or before.facts, before.models if models is None else models)
         if after == before:
             return
         self.seen = after
         if before.state != state:
-            logger.info("upstream %s is %s (was %s)", self.upstream.name, state, before.state)
+            logger.info("upstream %s is %s (was %s): %s", self.upstream.name, state, before.state, self.why)
         self._changed(before.state, state)
+
+    def _weighed(self, state: State, why: str) -> tuple[State, str]:
+        if state not in ("ready", "degraded"):
+            return state, why
+        if self.scales.load is not None and self.scales.load.asleep:
+            return "asleep", "its engine was put to sleep"
+        if self.upstream.kind != "demo" and self.seen.facts.flavour != "deepseek":  # that one queues for minutes, and says so
+            stuck = self.scales.stuck(self._world.clock())
+            return ("stuck", stuck) if stuck else (state, why)
+        return state, why
 
 
 def _configured(upstream: UpstreamSpec) -> str:

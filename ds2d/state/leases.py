@@ -34,6 +34,13 @@ CallLater = Callable[[float, Callable[[], None]], Timer]
 """Run a function after so many seconds, as the event loop's method of that name does."""
 
 
+class Ceiling(Protocol):
+    """The part of config's `runtime.affinity` that is about load."""
+
+    @property
+    def load_ceiling(self) -> float: ...
+
+
 class Limits(Protocol):
     """The part of config's `runtime` that is about accounts and queue; meaning and bounds are config.md 2's."""
 
@@ -49,6 +56,8 @@ class Limits(Protocol):
     def breaker(self) -> BreakerSpec: ...
     @property
     def routing(self) -> Literal["least_loaded", "weighted"]: ...
+    @property
+    def affinity(self) -> Ceiling: ...
 
 
 class Want(msgspec.Struct, frozen=True):
@@ -56,6 +65,7 @@ class Want(msgspec.Struct, frozen=True):
 
     `pin` is X-Ds2-Target-Account. `caller` and `weight` share the queue between keys. `avoid` are ids of accounts that this
     turn tried already: they come into question only where no other is left. `direct`: the caller brings its own token.
+    `prefer` is the upstream that has the conversation in its cache.
     """
 
     upstreams: tuple[str, ...]
@@ -65,6 +75,7 @@ class Want(msgspec.Struct, frozen=True):
     weight: float = 1.0
     avoid: frozenset[str] = frozenset()
     direct: bool = False
+    prefer: str | None = None
 
     @property
     def lane(self) -> Hashable:

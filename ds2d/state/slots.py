@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from ds2d.core.account import Account
+from ds2d.core.load import Load
 from ds2d.core.settings import BreakerSpec
 from ds2d.state.breakers import SHARED, Breaker, Cause, Gate, Verdict
 
@@ -86,6 +87,10 @@ class Slot:
                 worst = seen
         return worst
 
+    def takes(self, model: str, now: float) -> bool:
+        """Whether a request for `model` may be sent here now: the account is ready, and its server makes nobody wait."""
+        return not self.pool.server.full and self.outlook(model, now).standing is Standing.READY
+
     def join(self, budget: Budget, pool: Pool) -> None:
         """Become a member of both; what cannot be used stands in no rotation. The budget's inflight is the caller's to count."""
         self.budget, self.pool = budget, pool
@@ -120,13 +125,50 @@ def _outlook(breaker: Breaker, now: float) -> Outlook:
     return Outlook(Standing.BUSY, 0.0, breaker) if state == "half_open" and breaker.probing else READY
 
 
+class Server:
+    """One upstream's whole work: our leases (`inflight`), and what its gauges said at the last look.
+
+    While it makes requests wait, it is held at as many as it runs; when it no longer does, it may have a little more at each
+    look, so that nobody waits there for a slot that another server has, or that we know better whom to give.
+    """
+
+    __slots__ = ("ceiling", "inflight", "others")
+
+    def __init__(self) -> None:
+        self.inflight = 0
+        self.others = 0  # requests that it has beyond ours; below zero while some of ours are on their way
+        self.ceiling: int | None = None
+
+    @property
+    def load(self) -> int:
+        """Requests that it has now, as well as can be told between two looks."""
+        return max(0, self.inflight + self.others)
+
+    @property
+    def full(self) -> bool:
+        """Whether one more would wait there. One of ours may always be there, whoever else fills the server."""
+        return self.ceiling is not None and self.inflight > 0 and self.load >= self.ceiling
+
+    def gauged(self, load: Load | None) -> None:
+        """Take over what it says of itself; None: it does not say any more."""
+        if load is None:
+            self.others, self.ceiling = 0, None
+            return
+        self.others = load.requests - self.inflight
+        if load.waiting:
+            self.ceiling = max(1, load.running)
+        elif self.ceiling is not None and load.running >= self.ceiling:
+            self.ceiling = load.running + max(1, load.running // 8)
+
+
 class Pool:
     """The accounts of one upstream, in rotation: the one whose turn came longest ago stands first."""
 
-    __slots__ = ("inflight", "limit", "name", "order")
+    __slots__ = ("inflight", "limit", "name", "order", "server")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, server: Server | None = None) -> None:
         self.name = name
+        self.server = server or Server()
         self.order: list[tuple[float, int, Slot]] = []
         self.inflight = 0
         self.limit = 0

@@ -102,6 +102,11 @@ def test_a_native_id_goes_to_the_first_upstream_with_a_ready_chat_model_and_its_
     assert [(target.upstream.name, target.model) for target in found.targets] == [("first", "b")]
 
 
+def test_a_native_id_goes_to_every_server_of_that_model_which_is_as_ready() -> None:
+    servers = [server("a", R1), server("other", "x"), server("b", "small", R1), server("c", R1, state="down")]
+    assert [target.upstream.name for target in route("deepseek-chat", None, *servers).targets] == ["a", "b"]
+
+
 def test_an_upstream_that_lists_the_native_id_itself_is_asked_for_it() -> None:
     found = route("deepseek-reasoner", None, server("demo", "deepseek-chat", "deepseek-reasoner"))
     assert found.targets[0].model == "deepseek-reasoner"

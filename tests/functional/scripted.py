@@ -118,6 +118,8 @@ class ScriptedUpstream:
         self.polls = 0
         self.answer_text = "Hello from upstream."
         self.version: str | None = "0.32.0"
+        self.gauges: dict[str, float] = {}
+        """What it says of its load, by vLLM's names without their prefix; empty: nothing."""
         self.up = True
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -222,6 +224,9 @@ class ScriptedUpstream:
     def _poll(self, path: str) -> Scene:
         if path.endswith("/version") and self.version:
             return Scene([json.dumps({"version": self.version}).encode()], content_type="application/json")
+        if path == "/metrics" and self.gauges:
+            text = "".join(f'vllm:{name}{{engine="0"}} {value}\n' for name, value in self.gauges.items())
+            return Scene([text.encode()], content_type="text/plain")
         if path.endswith("/models"):
             data = [
                 {

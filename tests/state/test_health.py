@@ -10,9 +10,10 @@ import pytest
 
 from ds2d.core.calls import Call, Reply
 from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.load import Load
 from ds2d.core.models import State
 from ds2d.core.settings import Secret, UpstreamSpec
-from ds2d.state.health import LOOK_TIMEOUTS, PATIENCE, REFUSED_SECONDS, Watch
+from ds2d.state.health import LOOK_TIMEOUTS, PATIENCE, PRESSED_SECONDS, REFUSED_SECONDS, Watch, World
 from tests.state.world import settle
 
 GONE = GatewayError(ErrorKind.UPSTREAM_UNREACHABLE, "The upstream could not be reached.")
@@ -42,7 +43,12 @@ class Net:
         self.token: str | None = None
         self.changes: list[tuple[State, State]] = []
         fields.setdefault("base_url", "http://127.0.0.1:8000")
-        self.watch = Watch(UpstreamSpec(name="gpu", **fields), self.fetch, self.token_for, self.changed)
+        self.now = 1000.0
+        self.ours = 0
+        self.loads: list[Load | None] = []
+        self.soon = False
+        world = World(self.fetch, self.token_for, self.gauged, lambda _name: self.ours, lambda: self.now)
+        self.watch = Watch(UpstreamSpec(name="gpu", **fields), world, self.changed)
 
     async def fetch(self, call: Call) -> Reply:
         self.calls.append(call)
@@ -53,12 +59,17 @@ class Net:
     async def token_for(self, upstream: UpstreamSpec) -> str | None:
         return self.token
 
+    def gauged(self, name: str, load: Load | None) -> bool:
+        self.loads.append(load)
+        return self.soon
+
     def changed(self, before: State, after: State) -> None:
         self.changes.append((before, after))
 
     @property
     def paths(self) -> list[str]:
-        return [call.path for call in self.calls]
+        """Without those that are asked for gauges."""
+        return [call.path for call in self.calls if not call.path.endswith(("/metrics", "/slots", "/loads", "/health"))]
 
     async def look(self, reply: Reply | GatewayError | None = None, times: int = 1) -> State:
         self.fault = reply if isinstance(reply, GatewayError) else None
@@ -324,3 +335,186 @@ async def test_an_edit_that_means_the_same_server_keeps_what_was_seen() -> None:
     assert net.watch.seen.upstream.tools == "prompt"
     assert net.watch.seen.state == "ready"
     assert not net.watch.takes(UpstreamSpec(name="gpu", base_url="http://127.0.0.1:8001"))
+
+
+# Its own gauges
+
+
+def metrics(running: int, generated: int | None = None, awake: int = 1, **more: float) -> Reply:
+    figures = {"num_requests_running": running, **more} | ({} if generated is None else {"generation_tokens_total": generated})
+    text = "".join(f'vllm:{name}{{engine="0"}} {value}\n' for name, value in figures.items())
+    return Reply(200, {}, f'{text}vllm:engine_sleep_state{{sleep_state="awake"}} {awake}\n'.encode())
+
+
+class Weighed(Net):
+    """A vLLM whose gauges a test sets; `look` takes `seconds` of the clock before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.replies["/v1/models"] = listing(VLLM_ENTRY)
+
+    async def weigh(self, reply: Reply | None, seconds: float = 2) -> State:
+        self.now += seconds
+        if reply is not None:
+            self.replies["http://127.0.0.1:8000/metrics"] = reply
+        await self.watch.look()
+        return self.watch.seen.state
+
+    @property
+    def why(self) -> str:
+        return self.watch.health().why
+
+
+class Turn:
+    first: float | None = None
+
+
+async def test_gauges_are_read_with_each_look_and_handed_on() -> None:
+    net = Weighed()
+    await net.weigh(metrics(3, 100, num_requests_waiting=1))
+    await net.weigh(metrics(3, 150))
+    assert [(load.running, load.waiting) for load in net.loads if load] == [(3, 1), (3, 0)]
+    evidence = net.watch.health().evidence
+    assert (evidence.tokens_per_second, evidence.load) == (25, net.loads[-1])
+
+
+async def test_gauges_that_are_not_there_are_asked_for_again_after_a_while() -> None:
+    net = Weighed()
+    for _ in range(10):
+        await net.weigh(None)
+    assert [call.path for call in net.calls].count("http://127.0.0.1:8000/metrics") == 1
+    await net.weigh(metrics(0), seconds=60)
+    assert net.loads[-1] is not None
+
+
+async def test_a_server_that_goes_takes_its_gauges_with_it() -> None:
+    net = Weighed()
+    await net.weigh(metrics(3))
+    await net.look(GONE)
+    assert net.loads[-1] is None
+    assert net.watch.health().evidence.load is None
+
+
+async def test_a_server_for_which_requests_are_held_back_is_looked_at_more_often_but_not_listed() -> None:
+    net = Weighed()
+    net.soon = True
+    await net.weigh(metrics(3))
+    assert net.watch.pause() == PRESSED_SECONDS
+    lists = len(net.paths)
+    await net.weigh(metrics(3), seconds=0.5)
+    assert (len(net.paths), len([load for load in net.loads if load])) == (lists, 2)
+    await net.weigh(metrics(3), seconds=2)
+    assert len(net.paths) == lists + 1
+
+
+async def test_figures_that_stand_still_while_there_is_work_are_a_stuck_server() -> None:
+    net = Weighed()
+    await net.weigh(metrics(3, 100))
+    for _ in range(14):
+        assert await net.weigh(metrics(3, 100)) == "ready"
+    assert await net.weigh(metrics(3, 100), seconds=4) == "stuck"
+    assert net.why == "no progress for 32 s with 3 running"
+    assert await net.weigh(metrics(3, 101)) == "ready"
+
+
+@pytest.mark.parametrize(
+    "next_one",
+    [metrics(0, 100), metrics(3, 101), metrics(3, 100, kv_cache_usage_perc=0.2), metrics(3, 100, prompt_tokens_total=9)],
+    ids=["idle", "tokens", "a prompt being read", "a prompt read"],
+)
+async def test_a_server_that_moves_or_has_nothing_to_do_is_not_stuck(next_one: Reply) -> None:
+    net = Weighed()
+    await net.weigh(metrics(3, 100))
+    await net.weigh(metrics(3, 100), seconds=29)
+    await net.weigh(next_one)
+    assert await net.weigh(None, seconds=29) == "ready"
+
+
+async def test_a_hung_engine_that_says_it_is_idle_is_told_by_the_oldest_wait_for_a_first_token() -> None:
+    net = Weighed()
+    await net.weigh(metrics(0, 100))
+    net.watch.scales.sent(Turn(), 1, True, net.now)
+    assert await net.weigh(metrics(0, 100), seconds=29) == "ready"
+    assert await net.weigh(metrics(0, 100), seconds=29) == "ready"
+    assert await net.weigh(metrics(0, 100)) == "stuck"
+    net.watch.note_success()
+    assert net.watch.seen.state == "ready"
+
+
+async def test_without_gauges_only_a_long_silence_counts() -> None:
+    net = Weighed()
+    turn, whole, answered = Turn(), Turn(), Turn()
+    answered.first = 1.0
+    await net.weigh(None)
+    net.watch.scales.sent(answered, 1, True, net.now)
+    net.watch.scales.sent(whole, 1, False, net.now)  # answered in one piece: no first token to wait for
+    net.watch.scales.sent(turn, 1, True, net.now + 60)
+    assert await net.weigh(None, seconds=179) == "ready"
+    assert await net.weigh(None) == "stuck"
+    assert net.why == "no first token for 121 s, and no other answer"
+    net.watch.scales.ended(turn)
+    assert await net.weigh(None) == "ready"
+
+
+async def test_the_deepseek_api_may_keep_requests_waiting() -> None:
+    net = Net(base_url="https://api.deepseek.com")
+    await net.look(listing({"id": "deepseek-flash"}))
+    net.watch.scales.sent(Turn(), 1, True, net.now)
+    net.now += 500
+    assert await net.look(listing({"id": "deepseek-flash"})) == "ready"
+
+
+async def test_a_sleeping_engine_is_asleep_and_not_ready() -> None:
+    net = Weighed()
+    assert await net.weigh(metrics(0, awake=0)) == "asleep"
+    assert await net.weigh(metrics(0)) == "ready"
+
+
+async def test_vllm_whose_engine_is_dead_is_down_though_it_lists_its_models() -> None:
+    net = Weighed()
+    await net.weigh(metrics(0))
+    net.replies["http://127.0.0.1:8000/health"] = Reply(503, {}, b"")
+    assert await net.weigh(None) == "ready"  # asked only where turns fail
+    net.watch.note_failure(FAILED)
+    assert await net.weigh(None) == "down"
+    assert net.why == "its engine is dead"
+
+
+async def test_a_surplus_that_lasts_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
+    net = Weighed()
+    net.ours = 2
+    for running, orphans in ((5, 0), (4, 0), (5, 2), (5, 2), (2, 0)):
+        await net.weigh(metrics(running))
+        assert net.watch.health().evidence.orphans == orphans
+    assert caplog.text.count("runs 2 requests that are not ours: someone bypasses the gateway, or an abort was lost") == 1
+
+
+async def test_answers_with_several_choices_are_no_surplus() -> None:
+    net = Weighed()
+    net.ours, turn = 1, Turn()
+    await net.weigh(metrics(0))
+    net.watch.scales.sent(turn, 4, True, net.now)
+    for _ in range(3):
+        await net.weigh(metrics(4))
+    assert net.watch.health().evidence.orphans == 0
+    net.watch.scales.ended(turn)
+    for _ in range(3):
+        await net.weigh(metrics(4))
+    assert net.watch.health().evidence.orphans == 3
+
+
+@pytest.mark.parametrize(
+    ("reply", "state", "why"),
+    [
+        (listing(VLLM_ENTRY), "ready", "it lists its models"),
+        (GONE, "down", "it takes no connection"),
+        (LATE, "loading", "it was late to answer a look"),
+        (Reply(503, {}, b""), "loading", "its model list answers 503"),
+        (Reply(502, {}, b""), "down", "what stands before it answers 502"),
+        (Reply(500, {}, b""), "degraded", "it shows no model list (500)"),
+    ],
+)
+async def test_each_state_says_why(reply: Reply | GatewayError, state: State, why: str) -> None:
+    net = Net()
+    assert await net.look(reply) == state
+    assert net.watch.health().why == why

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from ds2d.config.schema import Affinity
 from ds2d.core.settings import AccountSpec, BreakerSpec, Secret, UpstreamSpec
 from ds2d.state.accounts import AccountQueue, Lease, Want
 
@@ -21,6 +22,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     min_request_gap_ms: int = 0
     breaker: BreakerSpec = BreakerSpec()
     routing: Literal["least_loaded", "weighted"] = "least_loaded"
+    affinity: Affinity = Affinity()
 
 
 class Alarm:

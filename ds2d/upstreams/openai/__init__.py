@@ -9,10 +9,12 @@ from ds2d.upstreams.openai.classify import classify
 from ds2d.upstreams.openai.count import count_call, read_count
 from ds2d.upstreams.openai.decode import Decoder
 from ds2d.upstreams.openai.flavours import detect_flavour, prefixes, server_root
+from ds2d.upstreams.openai.gauges import SOURCES
 from ds2d.upstreams.openai.history import lacks_reasoning
 from ds2d.upstreams.openai.login import Token, login
 
 __all__ = [
+    "SOURCES",
     "Decoder",
     "Token",
     "check",

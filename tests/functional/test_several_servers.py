@@ -1,0 +1,136 @@
+"""Several servers of one model behind the daemon: one goes and comes back, one hangs, somebody else uses one.
+
+That a server is seen to go within 3 s and to be back within 5 follows from the pauses between looks (tests/state/test_health.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.functional.harness import KEY, Running, running
+from tests.functional.scripted import Scene, ScriptedUpstream, Wait, say, scripted_upstream
+from tests.functional.test_queue import until
+
+CHAT = "/v1/chat/completions"
+QUESTION = {"model": "deepseek-tiny", "messages": [{"role": "user", "content": "Hello"}]}
+
+@contextlib.asynccontextmanager
+async def two(folder: Path, poll: float = 2, **runtime: Any) -> AsyncIterator[tuple[Running, ScriptedUpstream, ScriptedUpstream]]:
+    async with scripted_upstream() as a, scripted_upstream() as b:
+        a.gauges = b.gauges = {"num_requests_running": 0, "generation_tokens_total": 1}
+        servers = [("a", a), ("b", b)]
+        upstreams = [
+            {"name": name, "kind": "openai", "base_url": one.base_url, "flavour": "vllm", "poll_seconds": poll}
+            for name, one in servers
+        ]
+        async with running(folder, {"keys": [KEY], "upstreams": upstreams, "runtime": runtime}) as ds2d:
+            yield ds2d, a, b
+
+
+def held(*words: str) -> tuple[Scene, Wait]:
+    """A streamed answer that stops after its first frame until the test lets it go on."""
+    wait = Wait()
+    first, *rest = say(*words)
+    return Scene([first, rest[0], wait, *rest[1:]]), wait
+
+
+async def details(ds2d: Running, name: str) -> dict[str, Any]:
+    _, body, _ = await ds2d.ask("/readyz?verbose")
+    found: dict[str, Any] = body["upstreams"][name]
+    return found
+
+
+async def reading(ds2d: Running) -> bytes:
+    """A streamed turn, read to its end."""
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with ds2d.http.post(ds2d.url + CHAT, json={**QUESTION, "stream": True}, headers=headers) as reply:
+        return await reply.read()
+
+
+async def test_a_killed_server_is_left_and_taken_back_and_the_streams_of_the_other_do_not_notice(
+    tmp_path: Path,
+) -> None:
+    async with two(tmp_path) as (ds2d, a, b):
+        scene, wait = held("Still", " here")
+        b.decide = lambda seen: scene if seen.body.get("stream") else None
+        a.decide = b.decide
+        streams = [asyncio.create_task(reading(ds2d)) for _ in range(2)]  # least loaded: one on each
+        await asyncio.wait_for(wait.reached.wait(), 10)
+        await until(lambda: len(a.seen) == len(b.seen) == 1, 10)
+
+        await a.stop()
+        await until(lambda: ds2d.daemon.catalog.states()["a"] == "down", 20)
+        assert ds2d.daemon.catalog.states()["b"] == "ready"
+        assert (await details(ds2d, "a"))["why"]
+        for _ in range(4):
+            status, _, _ = await ds2d.ask(CHAT, QUESTION)
+            assert status == 200
+        assert len(b.seen) >= 5
+
+        await a.start(a.port)
+        await until(lambda: ds2d.daemon.catalog.states()["a"] == "ready", 20)
+        before = len(a.seen)
+        await asyncio.gather(*(ds2d.ask(CHAT, QUESTION) for _ in range(4)))
+        assert len(a.seen) > before
+
+        wait.until.set()
+        answers = [await stream for stream in streams]
+        assert sum(b"Still" in answer and b"[DONE]" in answer and b"error" not in answer for answer in answers) == 1
+
+
+async def test_model_list_and_readiness_show_a_server_that_hangs_and_traffic_leaves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ds2d.state.evidence.STUCK_SECONDS", 0.5)
+    async with two(tmp_path, poll=1) as (ds2d, a, b):
+        a.gauges = {"num_requests_running": 3, "generation_tokens_total": 100}
+        await until(lambda: ds2d.daemon.catalog.states()["a"] == "stuck", 20)
+        seen = await details(ds2d, "a")
+        assert seen["why"].endswith("with 3 running")
+        assert seen["load"]["running"] == 3
+        for _ in range(3):
+            assert (await ds2d.ask(CHAT, QUESTION))[0] == 200
+        assert (len(a.seen), len(b.seen)) == (0, 3)
+        b.gauges = a.gauges  # now both: the model is stuck, and still asked, since there is nobody better
+        await until(lambda: ds2d.daemon.catalog.states()["b"] == "stuck", 20)
+        _, models, _ = await ds2d.ask("/v1/models")
+        assert {model["state"] for model in models["data"] if model["id"] == "deepseek-tiny"} == {"stuck"}
+        assert (await ds2d.ask("/readyz"))[0] == 503
+        assert (await ds2d.ask(CHAT, QUESTION))[0] == 200
+
+
+async def test_requests_that_are_not_ours_are_reported_and_the_server_is_spared(tmp_path: Path) -> None:
+    async with two(tmp_path, poll=1) as (ds2d, a, b):
+        a.gauges = {"num_requests_running": 4, "generation_tokens_total": 1}
+        await until(lambda: ds2d.daemon.catalog.health()[0].evidence.orphans == 4, 20)
+        assert (await details(ds2d, "a"))["orphans"] == 4
+        assert (await details(ds2d, "b"))["orphans"] == 0
+        for _ in range(3):
+            await ds2d.ask(CHAT, QUESTION)
+        assert (len(a.seen), len(b.seen)) == (0, 3)
+
+
+async def test_while_the_servers_make_requests_wait_the_next_ones_wait_in_our_queue(tmp_path: Path) -> None:
+    async with two(tmp_path, poll=1) as (ds2d, a, b):
+        scene, wait = held("x")
+        a.decide = b.decide = lambda _seen: scene
+        tasks = [asyncio.create_task(reading(ds2d)) for _ in range(4)]
+        await until(lambda: len(a.seen) == len(b.seen) == 2, 10)
+        for server in (a, b):
+            server.gauges = {"num_requests_running": 1, "num_requests_waiting": 1}
+        queue = ds2d.daemon.queue
+        await until(lambda: all(one.evidence.load and one.evidence.load.waiting for one in ds2d.daemon.catalog.health()), 20)
+        tasks.append(asyncio.create_task(reading(ds2d)))
+        await until(lambda: queue.waiting == 1, 10)
+        for server in (a, b):
+            server.gauges = {"num_requests_running": 2, "num_requests_waiting": 0}
+        await until(lambda: len(a.seen) + len(b.seen) == 5, 20)
+        wait.until.set()
+        for task in tasks:
+            assert b"[DONE]" in await task
