@@ -20,6 +20,7 @@ from tests.functional.test_queue import until
 CHAT = "/v1/chat/completions"
 QUESTION = {"model": "deepseek-tiny", "messages": [{"role": "user", "content": "Hello"}]}
 
+
 @contextlib.asynccontextmanager
 async def two(folder: Path, poll: float = 2, **runtime: Any) -> AsyncIterator[tuple[Running, ScriptedUpstream, ScriptedUpstream]]:
     async with scripted_upstream() as a, scripted_upstream() as b:
