@@ -25,6 +25,7 @@ from ds2d.config.show import secrets_of
 from ds2d.config.store import ConfigStore
 from ds2d.core.caller import Caller
 from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.metrics import render
 from ds2d.core.request import ChatRequest
 from ds2d.core.seal import Sealer
 from ds2d.core.settings import Timeouts, UpstreamSpec
@@ -34,6 +35,8 @@ from ds2d.net.client import Client
 from ds2d.net.listening import Certificate, Place, unix_listener
 from ds2d.service import Service
 from ds2d.service.gauges import LoopLag, Owner, gather
+from ds2d.service.metrics import Metrics
+from ds2d.service.readings import Owners, readings
 from ds2d.state.accounts import AccountQueue
 from ds2d.state.admin_file import AdminFile
 from ds2d.state.audit import Audit
@@ -61,6 +64,7 @@ from ds2d.web.admin.vercel import Vercel
 from ds2d.web.admin_key import AdminKey
 from ds2d.web.docs import Docs
 from ds2d.web.handlers import Business, Probes
+from ds2d.web.metrics import MetricsRoute
 from ds2d.web.middleware import around
 from ds2d.web.pages import Pages
 from ds2d.web.responses import NAME as RESPONSES
@@ -159,6 +163,7 @@ class Daemon:
         self.callers = Callers(secrets.token_bytes(32), _utc_now, self.quotas.first_used)
         self.ledger = Ledger(self.state_dir, store.current.ledger, loaded=self.quotas.load)
         self.observed = Observed(time.monotonic, time.time)
+        self.metrics = Metrics()
         self.queue = AccountQueue(store.current.runtime)
         self.responses = ResponseStore(time.monotonic, new_id)
         self.captures = Captures(self._capture_settings, self._secrets, new_id, lambda: int(time.time()), time.monotonic)
@@ -170,6 +175,7 @@ class Daemon:
             "observed": self.observed,
             "responses": self.responses,
             "captures": self.captures,
+            "metrics": self.metrics,
         }
         """Whoever holds something that may grow, by name: the one list of them. `start` adds its own."""
         self._background: list[asyncio.Task[None]] = []
@@ -194,6 +200,7 @@ class Daemon:
             ours=self.queue.inflight,
         )
         self.books = Books(self.ledger, self.quotas, self.toolbox, time.monotonic, time.time)
+        self.books.listeners.append(self.metrics.ended)
         self.service = Service(
             self.config, self.catalog, self.queue, self.logins, self.client, self.toolbox, self.books, self.observed
         )
@@ -214,6 +221,7 @@ class Daemon:
             self._apply_responses,
             self._apply_certificate,
             self.catalog.apply,
+            self.metrics.apply,
         ):
             self.store.subscribe(subscriber)
             subscriber(self.config())
@@ -321,7 +329,8 @@ class Daemon:
         return int(self._runner.addresses[0][1]) if not sockets else 0
 
     def _application(self) -> web.Application:
-        app = web.Application(middlewares=[around(new_id, lambda: self.draining)], handler_args={"auto_decompress": False})
+        layer = around(new_id, lambda: self.draining, self.metrics.answered)
+        app = web.Application(middlewares=[layer], handler_args={"auto_decompress": False})
         business = Business(
             self.config, self.service, self.callers, self.catalog, self.sealer.unseal, lambda: self.draining, self.captures
         )
@@ -342,7 +351,14 @@ class Daemon:
         for path, handler in own.routes():
             app.router.add_route("GET", path, handler)
         stats = TokenStats(self.config, self.callers, self.queue, self.observed, lambda request: guard.admit(request, "admin"))
-        for method, path, handler in stats.routes():
+        page = MetricsRoute(
+            self.config,
+            self._metrics_page,
+            self._is_exposed,
+            lambda request: business.identify(request, "openai_chat"),
+            lambda request: guard.admit(request, "admin"),
+        )
+        for method, path, handler in (*stats.routes(), *page.routes()):
             app.router.add_route(method, path, handler)
         return app
 
@@ -378,6 +394,12 @@ class Daemon:
         guard = Guard(self.config, sessions)
         add_admin_routes(router, guard, areas)
         return guard
+
+    def _metrics_page(self) -> bytes:
+        owners = Owners(
+            self.store, self.queue, self.catalog, self.ledger, self.toolbox.reasoning, self.lag, self.service.turns, self.sizes
+        )
+        return render((*self.metrics.families(), *readings(owners)))
 
     def _models_of(self, caller: Caller) -> list[str]:
         return [model.id for model in self.catalog.models(caller.may_use)]

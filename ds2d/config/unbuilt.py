@@ -15,7 +15,6 @@ from ds2d.config.schema import Config
 
 NOT_BUILT = (
     "embeddings",
-    "metrics",
     "runtime.affinity",
     "runtime.retry_collapse",
     "runtime.retry_grace_seconds",

@@ -109,6 +109,11 @@ class Turn(msgspec.Struct):
     tries: list[dict[str, Any]] = []
     """The attempts: account, wait, who was skipped and why, and how it went."""
 
+    @property
+    def calls(self) -> int:
+        """Tool calls in the answer so far."""
+        return sum(len(choice.calls) for choice in self.overheard.completion.choices) if self.overheard else 0
+
     def why(self) -> dict[str, Any]:
         """What was decided on the way, for people (`ds2d explain`)."""
         route = self.route

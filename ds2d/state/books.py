@@ -20,7 +20,7 @@ from ds2d.core.pipeline import Pipeline
 from ds2d.core.request import ChatRequest
 from ds2d.core.sizes import Size, Sizes
 from ds2d.state.ledger import Ledger, Ticket
-from ds2d.state.ledger_schema import COMPLETED, INTERRUPTED, Row
+from ds2d.state.ledger_schema import COMPLETED, INTERRUPTED, REJECTED, Row
 from ds2d.state.quotas import Permit, Quotas, counts_tokens
 
 REMEMBERED = 1000
@@ -46,7 +46,7 @@ class Tools(Protocol):
 class Entry:
     """One admitted turn in the books."""
 
-    __slots__ = ("closed", "counted", "permit", "prompt", "request", "seen", "ticket", "tokens")
+    __slots__ = ("asked_at", "closed", "counted", "permit", "prompt", "request", "seen", "ticket", "tokens")
 
     def __init__(self, ticket: Ticket, permit: Permit, request: ChatRequest, prompt: int, counted: bool) -> None:
         self.ticket = ticket
@@ -56,6 +56,8 @@ class Entry:
         self.counted = counted
         """Whether `prompt` was counted, not estimated."""
         self.closed = False
+        self.asked_at: float | None = None
+        """When its question went to an upstream first, on the books' clock."""
         self.seen = 0
         """Pieces of the answer that are counted in `tokens` already."""
         self.tokens = 0
@@ -87,6 +89,12 @@ class Answering(Protocol):
     def waited(self) -> float: ...
     @property
     def first(self) -> float | None: ...
+    @property
+    def notes(self) -> list[str]: ...
+    @property
+    def tries(self) -> list[dict[str, Any]]: ...
+    @property
+    def calls(self) -> int: ...
     def why(self) -> dict[str, Any]: ...
 
 
@@ -102,6 +110,8 @@ class Books:
         self._clock = clock
         self._wall = wall
         self._decisions: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
+        self.listeners: list[Callable[[Row, Answering | None], None]] = []
+        """Told once of every turn that is over: its row, and the turn itself unless it was refused before it began."""
         self._counting: dict[int, tuple[Entry, Answering]] = {}
 
     def row(self, request_id: str, caller: Caller, dialect: str, request: ChatRequest) -> Row:
@@ -125,19 +135,24 @@ class Books:
             raise
         try:
             ticket = self._ledger.open(row)
-        except GatewayError:
+        except GatewayError as error:
             permit.settle(0, 0)
+            row.state, row.cause = REJECTED, error.kind
+            self._tell(row, None)
             raise
         return Entry(ticket, permit, request, prompt, counted)
 
     def refuse(self, row: Row, error: GatewayError) -> None:
         """A turn that was not admitted."""
-        row.cause = error.kind
+        row.state, row.cause = REJECTED, error.kind
         self._ledger.reject(row)
+        self._tell(row, None)
 
     def asked(self, entry: Entry, upstream: str, account: str) -> None:
         """The question goes to this account now: from here on its prompt may have been read."""
         row = entry.row
+        if entry.asked_at is None:
+            entry.asked_at = self._clock()
         row.upstream, row.account = upstream, account
         row.attempts += 1
         self._ledger.touch(entry.ticket)
@@ -235,7 +250,12 @@ class Books:
         why = turn.why()
         row.why = orjson.dumps(why).decode()
         self._decisions.append(_decisions(row, why))
+        self._tell(row, turn)
         return True
+
+    def _tell(self, row: Row, turn: Answering | None) -> None:
+        for listener in self.listeners:
+            listener(row, turn)
 
 
 def _estimated(entry: Entry, pipeline: Pipeline) -> Usage:

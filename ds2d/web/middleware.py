@@ -29,8 +29,9 @@ access = logging.getLogger("ds2d.access")
 GONE = 499
 
 
-def around(new_id: Callable[[str], str], draining: Callable[[], bool]) -> Middleware:
-    """The one middleware. `new_id(prefix)` makes request ids; while `draining` each connection is served once more."""
+def around(new_id: Callable[[str], str], draining: Callable[[], bool], answered: Callable[[str, int], None]) -> Middleware:
+    """The one middleware. `new_id(prefix)` makes request ids; while `draining` each connection is served once more;
+    `answered` hears of every request: its dialect and status."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -44,6 +45,7 @@ def around(new_id: Callable[[str], str], draining: Callable[[], bool]) -> Middle
                 reply.force_close()
             return reply
         finally:
+            answered(request.get(DIALECT, "none"), status)
             _log(request, status, time.monotonic() - began)
 
     return middleware

@@ -45,6 +45,7 @@ OTHERS = (
     ("GET", "/health", "open", "200 while something can be served"),
     ("GET", "/ping", "open", "alive"),
     ("POST", "/ping", "open", "alive"),
+    ("GET", "/metrics", "open", "counts for Prometheus; who may read them is `metrics.access`"),
     ("GET", "/version", "open", "the gateway's version"),
     ("GET", "/", "open", "the playground in a browser; what this is, for people with curl, also at `/v1`, `/anthropic`"),
     ("GET", "/admin", "open", "the console's page for operators"),
