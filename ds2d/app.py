@@ -71,6 +71,7 @@ from ds2d.web.responses import NAME as RESPONSES
 from ds2d.web.responses import Responses
 from ds2d.web.routes import add_dialect_routes
 from ds2d.web.server import BoundedServer, Runner, Site
+from ds2d.web.tasks import Tasks
 from ds2d.web.token_stats import TokenStats
 from ds2d.web.turn_headers import QUOTAS
 from ds2d.web.usage import OwnUsage
@@ -336,7 +337,7 @@ class Daemon:
         )
         probes = Probes(self.readiness)
         responses = Responses(business, self.service, self.responses, self.toolbox.spawn)
-        business.add_actions(responses.actions(), {RESPONSES: responses.generate})
+        business.add_actions(responses.actions() | Tasks(business, self.service).actions(), {RESPONSES: responses.generate})
         add_dialect_routes(app.router, business.handler)
         pages = Pages(lambda: self.config().server.root_path, probes.root)
         for path, handler in [*probes.routes(), *pages.routes()]:

@@ -6,18 +6,20 @@ result, and returns the streaming `Call` (architecture.md, "Multi-step upstreams
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
+from ds2d.core.events import Usage
 from ds2d.core.settings import UpstreamSpec
 
 
 class Call(msgspec.Struct, frozen=True):
     """An HTTP request to an upstream. `headers` hold the credential. `stream`: events are expected, else one body.
 
-    `path` is joined to the upstream's base URL unless it is absolute (logins). `body` is JSON bytes, or None for GET.
+    `path` is joined to the upstream's base URL unless it is absolute (logins). `body` is JSON bytes, or None for GET; `form`
+    stands in its place where one is sent on, and can be read once.
     """
 
     method: str
@@ -26,6 +28,7 @@ class Call(msgspec.Struct, frozen=True):
     body: bytes | None = None
     stream: bool = False
     upstream: UpstreamSpec | None = None
+    form: AsyncIterator[bytes] | None = None
 
 
 class Script(msgspec.Struct, frozen=True):
@@ -47,6 +50,15 @@ class Reply(msgspec.Struct, frozen=True):
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+class Passed(msgspec.Struct, frozen=True):
+    """An answer that is passed on, as its client gets it. `usage` is None where the server told none."""
+
+    body: bytes
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = {}
+    usage: Usage | None = None
 
 
 Step = Call | Compute

@@ -6,7 +6,7 @@ Surprise: `Facts` change while requests run (a poller learns them), so a route k
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from importlib.resources import files
 from typing import Literal
@@ -21,13 +21,17 @@ State = Literal["ready", "loading", "degraded", "stuck", "asleep", "down"]
 _PREFERENCE: tuple[State, ...] = ("ready", "degraded", "loading", "stuck", "asleep", "down")
 """Upstreams in the first of these states that any of them has are asked; the others would be hope, not evidence."""
 
+CHAT_ROUTE = "/v1/chat/completions"
+"""A server that lists its routes and not this one does not chat, whatever its model is called."""
+
 RETRY_SOON = 5.0
 """Retry-After in seconds where an upstream has yet to be looked at, or to come back."""
 
 
 class Tables(msgspec.Struct, frozen=True):
     """The built-in tables. `native`: the reference's ids and whether they think; `first_choice`: by flavour, the model that
-    stands behind them; `aliases`: target to names; `see_images`, `not_chat`: globs over upstreams' own ids, in lower case."""
+    stands behind them; `aliases`: target to names; `see_images`, `not_chat`, `embeds`: globs over upstreams' own ids, in lower
+    case; `stands_in`: by task, globs over names of other people's models in whose place any served one may answer."""
 
     native: dict[str, Literal["on", "off"]]
     native_created: int
@@ -40,6 +44,8 @@ class Tables(msgspec.Struct, frozen=True):
     claude_owner: str
     see_images: tuple[str, ...]
     not_chat: tuple[str, ...]
+    embeds: tuple[str, ...]
+    stands_in: dict[str, tuple[str, ...]]
 
 
 TABLES = msgspec.json.decode(files("ds2d.core").joinpath("models.json").read_bytes(), type=Tables)
@@ -51,12 +57,14 @@ class Facts(msgspec.Struct, frozen=True):
 
     `flavour` is vllm, sglang, llamacpp, llamacpp_python, transformers, deepseek or generic. `prefix` is what stands between the
     base URL and a route ("/v1" or ""). `native_tools` is False once the server refused native tools, None while unknown.
+    `routes` are the paths that it says it has, of those that anything here asks for; None where it does not say.
     """
 
     flavour: str = "generic"
     prefix: str = "/v1"
     native_tools: bool | None = None
     completions: bool | None = None
+    routes: frozenset[str] | None = None
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -110,7 +118,7 @@ class Listed(msgspec.Struct, frozen=True):
     @property
     def chats(self) -> bool:
         """Whether it answers chats; told by the name, since lists do not say what a model is for."""
-        return not _matches(self.id, TABLES.not_chat)
+        return not matches(self.id, TABLES.not_chat)
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -197,10 +205,10 @@ def _public(name: str, names: Names, upstreams: Sequence[Seen]) -> Route | None:
         if twin is not None:  # no search is configured: it answers like its plain twin
             return msgspec.structs.replace(_by_entry(name, twin[0], twin[1], upstreams), public=key)
         return _by_nature(name, key, None, upstreams)
-    listing = _best([upstream for upstream in upstreams if upstream.find(key)])
+    listing = best([upstream for upstream in upstreams if upstream.find(key)])
     if not listing:
         return None
-    targets = tuple(_target(upstream, _listed_name(upstream, key), None) for upstream in listing)
+    targets = tuple(target_of(upstream, _listed_name(upstream, key), None) for upstream in listing)
     return Route(name, targets[0].model, targets, "listed")
 
 
@@ -217,7 +225,7 @@ def _by_entry(asked: str, public: str, spec: ModelSpec, upstreams: Sequence[Seen
             found = list(upstreams)  # it may be listed later, and there is no other
     if not found:
         raise _unavailable(asked)
-    targets = tuple(_target(upstream, _listed_name(upstream, model), spec) for upstream in _best(found))
+    targets = tuple(target_of(upstream, _listed_name(upstream, model), spec) for upstream in best(found))
     return Route(asked, public, targets, "models entry", _thinking(public, spec))
 
 
@@ -225,17 +233,19 @@ def _by_nature(asked: str, native: str, spec: ModelSpec | None, upstreams: Seque
     """A native id: the first upstream with a ready chat model, and of its models that id, else its first; and every other
     server that lists the same model and is as ready."""
     candidates = [(upstream, model) for upstream in upstreams if (model := _chat_model(upstream, native))]
-    best = _best([upstream for upstream, _ in candidates])
-    if not best:
+    found = best([upstream for upstream, _ in candidates])
+    if not found:
         raise _unavailable(asked)
-    model = next(model for upstream, model in candidates if upstream is best[0])
-    also = [upstream for upstream in best[1:] if (listed := upstream.find(model)) and listed.id == model]
-    targets = tuple(_target(upstream, model, spec) for upstream in (best[0], *also))
+    model = next(model for upstream, model in candidates if upstream is found[0])
+    also = [upstream for upstream in found[1:] if (listed := upstream.find(model)) and listed.id == model]
+    targets = tuple(target_of(upstream, model, spec) for upstream in (found[0], *also))
     return Route(asked, native, targets, "native id", _thinking(native, targets[0].spec))
 
 
 def _chat_model(upstream: Seen, native: str) -> str | None:
     """The model that a native id means on this upstream; None if none is known that chats."""
+    if upstream.facts.routes is not None and CHAT_ROUTE not in upstream.facts.routes:
+        return None
     own = upstream.find(native)
     if own is not None:
         return own.id
@@ -247,7 +257,7 @@ def _chat_model(upstream: Seen, native: str) -> str | None:
     return next((model.id for model in upstream.models if model.chats), None)
 
 
-def _best(upstreams: Sequence[Seen]) -> list[Seen]:
+def best(upstreams: Sequence[Seen]) -> list[Seen]:
     """Those in the best state that any has, in their order."""
     for state in _PREFERENCE:
         if found := [upstream for upstream in upstreams if upstream.state == state]:
@@ -255,11 +265,11 @@ def _best(upstreams: Sequence[Seen]) -> list[Seen]:
     return []
 
 
-def _target(upstream: Seen, model: str, spec: ModelSpec | None) -> Target:
-    """`spec` is the entry of `models`; without one, whether the model sees images is told by its name."""
+def target_of(upstream: Seen, model: str, spec: ModelSpec | None) -> Target:
+    """This model there. `spec` is the entry of `models`; without one, whether the model sees images is told by its name."""
     listed = upstream.find(model)
     if spec is None:
-        spec = ModelSpec(images=_matches(model, TABLES.see_images))
+        spec = ModelSpec(images=matches(model, TABLES.see_images))
     context = spec.context or (listed.context if listed else None)
     return Target(upstream.upstream, model, spec, upstream.facts, context, spec.max_output)
 
@@ -274,7 +284,8 @@ def _thinking(public: str, spec: ModelSpec) -> Literal["on", "off", "switch"]:
     return TABLES.native.get(public.lower(), "switch") if spec.thinking == "switch" else spec.thinking
 
 
-def _matches(name: str, globs: tuple[str, ...]) -> bool:
+def matches(name: str, globs: Iterable[str]) -> bool:
+    """Whether a name, in whatever case, fits one of the globs."""
     return any(fnmatchcase(name.lower(), glob) for glob in globs)
 
 

@@ -7,8 +7,8 @@ Surprise: messages are plain dictionaries with a typed view (TypedDict): unknown
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NotRequired, TypedDict
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
 import msgspec
 
@@ -83,6 +83,17 @@ class ReasoningWish(msgspec.Struct, frozen=True):
     budget: int | None = None
 
 
+class Upload(Protocol):
+    """A form with a file in it, on its way through: it is read once, while it is sent on."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether some of it was read for an upstream: from then on it cannot be sent again."""
+
+    def form(self, model: str) -> tuple[str, int | None, AsyncIterator[bytes]]:
+        """The form with this model's name in it: content type, length in bytes if it is known, and its bytes."""
+
+
 class ChatRequest(msgspec.Struct):
     """One question.
 
@@ -91,6 +102,8 @@ class ChatRequest(msgspec.Struct):
     vLLM-type upstreams, dropped for others. `max_tokens` is None where the client gave none. `prompt` is set instead of
     `messages` for legacy completions. `session` is a key of prefix affinity. `images` are the paths of all image parts, in the
     client's own spelling (mapping.md 9), so that a text-only model can refuse the first by name. `reply` is the dialect's own.
+    `task` is empty for a question that is answered by writing; else it names the row of dialects/tasks.py: then `extra` is the
+    whole body, `prompt` what a model reads of it, and `upload` stands in place of a body that is no JSON.
     """
 
     model: str
@@ -109,6 +122,8 @@ class ChatRequest(msgspec.Struct):
     session: str | None = None
     images: tuple[str, ...] = ()
     reply: Any = None
+    task: str = ""
+    upload: Upload | None = None
 
     @property
     def choices(self) -> int:

@@ -15,7 +15,7 @@ from ds2d.core.events import Completion
 from ds2d.core.models import ModelInfo
 from ds2d.core.pipeline import Encoding
 from ds2d.core.request import ChatRequest, Envelope, Inbound
-from ds2d.dialects import claude, gemini, openai_chat, openai_completions, openai_responses
+from ds2d.dialects import claude, gemini, openai_chat, openai_completions, openai_responses, tasks
 
 
 class Dialect(Protocol):
@@ -55,6 +55,12 @@ REGISTRY: dict[str, Dialect] = {
     "openai_completions": openai_completions,
     "openai_responses": openai_responses,
 }
+
+ENDPOINTS: tuple[tuple[str, Endpoint], ...] = (
+    *((name, endpoint) for name, dialect in REGISTRY.items() for endpoint in dialect.ROUTES),
+    *(("openai_chat", endpoint) for endpoint in tasks.ROUTES),
+)
+"""Every business route and the dialect of its errors, in the order in which the router tries them."""
 
 MODEL_LISTS: dict[str, ModelLists] = {
     "claude": claude,

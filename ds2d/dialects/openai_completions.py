@@ -34,10 +34,7 @@ from ds2d.core.openai_shape import (
 from ds2d.core.request import ChatRequest, Envelope, Inbound
 from ds2d.core.validate import convert, invalid
 
-ROUTES = (
-    Endpoint("POST", "/v1/completions"),
-    Endpoint("POST", "/v1/embeddings", "unserved"),  # no provider: 501 (openai-chat.md 9)
-)
+ROUTES = (Endpoint("POST", "/v1/completions"),)
 
 DEFAULT_MAX_TOKENS = 16
 MAX_PROMPTS = 2048

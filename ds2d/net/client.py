@@ -118,7 +118,8 @@ class Client:
         url = join_url(upstream.base_url or "", call.path)
         due = started + min(upstream.timeouts.headers if call.stream else upstream.timeouts.answer, upstream.timeouts.total)
         proxy = proxy_for(url, upstream.proxy)
-        place = place_of(call.method, url) if self._pool is not None and proxy is None else None
+        ours = self._pool is not None and proxy is None and call.form is None
+        place = place_of(call.method, url) if ours else None
         try:
             if place is not None:
                 return await self._ask(call, place, upstream.timeouts.connect, due)
@@ -130,6 +131,8 @@ class Client:
         except (aiohttp.ServerDisconnectedError, CutError) as error:
             raise GatewayError(ErrorKind.UPSTREAM_DISCONNECTED, "The upstream closed the connection.") from error
         except (aiohttp.ClientConnectionError, OSError) as error:
+            if isinstance(error.__cause__, GatewayError):  # a form that was to be sent on stopped coming
+                raise error.__cause__ from None
             raise GatewayError(ErrorKind.UPSTREAM_UNREACHABLE, "The upstream could not be reached.") from error
         except (aiohttp.ClientError, ValueError) as error:
             raise GatewayError(ErrorKind.UPSTREAM_GARBLED, "The upstream sent something that is not HTTP.") from error
@@ -171,7 +174,7 @@ class Client:
             response = await self._session.request(
                 call.method,
                 url,
-                data=call.body,
+                data=call.body if call.form is None else call.form,
                 headers=dict(call.headers),
                 allow_redirects=False,
                 proxy=proxy,

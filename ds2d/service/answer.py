@@ -18,6 +18,7 @@ import msgspec
 
 from ds2d import toolcalls
 from ds2d.config.schema import Config
+from ds2d.core.calls import Passed
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.events import Failure, Finish, Folder, Overhearing, Usage
 from ds2d.core.models import Route, Target
@@ -30,7 +31,16 @@ from ds2d.dialects import TELLS
 from ds2d.net.client import MAX_ERROR_BODY, Client
 from ds2d.net.exchange import Exchange
 from ds2d.service.heartbeat import Heartbeat
-from ds2d.service.question import check_servers, think_tags, with_images_checked, with_rights, with_thinking, with_tools_offered
+from ds2d.service.question import (
+    answering,
+    check_servers,
+    think_tags,
+    with_images_checked,
+    with_rights,
+    with_thinking,
+    with_tools_offered,
+)
+from ds2d.service.tasks import made_here, passed_on, task_route
 from ds2d.service.turn import Ask, Sink, Tools, Turn
 from ds2d.state.accounts import AccountQueue, Lease, Want
 from ds2d.state.books import Books
@@ -42,6 +52,9 @@ from ds2d.toolcalls.unsure import Unsure
 from ds2d.upstreams import REGISTRY as UPSTREAMS
 
 logger = logging.getLogger("ds2d.turn")
+
+Result = bytes | Passed | None
+"""What a turn comes to: a body, an answer that is passed on, or nothing where it was written as it came."""
 
 
 class Service:
@@ -73,8 +86,14 @@ class Service:
     async def answer(self, ask: Ask) -> bytes:
         """The whole answer as the body of a 200. Raises GatewayError with the status it should have."""
         body = await self._turn(ask, None)
-        assert body is not None
+        assert isinstance(body, bytes)
         return body
+
+    async def perform(self, ask: Ask) -> Passed:
+        """A task that is no answer (`request.task`), done. Raises GatewayError with the status it should have."""
+        passed = await self._turn(ask, None)
+        assert isinstance(passed, Passed)
+        return passed
 
     async def stream(self, ask: Ask, sink: Sink) -> None:
         """Write the answer to the sink. Raises GatewayError only while nothing was sent, or when the client has gone."""
@@ -82,7 +101,11 @@ class Service:
 
     def route(self, ask: Ask) -> Route:
         """What the model name became, if this caller may have it. Raises MODEL_NOT_FOUND, MODEL_UNAVAILABLE or _NOT_ALLOWED."""
-        route = self._catalog.route(ask.request.model, claude_route=ask.dialect_name == "claude")
+        request = ask.request
+        if request.task:
+            route = task_route(self._catalog, request, self._config().embeddings)
+        else:
+            route = answering(self._catalog.route(request.model, claude_route=ask.dialect_name == "claude"))
         if not (ask.caller.may_use(route.public) or ask.caller.may_use(route.asked)):
             message = f"This API key may not use the model '{ask.request.model}'."
             raise GatewayError(ErrorKind.MODEL_NOT_ALLOWED, message, param="model")
@@ -112,7 +135,7 @@ class Service:
         """The public model that a name stands for. Raises MODEL_NOT_FOUND."""
         return self._catalog.route(name, claude_route=claude_route).public
 
-    async def _turn(self, ask: Ask, sink: Sink | None) -> bytes | None:
+    async def _turn(self, ask: Ask, sink: Sink | None) -> Result:
         tools = self._tools
         row = self._books.row(ask.request_id, ask.caller, ask.dialect_name, ask.request)
         try:
@@ -128,7 +151,7 @@ class Service:
         try:
             reserve = turn.config.ledger.default_reserve_tokens
             turn.entry = await self._books.admit(row, ask.caller, ask.request, turn.route, reserve)
-            return await self._attempts(turn, sink)
+            return await (self._attempts(turn, sink) if turn.route.targets else made_here(turn, self._tools, self._books))
         except GatewayError as error:
             refused = "failed" if turn.tries else "rejected"
             turn.outcome = "interrupted" if error.kind is ErrorKind.CLIENT_CLOSED else refused
@@ -172,7 +195,7 @@ class Service:
         turn.notes += [f"reasoning_restored={restored}"] * bool(restored) + [f"reasoning_lost={lost}"] * bool(lost)
         return request
 
-    async def _attempts(self, turn: Turn, sink: Sink | None) -> bytes | None:
+    async def _attempts(self, turn: Turn, sink: Sink | None) -> Result:
         """Ask one account after the other until one answers or no further one may be asked."""
         tried: set[str] = set()
         cause: GatewayError | None = None
@@ -230,7 +253,10 @@ class Service:
 
     def _may_retry(self, error: GatewayError, turn: Turn, sink: Sink | None) -> bool:
         """Whether another attempt may be made: nothing sent, a cause that another attempt can mend, and budget left."""
-        if (sink is not None and sink.started) or not (error.row.retry or turn.same_account):
+        upload = turn.ask.request.upload
+        if (sink is not None and sink.started) or (upload is not None and upload.begun):
+            return False
+        if not (error.row.retry or turn.same_account):
             return False
         if turn.attempts >= (2 if error.kind is ErrorKind.EMPTY_ANSWER else turn.config.runtime.max_attempts):
             return False
@@ -246,7 +272,7 @@ class Service:
         tells = TELLS.get(turn.ask.dialect_name)
         return tells is not None and tells(error, sink is not None) and not self._may_retry(error, turn, sink)
 
-    async def _attempt(self, turn: Turn, lease: Lease, sink: Sink | None) -> bytes | None:
+    async def _attempt(self, turn: Turn, lease: Lease, sink: Sink | None) -> Result:
         """One account's try: ask, read, write. Raises GatewayError while nothing was sent."""
         turn.account, turn.upstream = lease.account.label, lease.account.upstream
         turn.waited, turn.position = turn.waited + lease.waited, lease.position
@@ -269,7 +295,7 @@ class Service:
             lease.charge(turn.usage.total)
         return result
 
-    async def _exchange(self, turn: Turn, lease: Lease, sink: Sink | None) -> bytes | None:
+    async def _exchange(self, turn: Turn, lease: Lease, sink: Sink | None) -> Result:
         target = next(target for target in turn.route.targets if target.upstream.name == lease.account.upstream)
         upstream = UPSTREAMS[target.upstream.kind]
         request = turn.ask.request
@@ -290,6 +316,8 @@ class Service:
                     turn.same_account = self._logins.refused(lease.account, token)
                 raise _for_direct_caller(error) if turn.ask.caller.token else error
             self._observed.told(lease.account.label, turn.route.public, exchange.headers)
+            if request.task:
+                return await passed_on(turn, target, exchange, self._tools, self._books)
             pipeline, encoder = self._pipeline(turn, target, exchange, sink)
             turn.pipeline = pipeline
             if sink is None:

@@ -11,7 +11,7 @@ import msgspec
 from ds2d import toolcalls
 from ds2d.core.caller import Caller
 from ds2d.core.errors import ErrorKind, GatewayError
-from ds2d.core.models import Route, Target
+from ds2d.core.models import CHAT_ROUTE, Route, Target
 from ds2d.core.request import ChatRequest, Message, ReasoningWish
 from ds2d.toolcalls import prompt
 from ds2d.upstreams import REGISTRY as UPSTREAMS
@@ -48,6 +48,19 @@ def with_tools_offered(request: ChatRequest, target: Target) -> ChatRequest:
     if not (by_prompt and speaks_of_tools):
         return request
     return prompt.render(request, prompt.family_of(target.model, target.spec.tool_format))
+
+
+def answering(route: Route) -> Route:
+    """The route without servers that say that they do not chat: one that embeds may list a model under the same name.
+
+    Raises INVALID_REQUEST where none is left.
+    """
+    able = tuple(target for target in route.targets if target.facts.routes is None or CHAT_ROUTE in target.facts.routes)
+    if len(able) == len(route.targets):
+        return route
+    if not able:
+        raise GatewayError(ErrorKind.INVALID_REQUEST, f"Model '{route.asked}' does not chat.", param="model")
+    return msgspec.structs.replace(route, targets=able)
 
 
 def check_servers(request: ChatRequest, route: Route) -> None:

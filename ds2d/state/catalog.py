@@ -19,6 +19,7 @@ from ds2d.core.settings import ModelSpec, UpstreamSpec
 from ds2d.core.sizes import Size, Sizes
 from ds2d.state.evidence import Asked
 from ds2d.state.health import MAX_MODELS, Fetch, Gauged, Health, Ours, TokenFor, Watch, World
+from ds2d.state.task_routes import task_route
 
 MAX_ROUTES = 4096
 """Names remembered at most: clients choose them."""
@@ -128,6 +129,10 @@ class Catalog:
             if len(name) <= MAX_NAME:
                 self._routes[key] = route
         return route
+
+    def task_route(self, task: str, name: str) -> Route:
+        """Who does a task under this model name. Raises MODEL_NOT_FOUND, MODEL_UNAVAILABLE, NOT_IMPLEMENTED, ROUTE_NOT_FOUND."""
+        return task_route(task, name, self._names, self.seen())
 
     def models(self, allowed: Allowed | None = None, *, claude: bool = False) -> list[ModelInfo]:
         """One list: entries of `models`, native ids, each upstream's own ids. `allowed` narrows it to a key's models.

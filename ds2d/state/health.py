@@ -22,7 +22,7 @@ from ds2d.core.load import Load
 from ds2d.core.models import TABLES, Facts, Listed, Seen, State, seen
 from ds2d.core.settings import Timeouts, UpstreamSpec
 from ds2d.state.evidence import Evidence, Scales
-from ds2d.upstreams.openai import SOURCES, detect_flavour, prefixes, server_root
+from ds2d.upstreams.openai import SOURCES, detect_flavour, prefixes, routes_in, server_root
 
 logger = logging.getLogger("ds2d.health")
 
@@ -46,6 +46,8 @@ GAUGE_SECONDS = 60.0
 
 PRESSED_SECONDS = 0.5
 """Between two looks at the gauges of a server for which requests are held back."""
+TELL_ROUTES = frozenset(("vllm", "sglang", "llamacpp_python"))
+"""Flavours with a document of their routes."""
 
 MAX_MODELS = 10_000
 """Of one upstream's list."""
@@ -291,7 +293,15 @@ class Watch:
             flavour = detect_flavour(self.upstream.base_url, models, reply.headers)
             if flavour == "generic":
                 flavour = detect_flavour(self.upstream.base_url, models, reply.headers, await self._version())
-        return Facts(flavour=flavour, prefix=prefix)
+        return Facts(flavour=flavour, prefix=prefix, routes=await self._routes() if flavour in TELL_ROUTES else None)
+
+    async def _routes(self) -> frozenset[str] | None:
+        """The routes that the server says it has: a vLLM has those that its model can serve, so they tell what a model is for."""
+        try:
+            reply = await self._get(server_root(self.upstream.base_url) + "/openapi.json", None)
+        except GatewayError:
+            return None
+        return routes_in(_parsed(reply.body)) if reply.status == 200 else None
 
     async def _version(self) -> Any:
         try:

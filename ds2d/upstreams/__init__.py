@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from ds2d.core.calls import Call, Preparation, Reply
+from ds2d.core.calls import Call, Passed, Preparation, Reply
 from ds2d.core.errors import GatewayError
 from ds2d.core.models import Target
 from ds2d.core.pipeline import Decoding
@@ -40,6 +40,13 @@ class Upstream(Protocol):
     def read_count(self, reply: Reply) -> int | None:
         """The count in its answer, None if there is none to believe."""
 
+    def pass_back(self, request: ChatRequest, target: Target, reply: Reply) -> Passed:
+        """The answer to a task (`request.task`) as its client gets it. Raises UPSTREAM_GARBLED."""
+
+
+def _passes_nothing(request: ChatRequest, _target: Target, _reply: Reply) -> Passed:
+    raise openai.absent(request.task, request.model)
+
 
 class Kind(msgspec.Struct, frozen=True):
     """One kind of upstream, put together: kinds that speak the same wire share its decoder without knowing each other."""
@@ -50,10 +57,19 @@ class Kind(msgspec.Struct, frozen=True):
     classify: Callable[[Reply, ChatRequest], GatewayError]
     count_call: Callable[[ChatRequest, Target, str | None], Call | None] = lambda _request, _target, _token: None
     read_count: Callable[[Reply], int | None] = lambda _reply: None
+    pass_back: Callable[[ChatRequest, Target, Reply], Passed] = _passes_nothing
 
 
 REGISTRY: dict[str, Upstream] = {
-    "openai": Kind(openai.check, openai.prepare, openai.Decoder, openai.classify, openai.count_call, openai.read_count),
+    "openai": Kind(
+        openai.check,
+        openai.prepare,
+        openai.Decoder,
+        openai.classify,
+        openai.count_call,
+        openai.read_count,
+        openai.pass_back,
+    ),
     "demo": Kind(demo.check, demo.prepare, openai.Decoder, openai.classify),
 }
 """By `upstreams[].kind`."""

@@ -8,6 +8,7 @@ Surprise: the parser reads deeper than the writer writes (orjson: 1024 against 2
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -28,38 +29,51 @@ OFF_LOOP = 1024 * 1024
 
 async def read_body(request: web.Request, limit: int, seconds: float) -> bytes:
     """The whole body. Raises GatewayError: UNSUPPORTED_ENCODING, BODY_TOO_LARGE, REQUEST_TIMEOUT, CLIENT_CLOSED."""
+    content = request.content
+    if content.is_eof():
+        _check_head(request, limit)
+        body = content.read_nowait()
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+    return b"".join([piece async for piece in pieces_of(request, limit, seconds)])
+
+
+async def pieces_of(request: web.Request, limit: int, seconds: float) -> AsyncIterator[bytes]:
+    """The body as it comes; the clocks run only while it is waited for. Raises what `read_body` raises."""
+    _check_head(request, limit)
+    loop = asyncio.get_running_loop()
+    left, window_left = seconds, SLOW_WINDOW
+    size = window_size = 0
+    while True:
+        asked = loop.time()
+        try:
+            async with asyncio.timeout(min(left, window_left)):
+                piece = await request.content.readany()
+        except TimeoutError:
+            raise GatewayError(ErrorKind.REQUEST_TIMEOUT, "The request body took too long to arrive.") from None
+        except (ConnectionError, web.HTTPException) as error:
+            raise GatewayError(ErrorKind.CLIENT_CLOSED, "The client closed the connection.") from error
+        if not piece:
+            return
+        waited = loop.time() - asked
+        left, window_left = left - waited, window_left - waited
+        size += len(piece)
+        window_size += len(piece)
+        if size > limit:
+            raise _too_large(limit)
+        if window_size >= SLOW_BYTES:
+            window_left, window_size = SLOW_WINDOW, 0
+        yield piece
+
+
+def _check_head(request: web.Request, limit: int) -> None:
+    """What can be refused before anything is read."""
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise GatewayError(ErrorKind.UNSUPPORTED_ENCODING, "Compressed request bodies are not accepted: send it as it is.")
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
-    content = request.content
-    if content.is_eof():
-        body = content.read_nowait()
-        if len(body) > limit:
-            raise _too_large(limit)
-        return body
-    pieces: list[bytes] = []
-    size = 0
-    loop = asyncio.get_running_loop()
-    end = loop.time() + seconds
-    window_end, window_size = loop.time() + SLOW_WINDOW, 0
-    try:
-        async with asyncio.timeout_at(min(end, window_end)) as clock:
-            while chunk := await content.readany():
-                pieces.append(chunk)
-                size += len(chunk)
-                window_size += len(chunk)
-                if size > limit:
-                    raise _too_large(limit)
-                if window_size >= SLOW_BYTES:
-                    window_end, window_size = loop.time() + SLOW_WINDOW, 0
-                    clock.reschedule(min(end, window_end))
-    except TimeoutError:
-        raise GatewayError(ErrorKind.REQUEST_TIMEOUT, "The request body took too long to arrive.") from None
-    except (ConnectionError, web.HTTPException) as error:
-        raise GatewayError(ErrorKind.CLIENT_CLOSED, "The client closed the connection.") from error
-    return b"".join(pieces)
 
 
 async def parse_object(body: bytes) -> dict[str, Any]:

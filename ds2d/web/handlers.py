@@ -19,8 +19,9 @@ from ds2d.config.schema import Config
 from ds2d.core.caller import Caller
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.models import ModelInfo
-from ds2d.core.request import Inbound
+from ds2d.core.request import ChatRequest, Inbound
 from ds2d.dialects import COUNTS, MODEL_LISTS, REGISTRY
+from ds2d.dialects.tasks import Task
 from ds2d.service import Ask, Service
 from ds2d.state.callers import Callers
 from ds2d.state.captures import Captures
@@ -29,6 +30,7 @@ from ds2d.web.body import parse_object, read_body
 from ds2d.web.keys import ASK, CALLER, DIALECT, REQUEST_ID, Handler
 from ds2d.web.replies import json_reply, stream_headers, value_reply
 from ds2d.web.streaming import ClientStream
+from ds2d.web.uploads import FormUpload
 
 Action = Callable[[web.Request, str], Awaitable[web.StreamResponse]]
 Recall = Callable[[str, str], Any]
@@ -112,6 +114,8 @@ class Business:
 
     async def inbound(self, request: web.Request) -> Inbound:
         """The request as a dialect sees it."""
+        if request.method == "GET":
+            return self._inbound(request, {})
         server = self._config().server
         body = await parse_object(await read_body(request, server.body_limit_bytes, server.body_seconds))
         return self._inbound(request, body)
@@ -120,18 +124,38 @@ class Business:
         headers = {name.lower(): value for name, value in request.headers.items()}
         return Inbound(body, headers, request.query, request.match_info, unseal=self._unseal)
 
-    async def ask(self, request: web.Request, dialect: str, recall: Recall | None = None) -> Ask:
-        """The question of a request, once its key is known. `recall` finds what the caller has stored."""
+    async def ask(
+        self,
+        request: web.Request,
+        dialect: str,
+        recall: Recall | None = None,
+        *,
+        task: tuple[str, Callable[[Inbound], ChatRequest]] | None = None,
+    ) -> Ask:
+        """The question of a request, once its key is known. `recall` finds what the caller has stored. `task`: what else is
+        asked for than an answer, as the records call it, and how it is read."""
         caller = self.identify(request, dialect)
         inbound = await self.inbound(request)
         if recall is not None:
             inbound.recall = partial(recall, caller.id)
+        name, parse = task or (dialect, REGISTRY[dialect].parse)
         recording = None
         if self._captures is not None:
-            recording = self._captures.begin(dialect, request.path_qs, lambda: orjson.dumps(inbound.body))
-        module = REGISTRY[dialect]
-        pin = request.headers.get("X-Ds2-Target-Account")
-        ask = Ask(module, dialect, module.parse(inbound), caller, request[REQUEST_ID], pin, recording=recording)
+            recording = self._captures.begin(name, request.path_qs, lambda: orjson.dumps(inbound.body))
+        return self._asked(
+            request, Ask(REGISTRY[dialect], name, parse(inbound), caller, request[REQUEST_ID], recording=recording)
+        )
+
+    async def ask_with_form(self, request: web.Request, dialect: str, task: Task) -> Ask:
+        """The same for a body that is a form with a file, which is read as the upstream takes it."""
+        caller = self.identify(request, dialect)
+        server = self._config().server
+        upload = FormUpload(request, server.body_limit_bytes, server.body_seconds)
+        parsed = task.parse_form(await upload.find_model(), upload)
+        return self._asked(request, Ask(REGISTRY[dialect], task.name, parsed, caller, request[REQUEST_ID]))
+
+    def _asked(self, request: web.Request, ask: Ask) -> Ask:
+        ask.pin = request.headers.get("X-Ds2-Target-Account")
         request[ASK] = ask
         return ask
 

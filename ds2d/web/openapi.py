@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from ds2d import __version__
-from ds2d.dialects import REGISTRY
+from ds2d.dialects import ENDPOINTS
+from ds2d.dialects.tasks import TASKS
 from ds2d.web.admin.table import ROUTES, Route, Schema
 from ds2d.web.paths import short_form
 
@@ -27,6 +28,10 @@ REQUIRED = {
     ("openai_responses", "generate"): ("model",),
     ("claude", "generate"): ("model", "messages"),
     ("claude", "count"): ("model", "messages"),
+    ("openai_chat", "detokenize"): ("tokens",),
+    ("openai_chat", "rerank"): ("query", "documents"),
+    ("openai_chat", "transcriptions"): ("model", "file"),
+    ("openai_chat", "translations"): ("model", "file"),
     ("gemini", "generate"): ("contents",),
 }
 """Fields that a question must have, by dialect and action."""
@@ -37,6 +42,8 @@ ACTIONS = {
     "models": "list models",
     "model": "one model",
     "embed": "embed texts",
+    "batch_embed": "embed several texts",
+    "load": "how many requests are in work or wait",
 }
 
 OTHERS = (
@@ -72,6 +79,7 @@ class Line(msgspec.Struct, frozen=True):
     body: Schema | None = None
     query: dict[str, Schema] = {}
     answer: tuple[str, ...] = ()
+    form: bool = False
 
 
 def lines() -> list[Line]:
@@ -105,15 +113,15 @@ def table() -> str:
 
 def _business() -> list[Line]:
     found: dict[tuple[str, str], Line] = {}
-    for name, dialect in REGISTRY.items():
-        for endpoint in dialect.ROUTES:
-            required = REQUIRED.get((name, endpoint.action), ())
-            body = {"type": "object", "required": [*required]} if endpoint.method == "POST" else None
-            summary = f"{ACTIONS.get(endpoint.action, endpoint.action.replace('_', ' '))} ({name})"
-            if short := short_form(endpoint.path):
-                summary += f"; also `{_spelt(short)}`"
-            line = Line(endpoint.method, endpoint.path, summary, "key", name, body)
-            found.setdefault((endpoint.method, endpoint.path), line)
+    for name, endpoint in ENDPOINTS:
+        task = TASKS.get(endpoint.action)
+        required = REQUIRED.get((name, endpoint.action), ())
+        body = {"type": "object", "required": [*required]} if endpoint.method == "POST" else None
+        summary = task.summary if task else f"{ACTIONS.get(endpoint.action, endpoint.action.replace('_', ' '))} ({name})"
+        if short := short_form(endpoint.path):
+            summary += f"; also `{_spelt(short)}`"
+        line = Line(endpoint.method, endpoint.path, summary, "key", name, body, form=bool(task and task.form))
+        found.setdefault((endpoint.method, endpoint.path), line)
     return list(found.values())
 
 
@@ -131,7 +139,8 @@ def _operation(line: Line) -> dict[str, Any]:
         operation["parameters"] = parameters
     if line.body is not None:
         required = bool(line.body.get("required"))
-        operation["requestBody"] = {"required": required, "content": {"application/json": {"schema": line.body}}}
+        kind = "multipart/form-data" if line.form else "application/json"
+        operation["requestBody"] = {"required": required, "content": {kind: {"schema": line.body}}}
     if line.auth != "open":
         operation["security"] = [{"key" if line.auth == "key" else "admin": []}]
     operation["responses"] = _responses(line)

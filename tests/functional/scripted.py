@@ -105,6 +105,11 @@ def refuse(status: int, body: Any, **headers: str) -> Scene:
     return Scene([raw], status, {name.replace("_", "-"): value for name, value in headers.items()}, "application/json")
 
 
+def answer(body: Any) -> Scene:
+    """Some JSON."""
+    return Scene([json.dumps(body).encode()], content_type="application/json")
+
+
 class ScriptedUpstream:
     """The server. `seen` are the model requests in order; polls of the model list are answered and counted apart."""
 
@@ -120,6 +125,8 @@ class ScriptedUpstream:
         self.version: str | None = "0.32.0"
         self.gauges: dict[str, float] = {}
         """What it says of its load, by vLLM's names without their prefix; empty: nothing."""
+        self.pages: dict[str, Scene] = {}
+        """Answers to GETs by path, besides the model list and the version."""
         self.up = True
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -149,6 +156,10 @@ class ScriptedUpstream:
             Scene([body], content_type="application/json"),
             Scene(sse(said, end, {**head, "choices": [], "usage": counts})),
         ]
+
+    def tell_routes(self, *paths: str) -> None:
+        """Have a document of routes, as vLLM has."""
+        self.pages["/openapi.json"] = answer({"openapi": "3.1.0", "paths": {path: {} for path in paths}})
 
     @property
     def base_url(self) -> str:
@@ -222,6 +233,8 @@ class ScriptedUpstream:
         return whole({"content": self.answer_text})
 
     def _poll(self, path: str) -> Scene:
+        if path in self.pages:
+            return self.pages[path]
         if path.endswith("/version") and self.version:
             return Scene([json.dumps({"version": self.version}).encode()], content_type="application/json")
         if path == "/metrics" and self.gauges:

@@ -20,6 +20,8 @@ GONE = GatewayError(ErrorKind.UPSTREAM_UNREACHABLE, "The upstream could not be r
 LATE = GatewayError(ErrorKind.UPSTREAM_TIMEOUT, "The upstream did not answer in time.")
 FAILED = GatewayError(ErrorKind.UPSTREAM_ERROR, "The upstream failed.")
 
+ROUTES = "http://127.0.0.1:8000/openapi.json"
+
 VLLM_ENTRY = {
     "id": "/mnt/models/DeepSeek-R1", "object": "model", "created": 1741000000, "owned_by": "vllm",
     "root": "/mnt/models/DeepSeek-R1", "parent": None, "max_model_len": 163840,
@@ -96,7 +98,7 @@ async def test_the_prefix_is_found_out_and_remembered() -> None:
     net.replies["/v1/models"] = listing(VLLM_ENTRY)
     await net.look()
     await net.look()
-    assert net.paths == ["/models", "/v1/models", "/v1/models"]
+    assert net.paths == ["/models", "/v1/models", "http://127.0.0.1:3000/api/openapi.json", "/v1/models"]
     assert net.watch.seen.facts.prefix == "/v1"
 
 
@@ -107,6 +109,28 @@ async def test_version_tells_a_vllm_that_its_list_does_not() -> None:
     assert net.watch.seen.facts.flavour == "vllm"
     await net.look()
     assert net.paths.count("http://127.0.0.1:8000/version") == 1
+
+
+async def test_a_vllm_tells_what_its_model_is_for_by_its_routes() -> None:
+    net = Net()
+    document = {"paths": {"/v1/embeddings": {}, "/v1/models": {}, "/sleep": {}}}
+    net.replies[ROUTES] = Reply(200, {}, orjson.dumps(document))
+    for _ in range(2):
+        await net.look(listing(VLLM_ENTRY))
+    assert net.watch.seen.facts.routes == {"/v1/embeddings"}
+    assert net.paths.count(ROUTES) == 1
+    net.replies[ROUTES] = Reply(200, {}, b'{"paths":{"/v1/chat/completions":{}}}')
+    net.watch.note_failure(GONE)
+    await net.look(listing(VLLM_ENTRY))
+    assert net.watch.seen.facts.routes == {"/v1/chat/completions"}
+
+
+@pytest.mark.parametrize("reply", [Reply(404, {}, b"{}"), Reply(200, {}, b"<html>"), Reply(200, {}, b'{"paths":[]}')])
+async def test_a_server_that_does_not_tell_its_routes_may_have_any(reply: Reply) -> None:
+    net = Net()
+    net.replies[ROUTES] = reply
+    await net.look(listing(VLLM_ENTRY))
+    assert (net.watch.seen.state, net.watch.seen.facts.routes) == ("ready", None)
 
 
 async def test_a_configured_flavour_is_not_doubted() -> None:
@@ -234,11 +258,11 @@ async def test_the_first_failed_turn_asks_for_a_look_at_once() -> None:
     net.replies["/v1/models"] = listing(VLLM_ENTRY)
     task = asyncio.create_task(net.watch.run())
     await settle()
-    assert net.paths == ["/v1/models"]
+    assert net.paths.count("/v1/models") == 1
     for _ in range(2):
         net.watch.note_failure(FAILED)
         await settle()
-    assert net.paths == ["/v1/models"] * 2
+    assert net.paths.count("/v1/models") == 2
     task.cancel()
     await asyncio.wait([task])
 

@@ -6,7 +6,7 @@ Surprise: the path's last word, not the body, says what is wanted, so unknown wo
 """
 
 from ds2d.core.endpoint import Endpoint
-from ds2d.dialects.gemini.embed import parse_embed, render_embed
+from ds2d.dialects.gemini.embed import Embedding, parse_embed, render_embed
 from ds2d.dialects.gemini.encode import Encoder
 from ds2d.dialects.gemini.models import render_model, render_models
 from ds2d.dialects.gemini.parse import parse
@@ -34,6 +34,7 @@ ROUTES = (
 
 __all__ = [
     "ROUTES",
+    "Embedding",
     "Encoder",
     "finish_word",
     "parse",

@@ -17,6 +17,7 @@ import msgspec
 import orjson
 
 from ds2d.core.calls import Preparation, Script
+from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.models import Target
 from ds2d.core.request import ChatRequest
 from ds2d.upstreams.demo.example import example_of
@@ -56,7 +57,9 @@ class _Answer(msgspec.Struct):
 
 
 def check(request: ChatRequest, target: Target) -> None:
-    """Nothing is refused."""
+    """Whatever is asked is answered; nothing else is done here."""
+    if request.task:
+        raise GatewayError(ErrorKind.NOT_IMPLEMENTED, "The demo does nothing but answer.")
 
 
 def prepare(request: ChatRequest, target: Target, token: str | None) -> Preparation:

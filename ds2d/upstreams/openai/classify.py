@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from ds2d.core.calls import Reply
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.request import ChatRequest
-from ds2d.upstreams.openai.refusal import Refusal, clean, read_body
+from ds2d.upstreams.openai.refusal import Refusal, clean, is_no_route, read_body
 
 MAX_DELAY = 31 * 86400.0
 """Seconds; a longer wait than a month is a fault of the server."""
@@ -181,7 +181,7 @@ def _limits(refusal: Refusal) -> Limits | None:
 
 def _not_there(refusal: Refusal, request: ChatRequest) -> GatewayError:
     """No such model, or no such route: a fault of the configuration, unless only legacy completions are missing."""
-    no_route = not refusal.text or refusal.text in ("Not Found", "Method Not Allowed") or "File Not Found" in refusal.text
+    no_route = is_no_route(refusal)
     details: dict[str, object] | None = {"completions": False} if request.prompt is not None and no_route else None
     what = "has no such route" if no_route else f"does not know the model behind '{request.model}'"
     return GatewayError(ErrorKind.UPSTREAM_NOT_FOUND, f"The upstream {what}.", details=details)

@@ -64,6 +64,11 @@ def read_object(parsed: Any) -> Refusal | None:
     return None
 
 
+def is_no_route(refusal: Refusal) -> bool:
+    """Whether a 404 or 405 speaks of the path, and not of a model."""
+    return not refusal.text or refusal.text in ("Not Found", "Method Not Allowed") or "File Not Found" in refusal.text
+
+
 def clean(text: str) -> str:
     """A server's text as one short line without anything that tells where it runs or who asked."""
     text = text[:MAX_TEXT]
