@@ -46,6 +46,7 @@ GAUGE_SECONDS = 60.0
 
 PRESSED_SECONDS = 0.5
 """Between two looks at the gauges of a server for which requests are held back."""
+
 TELL_ROUTES = frozenset(("vllm", "sglang", "llamacpp_python"))
 """Flavours with a document of their routes."""
 

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from ds2d.core.errors import ErrorKind, GatewayError
 from tests.functional.harness import KEY, Running, config_for, running
 from tests.functional.scripted import END, RESET, Scene, ScriptedUpstream, Wait, answer, refuse, scripted_upstream
 
@@ -446,8 +447,8 @@ async def test_a_recording_is_not_sent_twice(tmp_path: Path) -> None:
 
 async def look_anew(ds2d: Running) -> None:
     """As if the servers had been away and came back as others."""
-    for watch in ds2d.daemon.catalog._watches.values():
-        watch._away()
+    for name in ds2d.daemon.catalog.states():
+        ds2d.daemon.catalog.note_failure(name, GatewayError(ErrorKind.UPSTREAM_UNREACHABLE, "gone"))
     await ds2d.daemon.first_look()
 
 
