@@ -25,6 +25,10 @@ KEY = "sk-test-0123456789abcdef"
 ADMIN_KEY = "adm-test-0123456789abcdef"
 
 
+CARRIERS = ("own", "library")
+"""Our connections, and the HTTP library's, which are there for TLS and proxies: what breaks must be told by both."""
+
+
 class OneVocabulary(Tokenizer):
     """Read once for all daemons of a test run: it costs a third of a second."""
 
@@ -82,13 +86,17 @@ def config_for(base_url: str, **sections: Any) -> dict[str, Any]:
 
 @contextlib.asynccontextmanager
 async def running(
-    folder: Path, config: dict[str, Any], environ: dict[str, str] | None = None, port: int = 0
+    folder: Path, config: dict[str, Any], environ: dict[str, str] | None = None, port: int = 0, carrier: str | None = None
 ) -> AsyncIterator[Running]:
-    """A daemon for the body of the `with`, with this config and these variables, first looked at its upstreams."""
+    """A daemon for the body of the `with`, with this config and these variables, first looked at its upstreams.
+
+    `carrier` is what asks upstreams over plain HTTP: one of CARRIERS, "own" unless the environment says otherwise.
+    """
+    carrier = carrier or os.environ.get("DS2D_TEST_CARRIER", "own")
     path = folder / "config.json"
     path.write_text(json.dumps(config))
     store = ConfigStore(Source(path, environ) if environ else Source.file(path))
-    daemon = Daemon(store, own_connections=os.environ.get("DS2D_TEST_CARRIER") != "library")
+    daemon = Daemon(store, own_connections=carrier == "own")
     daemon.tokenizer = VOCABULARY
     port = await daemon.start(port=port)
     try:

@@ -7,8 +7,12 @@ After each the upstream's connection is closed and the slot is back. Clients' fa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
+import re
+import socket
+import ssl
 import zlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -18,15 +22,35 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.functional.harness import Running, config_for, running
-from tests.functional.scripted import END, RESET, Scene, ScriptedUpstream, Wait, refuse, say, scripted_upstream, whole
+from tests.functional import certificates
+from tests.functional.harness import CARRIERS, Running, config_for, running
+from tests.functional.scripted import (
+    END,
+    RESET,
+    Scene,
+    ScriptedUpstream,
+    Seen,
+    Wait,
+    chunk,
+    refuse,
+    say,
+    scripted_upstream,
+    sse,
+    usage,
+    whole,
+)
 from tests.functional.stalls import watching_the_loop
 from tests.functional.test_every_dialect import ENDS, QUESTIONS
 from tests.functional.test_queue import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-CLOCKS = {"connect": 0.2, "headers": 0.3, "first_payload": 0.3, "payload_gap": 0.3, "answer": 0.4, "total": 3}
+HASTY = {"connect": 0.5, "headers": 1, "first_payload": 1, "payload_gap": 1, "answer": 1.4, "total": 60}
+"""For faults that a clock ends: long enough for the first part of an answer on a busy machine."""
+
+PATIENT = dict.fromkeys(HASTY, 60)
+"""For all others: no clock has anything to do with their end."""
+
 RUNTIME = {"max_attempts": 1, "retry_collapse": False, "breaker": {"failures": 1000, "open_seconds": 1}}
 
 Pieces = list[Any]
@@ -101,12 +125,12 @@ def cut_zip(head: Pieces, rest: Pieces) -> Scene:
 FAULTS: dict[str, Fault] = {
     "silence before the head": Fault(lambda _h, _r: Scene([hang()], raw=True), LATE),
     "silence before the first payload": Fault(lambda _h, _r: Scene([hang()]), LATE),
-    "life signs only": Fault(lambda _h, _r: Scene([b": keep-alive\n\n", 0.2, b"\n\n", 0.2, b": keep-alive\n\n", hang()]), LATE),
+    "life signs only": Fault(lambda _h, _r: Scene([*[b": keep-alive\n\n", 0.2, b"\n\n", 0.2] * 100, hang()]), LATE),
     "silence between payloads": Fault(lambda head, _r: Scene([*head, hang()]), LATE, middle=True),
     "life signs between payloads": Fault(
-        lambda head, _r: Scene([*head, *[b": x\n\n", 0.1] * 6, hang()]), (*LATE, "upstream_error"), middle=True
+        lambda head, _r: Scene([*head, *[b": x\n\n", 0.2] * 200, hang()]), (*LATE, "upstream_error"), middle=True
     ),
-    "trickle": Fault(lambda head, _r: Scene([*head, *[b"d", 0.06] * 12, hang()]), (*LATE, "upstream_error"), middle=True),
+    "trickle": Fault(lambda head, _r: Scene([*head, *[b"d", 0.1] * 400, hang()]), (*LATE, "upstream_error"), middle=True),
     "reset before the head": Fault(raw(RESET), BROKEN),
     "closed before the head": Fault(raw(END), BROKEN),
     "reset after the head": Fault(instead(RESET), BROKEN),
@@ -142,24 +166,41 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", name="shared")
-async def _shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Running, ScriptedUpstream]]:
-    async with scripted_upstream() as upstream:
-        config = config_for(upstream.base_url, runtime=RUNTIME)
-        config["upstreams"][0] |= {"timeouts": CLOCKS, "poll_seconds": 3600}
-        async with running(tmp_path_factory.mktemp("faults"), config) as ds2d:
-            yield ds2d, upstream
+World = tuple[Running, ScriptedUpstream]
+
+
+def config_with(base_url: str, clocks: dict[str, float]) -> dict[str, Any]:
+    config = config_for(base_url, runtime=RUNTIME)
+    config["upstreams"][0] |= {"timeouts": clocks, "poll_seconds": 3600}
+    return config
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", name="shared", params=CARRIERS)
+async def _shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, World]]:
+    """Two daemons in front of one upstream, on one of the ways there: one with hasty clocks, one with patient ones."""
+    async with scripted_upstream() as upstream, contextlib.AsyncExitStack() as stack:
+        worlds = {}
+        for name, clocks in (("hasty", HASTY), ("patient", PATIENT)):
+            started = running(tmp_path_factory.mktemp(name), config_with(upstream.base_url, clocks), carrier=request.param)
+            worlds[name] = await stack.enter_async_context(started), upstream
+        yield worlds
+
+
+async def at_rest(world: World) -> World:
+    """The daemon healthy and idle, the upstream without a script."""
+    ds2d, upstream = world
+    upstream.scenes.clear()
+    upstream.seen.clear()
+    upstream.decide = lambda seen: None
+    await ds2d.daemon.first_look()
+    ds2d.daemon.queue.reset()
+    return world
 
 
 @pytest_asyncio.fixture(loop_scope="module", name="world")
-async def _world(shared: tuple[Running, ScriptedUpstream]) -> tuple[Running, ScriptedUpstream]:
-    """The shared daemon, healthy and idle."""
-    ds2d, upstream = shared
-    upstream.scenes.clear()
-    upstream.seen.clear()
-    await ds2d.daemon.first_look()
-    ds2d.daemon.queue.reset()
-    return shared
+async def _world(shared: dict[str, World]) -> World:
+    """The patient daemon."""
+    return await at_rest(shared["patient"])
 
 
 def good(dialect: str, stream: bool) -> tuple[Pieces, Pieces]:
@@ -229,36 +270,128 @@ def code_in_stream(dialect: str, text: str) -> str:
     return ""
 
 
-@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-@pytest.mark.parametrize("dialect", QUESTIONS)
-@pytest.mark.parametrize("name", FAULTS)
-async def test_a_fault_is_told_truthfully(
-    world: tuple[Running, ScriptedUpstream], name: str, dialect: str, stream: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    ds2d, upstream = world
-    fault = FAULTS[name]
-    scene = fault.build(*good(dialect, stream))
+MODES = [(dialect, stream) for dialect in QUESTIONS for stream in (True, False)]
+
+
+def scene_for(fault: Fault, seen: Seen) -> Scene:
+    """The fault on the wire and in the mode that this question uses."""
+    stream = bool(seen.body.get("stream"))
+    scene = fault.build(*good("chat" if "/chat/" in seen.path else "completions", stream))
     if not stream and scene.content_type.startswith("text/event-stream"):
         scene.content_type = "application/json"
         kinds = (b"text/event-stream", b"application/json")
         scene.pieces = [piece.replace(*kinds) if isinstance(piece, bytes) else piece for piece in scene.pieces]
-    upstream.scenes.append(scene)
-    async with asyncio.timeout(20):
-        status, answer, headers = await ask(ds2d, dialect, stream)
-    if stream and fault.middle:
-        assert status == 200, answer
-        code = code_in_stream(dialect, answer)
-    else:
-        assert status == fault.status, answer
-        assert headers["content-type"].startswith("application/json")
-        assert 1 <= int(headers["retry-after"]) <= 120
-        code = code_in(dialect, answer)
-    assert code in fault.codes or dialect in ("gemini", "responses", "claude")
-    assert "10.1.2.3" not in (answer if isinstance(answer, str) else json.dumps(answer))
+    return scene
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_a_fault_is_told_truthfully(shared: dict[str, World], name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Asked in every dialect, streamed and whole, at the same time."""
+    fault = FAULTS[name]
+    ds2d, upstream = await at_rest(shared["hasty" if set(LATE) & set(fault.codes) else "patient"])
+    upstream.decide = lambda seen: scene_for(fault, seen)
+    async with asyncio.timeout(30):
+        answers = await asyncio.gather(*(ask(ds2d, *mode) for mode in MODES))
+    for (dialect, stream), (status, answer, headers) in zip(MODES, answers, strict=True):
+        if stream and fault.middle:
+            assert status == 200, (dialect, answer)
+            code = code_in_stream(dialect, answer)
+        else:
+            assert status == fault.status, (dialect, stream, answer)
+            assert headers["content-type"].startswith("application/json")
+            assert 1 <= int(headers["retry-after"]) <= 120
+            code = code_in(dialect, answer)
+        assert code in fault.codes or dialect in ("gemini", "responses", "claude"), (dialect, stream, answer)
+        assert "10.1.2.3" not in (answer if isinstance(answer, str) else json.dumps(answer))
     assert "Traceback" not in caplog.text
     assert (ds2d.daemon.queue.running, ds2d.daemon.service.turns) == (0, {})
-    (seen,) = upstream.seen
-    await until(lambda: seen.closed.is_set() or seen.done.is_set())
+    assert len(upstream.seen) == len(MODES)
+    await until(lambda: all(seen.closed.is_set() or seen.done.is_set() for seen in upstream.seen))
+
+
+# A fault after every event
+
+LONG = sse(
+    chunk({"role": "assistant", "content": ""}),
+    *[chunk({"reasoning": word}) for word in ("Let me", " see")],
+    *[chunk({"content": word}) for word in ("Hel", "lo", " wörld")],
+    chunk({"tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}]}),
+    chunk({"tool_calls": [{"index": 0, "function": {"arguments": '{"a":'}}]}),
+    chunk({"tool_calls": [{"index": 0, "function": {"arguments": "1}"}}]}),
+    chunk({}, "tool_calls"),
+    usage(),
+)
+PLAIN = [as_text(frame) for frame in say("Hel", "lo", " wörld")]
+BREAKS: dict[str, Pieces] = {
+    "reset": [RESET],
+    "close": [END],
+    "clean end": [],
+    "garbage": [b"data: {nope\n\n"],
+    "error": [ERROR_FRAME],
+    "half a frame": [b'data: {"choices":[{"ind', END],
+    "half a letter": [HALF_LETTER],
+}
+
+
+def finish_at(frames: list[bytes]) -> int:
+    """Frames until the answer has its finish."""
+    said = [json.loads(frame[6:]) for frame in frames[:-1]]
+    return next(n for n, event in enumerate(said, 1) if any(choice["finish_reason"] for choice in event["choices"]))
+
+
+@pytest.mark.parametrize("dialect", QUESTIONS)
+async def test_a_fault_after_every_event_of_a_stream(shared: dict[str, World], dialect: str) -> None:
+    """An answer that had its finish may be whole; one that had not never looks so."""
+    ds2d, upstream = await at_rest(shared["patient"])
+    frames = PLAIN if dialect == "completions" else LONG
+    places = [(kind, count) for kind in BREAKS for count in range(len(frames))]
+
+    def decide(seen: Seen) -> Scene:
+        kind, count = places[int(re.findall(r"place (\d+)", json.dumps(seen.body))[-1])]
+        return Scene([*frames[:count], *BREAKS[kind]])
+
+    upstream.decide = decide
+    _, body, stream_path, more = QUESTIONS[dialect]
+    asked = [json.loads(json.dumps({**body, **more}).replace('"Hello"', f'"place {n}"')) for n in range(len(places))]
+    async with asyncio.timeout(60):
+        answers = await asyncio.gather(*(ds2d.ask(stream_path, one) for one in asked))
+    finished = finish_at(frames)
+    for (kind, count), (status, answer, _) in zip(places, answers, strict=True):
+        where = f"{kind} after {count} of {len(frames)}"
+        if status != 200:
+            assert status == 503, (where, answer)
+            assert count < finished, where
+            code_in(dialect, answer)
+        elif looks_whole(dialect, answer):
+            assert count >= finished, (where, answer)
+        else:
+            code_in_stream(dialect, answer)
+    assert (ds2d.daemon.queue.running, ds2d.daemon.service.turns) == (0, {})
+
+
+def looks_whole(dialect: str, text: str) -> bool:
+    """Whether a client would take the stream for a whole answer."""
+    marks = {"chat": "[DONE]", "completions": "[DONE]", "responses": "response.completed", "claude": "message_stop"}
+    return marks.get(dialect, '"finishReason"') in text
+
+
+@pytest.mark.parametrize("dialect", ["chat", "completions"])
+async def test_a_whole_answer_cut_anywhere_is_no_answer(world: World, dialect: str) -> None:
+    ds2d, upstream = world
+    body = b"".join(piece for part in good(dialect, False) for piece in part)
+    cuts = [*range(0, len(body), 7), len(body) - 1]
+    path, asked, _, _ = QUESTIONS[dialect]
+    for last in (RESET, END, b""):
+        upstream.decide = (
+            lambda seen, last=last: Scene(  # type: ignore[misc]
+                [body[: cuts[int(re.findall(r"place (\d+)", json.dumps(seen.body))[-1])]], *([last] if last else [])],
+                content_type="application/json",
+            )
+        )
+        questions = [json.loads(json.dumps(asked).replace('"Hello"', f'"place {n}"')) for n in range(len(cuts))]
+        answers = await asyncio.gather(*(ds2d.ask(path, one) for one in questions))
+        assert [status for status, _, _ in answers] == [503] * len(cuts)
+    assert ds2d.daemon.queue.running == 0
 
 
 # Oddities that are no faults
@@ -278,14 +411,34 @@ ODDITIES: dict[str, Callable[[list[bytes]], list[bytes]]] = {
 
 
 @pytest.mark.parametrize("name", ODDITIES)
-async def test_what_is_odd_but_legal_is_an_answer(world: tuple[Running, ScriptedUpstream], name: str) -> None:
+async def test_what_is_odd_but_legal_is_an_answer_in_every_dialect(world: World, name: str) -> None:
     ds2d, upstream = world
-    upstream.scenes.append(Scene(ODDITIES[name](say("Grüße", " 🐚"))))
-    status, text, _ = await ask(ds2d, "chat", True)
-    assert status == 200
-    assert "".join(choice["delta"].get("content") or "" for event in data_of(text) for choice in event["choices"]) == "Grüße 🐚"
-    assert text.endswith("data: [DONE]\n\n")
+    frames = say("Grüße", " 🐚")
+    texted = [as_text(frame) for frame in frames]
+    upstream.decide = lambda seen: Scene(ODDITIES[name](frames if "/chat/" in seen.path else texted))
+    for dialect in QUESTIONS:
+        status, text, _ = await ask(ds2d, dialect, True)
+        assert status == 200, dialect
+        assert ENDS[dialect] in text, (dialect, text)
+        assert '"error"' not in text.replace('"error":null', ""), (dialect, text)
+        said = "".join(shown_in(dialect, event) for event in data_of(text))
+        assert said == "Grüße 🐚", (dialect, text)
     assert ds2d.daemon.queue.running == 0
+
+
+def shown_in(dialect: str, event: Any) -> str:
+    """The text of one event, as a client of that dialect would add it up."""
+    match dialect:
+        case "chat":
+            return "".join(choice["delta"].get("content") or "" for choice in event["choices"])
+        case "completions":
+            return "".join(choice["text"] for choice in event["choices"])
+        case "responses":
+            return str(event["delta"]) if event["type"] == "response.output_text.delta" else ""
+        case "claude":
+            return str(event["delta"].get("text", "")) if event["type"] == "content_block_delta" else ""
+    parts = [part for one in event.get("candidates", []) for part in one.get("content", {}).get("parts", [])]
+    return "".join(part.get("text", "") for part in parts)
 
 
 def data_of(text: str) -> list[Any]:
@@ -293,7 +446,7 @@ def data_of(text: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_compressed_answer_is_read(world: tuple[Running, ScriptedUpstream], stream: bool) -> None:
+async def test_a_compressed_answer_is_read(world: World, stream: bool) -> None:
     ds2d, upstream = world
     head, rest = good("chat", stream)
     scene = zipped(gzip.compress(b"".join([*head, *rest])))
@@ -308,7 +461,8 @@ async def test_a_compressed_answer_is_read(world: tuple[Running, ScriptedUpstrea
 
 
 @pytest.mark.parametrize("name", ["endless line", "bomb in a line", "bomb of blank lines", "bomb of a page"])
-async def test_what_never_ends_is_ended_by_its_bound(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("carrier", CARRIERS)
+async def test_what_never_ends_is_ended_by_its_bound(tmp_path: Path, name: str, carrier: str) -> None:
     block = b"x" * 65536
     scenes = {
         "endless line": Scene([b"data: ", *[block] * 300]),
@@ -317,9 +471,8 @@ async def test_what_never_ends_is_ended_by_its_bound(tmp_path: Path, name: str) 
         "bomb of a page": Scene([gzip.compress(block * 1000)], 500, {"Content-Encoding": "gzip"}),
     }
     async with scripted_upstream() as upstream:
-        config = config_for(upstream.base_url, runtime=RUNTIME)
-        config["upstreams"][0]["timeouts"] = {**CLOCKS, "first_payload": 2, "payload_gap": 2, "answer": 2}
-        async with running(tmp_path, config) as ds2d:
+        clocks = {**PATIENT, "first_payload": 2} if name == "bomb of blank lines" else PATIENT
+        async with running(tmp_path, config_with(upstream.base_url, clocks), carrier=carrier) as ds2d:
             upstream.scenes.append(scenes[name])
             async with watching_the_loop() as stall:
                 status, answer, _ = await ask(ds2d, "chat", True)
@@ -332,9 +485,7 @@ async def test_what_never_ends_is_ended_by_its_bound(tmp_path: Path, name: str) 
 
 
 @pytest.mark.parametrize(("given", "told"), [("7", "7"), ("500", "120"), ("0.2", "1"), ("nonsense", "1")])
-async def test_an_announced_delay_is_passed_on_within_bounds(
-    world: tuple[Running, ScriptedUpstream], given: str, told: str
-) -> None:
+async def test_an_announced_delay_is_passed_on_within_bounds(world: World, given: str, told: str) -> None:
     ds2d, upstream = world
     upstream.scenes.append(refuse(429, {}, Retry_After=given))
     status, _, headers = await ask(ds2d, "chat", True)
@@ -356,23 +507,69 @@ async def test_a_refused_connection_is_a_503_in_every_dialect(tmp_path: Path) ->
             assert ds2d.daemon.queue.running == 0
 
 
-async def test_a_name_that_nobody_has_and_a_server_without_tls_are_503(tmp_path: Path) -> None:
-    async with scripted_upstream() as upstream:
+async def test_a_name_that_nobody_has_and_servers_without_the_right_tls_are_503(tmp_path: Path) -> None:
+    """DNS; TLS that nobody speaks, that nobody answers, and that nobody vouches for."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.write(tmp_path, "stranger"), tmp_path / "key.pem")
+    async with scripted_upstream() as upstream, listening(silent) as mute, listening(silent, ssl=context) as stranger:
+        places = {
+            "noname": "http://no-such-host.invalid/v1",
+            "notls": f"https://127.0.0.1:{upstream.port}/v1",
+            "mute": f"https://127.0.0.1:{mute}/v1",
+            "stranger": f"https://127.0.0.1:{stranger}/v1",
+        }
         config = config_for(upstream.base_url, runtime=RUNTIME)
-        config["models"] = {name: {"upstream": name, "model": "m"} for name in ("noname", "notls")}
+        config["models"] = {name: {"upstream": name, "model": "m"} for name in places}
         config["upstreams"] = [
-            {
-                "name": "noname",
-                "kind": "openai",
-                "base_url": "http://no-such-host.invalid/v1",
-                "proxy": "direct",
-                "timeouts": CLOCKS,
-            },
-            {"name": "notls", "kind": "openai", "base_url": f"https://127.0.0.1:{upstream.port}/v1", "timeouts": CLOCKS},
+            {"name": name, "kind": "openai", "base_url": url, "proxy": "direct", "timeouts": HASTY, "poll_seconds": 3600}
+            for name, url in places.items()
         ]
         async with running(tmp_path, config) as ds2d:
-            for name in ("noname", "notls"):
-                body = {"model": name, "messages": [{"role": "user", "content": "x"}]}
+            for stream in (True, False):
+                bodies = [{"model": name, "messages": [{"role": "user", "content": "x"}], "stream": stream} for name in places]
+                answers = await asyncio.gather(*(ds2d.ask("/v1/chat/completions", body) for body in bodies))
+                for name, (status, answer, _) in zip(places, answers, strict=True):
+                    assert status == 503, (name, answer)
+                    assert answer["error"]["code"] in ("upstream_unreachable", "model_unavailable", "upstream_error"), name
+            assert ds2d.daemon.queue.running == 0
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+async def test_a_server_that_accepts_nobody_is_a_503(tmp_path: Path, carrier: str) -> None:
+    """Its backlog is full: the kernel answers nothing at all."""
+    with contextlib.ExitStack() as sockets:
+        listener = sockets.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        waiting = [sockets.enter_context(socket.socket()) for _ in range(4)]
+        for sock in waiting:
+            sock.setblocking(False)
+            sock.connect_ex(address)
+        config = config_with(f"http://127.0.0.1:{address[1]}/v1", HASTY)
+        config["models"] = {"m": {"upstream": "gpu", "model": "m"}}
+        async with running(tmp_path, config, carrier=carrier) as ds2d:
+            ds2d.daemon.queue.reset()
+            body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True}
+            async with asyncio.timeout(30):
                 status, answer, _ = await ds2d.ask("/v1/chat/completions", body)
-                assert status == 503, answer
-                assert answer["error"]["code"] in ("upstream_unreachable", "model_unavailable", "upstream_error")
+            assert (status, answer["error"]["code"]) in ((503, "upstream_unreachable"), (503, "model_unavailable"))
+            assert ds2d.daemon.queue.running == 0
+
+
+async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A server that takes everything and says nothing."""
+    with contextlib.suppress(ConnectionError):
+        while await reader.read(65536):
+            pass
+    writer.close()
+
+
+@contextlib.asynccontextmanager
+async def listening(serve: Callable[..., Any], **kwargs: Any) -> AsyncIterator[int]:
+    """A server on a port of its own."""
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, **kwargs)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
