@@ -52,10 +52,13 @@ from ds2d.state.quotas import Quotas
 from ds2d.state.reasoning import ReasoningMemory
 from ds2d.state.response_file import load, save
 from ds2d.state.responses import Limits, ResponseStore
+from ds2d.state.series import Series
 from ds2d.web.admin.accounts import Accounts
 from ds2d.web.admin.api import add_admin_routes
 from ds2d.web.admin.config import ConfigRoutes
+from ds2d.web.admin.console import Console
 from ds2d.web.admin.desk import Desk
+from ds2d.web.admin.live import Live
 from ds2d.web.admin.logins import Logins as AdminLogins
 from ds2d.web.admin.ops import Ops
 from ds2d.web.admin.session import Guard, Sessions
@@ -168,6 +171,7 @@ class Daemon:
         self.queue = AccountQueue(store.current.runtime)
         self.responses = ResponseStore(time.monotonic, new_id)
         self.captures = Captures(self._capture_settings, self._secrets, new_id, lambda: int(time.time()), time.monotonic)
+        self.series = Series(time.time)
         self.owners: dict[str, Owner] = {
             "queue": self.queue,
             "callers": self.callers,
@@ -177,6 +181,7 @@ class Daemon:
             "responses": self.responses,
             "captures": self.captures,
             "metrics": self.metrics,
+            "series": self.series,
         }
         """Whoever holds something that may grow, by name: the one list of them. `start` adds its own."""
         self._background: list[asyncio.Task[None]] = []
@@ -201,7 +206,7 @@ class Daemon:
             ours=self.queue.inflight,
         )
         self.books = Books(self.ledger, self.quotas, self.toolbox, time.monotonic, time.time)
-        self.books.listeners.append(self.metrics.ended)
+        self.books.listeners += [self.metrics.ended, self.series.note]
         self.service = Service(
             self.config, self.catalog, self.queue, self.logins, self.client, self.toolbox, self.books, self.observed
         )
@@ -372,10 +377,9 @@ class Daemon:
         audit = Audit(self.state_dir, lambda: _utc_now().isoformat(timespec="seconds"))
         desk = Desk(self.store, sessions, file, audit, time.time)
         accounts = Accounts(desk, self.queue, self.logins, self.client, self.service, new_id)
+        guard = Guard(self.config, sessions)
         ops = Ops(
             desk,
-            queue=self.queue,
-            catalog=self.catalog,
             callers=self.callers,
             client=self.client,
             captures=self.captures,
@@ -384,15 +388,26 @@ class Daemon:
             monotonic=time.monotonic,
             itself=self._itself,
         )
+        live = self.owners["live"] = Live(
+            desk,
+            queue=self.queue,
+            catalog=self.catalog,
+            series=self.series,
+            turns=self.service.turns,
+            monotonic=time.monotonic,
+            admit=guard.admit,
+            name=secrets.token_hex(4),
+        )
         areas = {
             "logins": AdminLogins(desk),
             "config": ConfigRoutes(desk),
             "accounts": accounts,
             "ops": ops,
+            "live": live,
+            "console": Console(desk, self.quotas),
             "usage": UsageRoutes(desk, self.state_dir),
             "vercel": Vercel(desk, self.client, accounts, self.queue),
         }
-        guard = Guard(self.config, sessions)
         add_admin_routes(router, guard, areas)
         return guard
 

@@ -43,6 +43,7 @@ class Capture(msgspec.Struct, frozen=True):
     flavour: str = ""
     model: str = ""
     error: str | None = None
+    request_id: str = ""
 
     def shown(self) -> dict[str, Any]:
         """As the admin API lists it."""
@@ -78,8 +79,17 @@ class Recording:
     """An exchange while it runs. `clock` is monotonic seconds."""
 
     def __init__(
-        self, capture_id: str, dialect: str, path: str, body: bytes, limit: int, created: int, clock: Callable[[], float]
+        self,
+        capture_id: str,
+        dialect: str,
+        path: str,
+        body: bytes,
+        limit: int,
+        created: int,
+        clock: Callable[[], float],
+        request_id: str = "",
     ) -> None:
+        self._request_id = request_id
         self.id, self.dialect, self.path, self.created = capture_id, dialect, path, created
         self._clock, self._began = clock, clock()
         self._asked, self._upstream, self._client = _Side(limit), _Side(limit), _Side(limit)
@@ -140,6 +150,7 @@ class Recording:
             content_type=self._content_type,
             flavour=self._flavour,
             model=self._model,
+            request_id=self._request_id,
         )
 
 
@@ -161,12 +172,12 @@ class Captures:
         self._clock = clock
         self._kept: deque[Capture] = deque()
 
-    def begin(self, dialect: str, path: str, body: Callable[[], bytes]) -> Recording | None:
+    def begin(self, dialect: str, path: str, body: Callable[[], bytes], request_id: str = "") -> Recording | None:
         """A recording of the exchange that begins; None where captures are off, which costs a look at the settings."""
         enabled, _, limit = self._settings()
         if not enabled:
             return None
-        return Recording(self._new_id("cap_"), dialect, path, body(), limit, self._now(), self._clock)
+        return Recording(self._new_id("cap_"), dialect, path, body(), limit, self._now(), self._clock, request_id)
 
     def keep(self, recording: Recording) -> None:
         """The exchange is over."""

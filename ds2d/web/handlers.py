@@ -141,7 +141,7 @@ class Business:
         name, parse = task or (dialect, REGISTRY[dialect].parse)
         recording = None
         if self._captures is not None:
-            recording = self._captures.begin(name, request.path_qs, lambda: orjson.dumps(inbound.body))
+            recording = self._captures.begin(name, request.path_qs, lambda: orjson.dumps(inbound.body), request[REQUEST_ID])
         return self._asked(
             request, Ask(REGISTRY[dialect], name, parse(inbound), caller, request[REQUEST_ID], recording=recording)
         )

@@ -68,9 +68,14 @@ async def test_the_event_stream_tells_the_state_and_then_what_changes(tmp_path: 
     async with administered(tmp_path, accounts=ACCOUNTS) as (ds2d, _):
         (first, _, state), (second, last, delta) = await events(ds2d, 2)
         assert (first, second) == ("snapshot", "delta")
-        assert state.keys() == {"queue", "requests", "upstreams", "generation"}
-        assert state["upstreams"] == {"gpu": "ready"}
-        assert delta == {"generation": state["generation"] + 1}, "only what changed"
+        assert state.keys() == {"queue", "accounts", "requests", "upstreams", "config", "series"}
+        assert state["upstreams"]["gpu"]["state"] == "ready"
+        assert state["accounts"].keys() == {
+            "user@example.com",
+            *(name for name in state["accounts"] if name.startswith("token:")),
+        }
+        assert delta == {"config": {"generation": state["config"]["generation"] + 1}}, "only what changed"
         [(event, _, again)] = await events(ds2d, 1, last)
-        assert again["generation"] == state["generation"] + 2
-        assert event in ("delta", "snapshot")
+        assert (event, again["config"]["generation"]) == ("delta", state["config"]["generation"] + 2), "it goes on where it was"
+        [(event, _, _)] = await events(ds2d, 1, "another-1")
+        assert event == "snapshot"

@@ -161,7 +161,12 @@ async def test_no_route_opens_to_a_wrong_credential(tmp_path: Path) -> None:
         wrong |= {what: {"Authorization": f"Bearer {text}"} for what, text in spoilt(token, secret_of(ds2d)).items()}
         count = 0
         for route in ROUTES:
-            path = route.path.replace("{key:.+}", "k1").replace("{identifier:.+}", "user@example.com").replace("{id}", "req_1")
+            path = (
+                route.path.replace("{key:.+}", "k1")
+                .replace("{identifier:.+}", "user@example.com")
+                .replace("{id}", "req_1")
+                .replace("{number}", "1")
+            )
             for what, headers in wrong.items():
                 if route.auth == "none":
                     continue
@@ -180,7 +185,7 @@ async def test_no_route_opens_to_a_wrong_credential(tmp_path: Path) -> None:
 async def test_every_admin_route_of_the_router_stands_in_the_table(tmp_path: Path) -> None:
     async with administered(tmp_path) as (ds2d, _):
         routes = ds2d.daemon._runner._app.router.routes()  # type: ignore[union-attr]
-        served = {(route.method, route.resource.canonical) for route in routes if route.resource.canonical.startswith("/admin")}
+        served = {(route.method, route.resource.canonical) for route in routes if route.resource.canonical.startswith("/admin/")}
         assert served == {(route.method, route.path.replace(":.+}", "}")) for route in ROUTES}
 
 

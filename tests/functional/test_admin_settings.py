@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ds2d.config.describe import keys
 from ds2d.web.admin.settings import settings
 from tests.functional.admin import ACCOUNTS, ADMIN, administered
 from tests.functional.harness import ADMIN_KEY, Running, running
@@ -109,8 +110,8 @@ async def test_what_has_no_effect_yet_is_kept_and_shown(tmp_path: Path) -> None:
     async with administered(tmp_path) as (ds2d, upstream), streaming(ds2d, upstream):
         assert (await put(ds2d, embeddings={"provider": "deterministic"}, auto_delete={"sessions": True}))[0] == 200
         _, answer, _ = await ds2d.ask("/admin/settings", **ADMIN)
-        assert (answer["embeddings"], answer["auto_delete"]) == ({"provider": "deterministic"}, {"sessions": True})
-        assert (await put(ds2d, embeddings={"provider": None}))[1]["settings"]["embeddings"] == {"provider": None}
+        assert (answer["embeddings"]["provider"], answer["auto_delete"]) == ("deterministic", {"sessions": True})
+        assert (await put(ds2d, embeddings={"provider": None}))[1]["settings"]["embeddings"]["provider"] is None
         assert "provider" not in ds2d.config()["embeddings"]
 
 
@@ -131,7 +132,8 @@ BOUNDS = {
 
 
 async def test_bounds_are_those_of_the_contract(tmp_path: Path) -> None:
-    assert set(BOUNDS) | {"model_aliases"} == set(settings()), "every setting stands in the table above"
+    named = {path for path, key in settings().items() if key.settings}
+    assert set(BOUNDS) | {"model_aliases"} == named, "every setting of the contract stands in the table above"
     async with administered(tmp_path) as (ds2d, _):
         for path, (good, bad) in BOUNDS.items():
             section, _, name = path.partition(".")
@@ -155,8 +157,10 @@ async def test_bounds_are_those_of_the_contract(tmp_path: Path) -> None:
     ("body", "path"),
     [
         ({"runtime": {"account_max_inflght": 3}}, "runtime.account_max_inflght"),
-        ({"runtime": {"max_attempts": 3}}, "runtime.max_attempts"),
-        ({"server": {"port": 1}}, "server"),
+        ({"runtime": {"breaker": {"failure": 3}}}, "runtime.breaker.failure"),
+        ({"server": {"port": 1}}, "server.port"),
+        ({"vercel": {"token": "x"}}, "vercel.token"),
+        ({"keys": []}, "keys"),
         ({"admin": {"password_hash": "x"}}, "admin.password_hash"),
         ({"runtime": 3}, "runtime"),
     ],
@@ -188,3 +192,17 @@ async def test_what_a_variable_holds_is_shown_and_cannot_be_changed_here(tmp_pat
         status, answer = await put(ds2d, runtime={"account_max_inflight": 3})
         assert status == 400
         assert "$DS2API_ACCOUNT_MAX_INFLIGHT" in answer["detail"]
+
+
+async def test_every_hot_setting_says_what_it_means_and_can_be_set_however_deep_it_stands(tmp_path: Path) -> None:
+    async with administered(tmp_path) as (ds2d, _):
+        _, answer, _ = await ds2d.ask("/admin/settings", **ADMIN)
+        found = answer["bounds"]["runtime.breaker.failures"]
+        assert (found["default"], found["min"], found["max"], found["origin"]) == (5, 1, 1000, "default")
+        assert all(one["about"] for one in answer["bounds"].values())
+        assert not {key.path for key in keys() if key.restart} & answer["bounds"].keys()
+        status, answer = await put(ds2d, runtime={"breaker": {"failures": 9}}, server={"open_networks": ["127.0.0.0/8"]})
+        assert (status, answer["settings"]["runtime"]["breaker"]["failures"]) == (200, 9)
+        assert ds2d.config()["runtime"] == {"breaker": {"failures": 9}}
+        assert ds2d.config()["server"] == {"open_networks": ["127.0.0.0/8"]}
+        assert ds2d.daemon.config().runtime.breaker.failures == 9

@@ -40,6 +40,8 @@ BOUNDED = {
     "ResponseStore._runs": "responses.background",
     "ResponseStore._by_item": "responses.stored_bytes",
     "Captures._kept": "captures.kept",
+    "Feed._deltas": "live.deltas_bytes",
+    "Ring.steps": "series.steps",
     "ReasoningMemory._kept": "reasoning.kept_bytes",
     "ReasoningMemory._index": "reasoning.kept_bytes",
     "Client._tls": "upstreams.tls_contexts",
@@ -83,6 +85,11 @@ FIXED = {
     "Business.*": "one a route",
     "Ledger._keys": "one a key in config",
     "Ops._turns": "the service's own",
+    "Live._turns": "the service's own",
+    "Feed._state": "what is there now, of turns 200",
+    "Series._rings": "two",
+    "Step.*": "one a size of latency, or a kind of error",
+    "Pages._files": "the console's files",
     "BoundedServer._kwargs": "made at the start",
 }
 """What does not, and why."""

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from ds2d.config.diff import changes
+from ds2d.config.describe import json_schema
+from ds2d.config.diff import changes, masked
 from ds2d.config.notices import ConfigErrors
 from ds2d.config.show import shown
 from ds2d.config.strict_json import dump, load
@@ -133,16 +134,36 @@ class ConfigRoutes:
         ]
         return self._desk.reply({"generations": found, "current": config.generation}, headers=self._desk.etag())
 
+    async def generation(self, request: web.Request) -> web.StreamResponse:
+        """One of them, secrets masked: what it held, and what would change if it came back."""
+        text = request.match_info["number"]
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+        old = self._kept(number)
+        found = [msgspec.to_builtins(change) for change in changes(self._desk.store.document, old)]
+        return self._desk.reply({"generation": number, "config": masked(old), "changes": found})
+
+    async def check(self, request: web.Request) -> web.StreamResponse:
+        """Whether a text could be the config: every error with its place, or what it would change."""
+        text = (await self._desk.body(request)).get("text")
+        if not isinstance(text, str):
+            raise bad("text: must be a string")
+        try:
+            document = load(text.encode())
+            self._desk.store.check(document)
+        except ConfigErrors as error:
+            errors = [msgspec.to_builtins(notice) for notice in error.errors]
+            return self._desk.reply({"valid": False, "errors": errors, "changes": []})
+        found = [msgspec.to_builtins(change) for change in changes(self._desk.store.document, document)]
+        return self._desk.reply({"valid": True, "errors": [], "changes": found})
+
+    async def schema(self, request: web.Request) -> web.StreamResponse:
+        """The JSON Schema of the config."""
+        return self._desk.reply(json_schema())
+
     async def rollback(self, request: web.Request) -> web.StreamResponse:
         """Put a kept config in force again, as a new generation."""
         number = (await self._desk.body(request)).get("generation")
-        kept = next((kept for kept in self._desk.store.generations() if kept.number == number), None)
-        if kept is None:
-            raise GatewayError(ErrorKind.ROUTE_NOT_FOUND, "generation: is not one of those that are kept.")
-        try:
-            old = load(kept.path.read_bytes())
-        except (OSError, ConfigErrors):
-            raise GatewayError(ErrorKind.ROUTE_NOT_FOUND, "generation: can no longer be read.") from None
+        old = self._kept(number)
 
         def edit(document: Body) -> None:
             document.clear()
@@ -180,6 +201,16 @@ class ConfigRoutes:
             request, "key deleted", lambda document: keys.delete(*keys.find(document, self._desk.config, wanted), now)
         )
         return self._written()
+
+    def _kept(self, number: Any) -> Body:
+        """The document of a kept generation. Raises 404."""
+        kept = next((kept for kept in self._desk.store.generations() if kept.number == number), None)
+        if kept is None:
+            raise GatewayError(ErrorKind.ROUTE_NOT_FOUND, "generation: is not one of those that are kept.")
+        try:
+            return load(kept.path.read_bytes())
+        except (OSError, ConfigErrors):
+            raise GatewayError(ErrorKind.ROUTE_NOT_FOUND, "generation: can no longer be read.") from None
 
     def _written(self, **more: Any) -> web.Response:
         """The answer to a write."""

@@ -2,39 +2,30 @@
 
 Rule: a test goes through the listener, so it proves what a client would see; where only the hash of a key is known, a
 credential that is good for one request has its rights.
-Surprise: an event stream needs no memory of what it sent. An event's id is the digest of the state after it, so a client that
-comes back gets the whole state, or nothing if it has that already.
+Surprise: a client may choose the id of its request, so two turns can have the same; the one that began last is meant.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import orjson
 from aiohttp import web
-from aiohttp_sse import sse_response
 
 from ds2d.core.calls import Call
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.settings import KeySpec, UpstreamSpec
 from ds2d.net.client import Client
 from ds2d.service import Turn
-from ds2d.state.accounts import AccountQueue
 from ds2d.state.callers import Callers
 from ds2d.state.captures import Captures
-from ds2d.state.catalog import Catalog
-from ds2d.state.reports import queue_status
 from ds2d.web.admin import keys
 from ds2d.web.admin.desk import Desk
 from ds2d.web.admin.keys import bad
 from ds2d.web.keys import REQUEST_ID
 
 HELLO = "你好"
-EVENT_SECONDS = 0.5
-"""Between two looks at the state."""
 
 Body = dict[str, Any]
 
@@ -53,8 +44,6 @@ class Ops:
         self,
         desk: Desk,
         *,
-        queue: AccountQueue,
-        catalog: Catalog,
         callers: Callers,
         client: Client,
         captures: Captures,
@@ -64,8 +53,6 @@ class Ops:
         itself: Callable[[], UpstreamSpec],
     ) -> None:
         self._desk = desk
-        self._queue = queue
-        self._catalog = catalog
         self._callers = callers
         self._client = client
         self._captures = captures
@@ -103,7 +90,7 @@ class Ops:
         """One turn."""
         wanted = request.match_info["id"]
         if turn := self._turns.get(wanted):
-            return self._desk.reply({"id": wanted, "state": "running", **self._describe(wanted, turn)})
+            return self._desk.reply({"id": wanted, "state": "running", **described(wanted, turn, self._monotonic())})
         for ended in self._history.recent:
             if ended.get("request_id") == wanted:
                 return self._desk.reply({"id": wanted, "state": "ended", **ended})
@@ -117,22 +104,6 @@ class Ops:
         turn.stop(GatewayError(ErrorKind.CANCELLED, "The request was cancelled by the administrator."))
         self._desk.note(request, "request cancelled", id=request.match_info["id"])
         return self._desk.reply({"success": True, "id": request.match_info["id"]})
-
-    async def events(self, request: web.Request) -> web.StreamResponse:
-        """The state as an event, then what changes of it."""
-        known = request.headers.get("Last-Event-ID", "")
-        before: Body | None = None
-        async with sse_response(request, headers={"Cache-Control": "no-store", "x-request-id": request[REQUEST_ID]}) as stream:
-            while stream.is_connected():
-                state = self._state()
-                digest = hashlib.sha256(orjson.dumps(state)).hexdigest()[:16]
-                if digest != known:
-                    changed = {name: value for name, value in state.items() if before is None or before.get(name) != value}
-                    event = "snapshot" if before is None else "delta"
-                    await stream.send(orjson.dumps(changed).decode(), id=digest, event=event)
-                known, before = digest, state
-                await asyncio.sleep(EVENT_SECONDS)
-        return stream
 
     async def captures(self, request: web.Request) -> web.StreamResponse:
         """Captured exchanges, newest first."""
@@ -154,35 +125,26 @@ class Ops:
         return self._callers.lend(first.digest or "")
 
     def _running(self) -> list[Body]:
-        return [self._describe(name, turn) for name, turn in self._turns.items()]
+        return [described(name, turn, self._monotonic()) for name, turn in self._turns.items()]
 
-    def _describe(self, name: str, turn: Turn) -> Body:
-        return {
-            "request_id": name,
-            "key": turn.ask.caller.name,
-            "dialect": turn.ask.dialect_name,
-            "model": turn.ask.request.model[:256],
-            "used": turn.route.public,
-            "stream": turn.ask.request.stream,
-            "account": turn.account or None,
-            "upstream": turn.upstream or None,
-            "attempts": turn.attempts,
-            "waited_ms": round(turn.waited * 1000),
-            "age_ms": round((self._monotonic() - turn.began) * 1000),
-            "answering": turn.first is not None,
-        }
 
-    def _state(self) -> Body:
-        """What the event stream tells; nothing in it changes by the passing of time alone."""
-        status = queue_status(self._queue)
-        running = [{name: value for name, value in turn.items() if name != "age_ms"} for turn in self._running()]
-        shown = ("available", "in_use", "total", "running", "waiting", "max_queue_size", "accounts")
-        return {
-            "queue": {name: status[name] for name in shown},
-            "requests": running,
-            "upstreams": self._catalog.states(),
-            "generation": self._desk.config.generation,
-        }
+def described(name: str, turn: Turn, now: float) -> Body:
+    """A running turn, as listings have it; `now` is of its own clock."""
+    return {
+        "request_id": name,
+        "key": turn.ask.caller.name,
+        "dialect": turn.ask.dialect_name,
+        "model": turn.ask.request.model[:256],
+        "used": turn.route.public,
+        "stream": turn.ask.request.stream,
+        "account": turn.account or None,
+        "upstream": turn.upstream or None,
+        "attempts": turn.attempts,
+        "created": turn.created,
+        "waited_ms": round(turn.waited * 1000),
+        "age_ms": round((now - turn.began) * 1000),
+        "answering": turn.first is not None,
+    }
 
 
 def _unknown_request() -> GatewayError:

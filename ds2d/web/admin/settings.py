@@ -1,12 +1,13 @@
 """The settings that may change while the daemon runs, read and written by the schema's own metadata.
 
-Rule: which keys there are, their bounds and defaults come from `describe.keys`; nothing is listed here twice. What a variable
-or flag holds is shown as such and refused, for the file would not count.
+Rule: which keys there are, their meaning, bounds and defaults come from `describe.keys`; nothing is listed here twice. What a
+variable or flag holds is shown as such and refused, for the file would not count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ds2d.config.describe import Key, keys, value_at
@@ -16,6 +17,9 @@ from ds2d.core.errors import ErrorKind, GatewayError
 
 WHOLE = ("model_aliases",)
 """Settings whose value is an object: a PUT replaces it."""
+
+APART = frozenset({"admin.password_hash", "admin.jwt_valid_after_unix"})
+"""What changes by the password's own route only."""
 
 ONLY_SHOWN = frozenset(
     {
@@ -27,29 +31,40 @@ ONLY_SHOWN = frozenset(
 
 
 def settings() -> dict[str, Key]:
-    """Every key of the settings, by path."""
-    return {key.path: key for key in keys() if key.settings and not key.inside}
+    """Every key that counts without a restart and is neither an entry of a list nor a secret, by path."""
+    return {key.path: key for key in keys() if key.settings or not (key.restart or key.inside or _is_elsewhere(key))}
+
+
+def _is_elsewhere(key: Key) -> bool:
+    """Whether a key has a place of its own in the admin API: entries, the password, secrets."""
+    return "." not in key.path or key.kind in ("secret", "object", "anything") or key.path in APART
 
 
 def read(config: Config) -> dict[str, Any]:
-    """The values in force as nested sections, where they come from if not from file or default, and their bounds."""
+    """The values in force as nested sections, where they come from if not from file or default, and of each its bounds,
+    default, meaning and origin."""
     values: dict[str, Any] = {}
     table = settings()
     for path in table:
-        section, _, name = path.partition(".")
-        value = value_at(config, path)
-        if name:
-            values.setdefault(section, {})[name] = value
-        else:
-            values[section] = dict(value)
+        *sections, name = path.split(".")
+        inner = values
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[name] = _value(config, path)
     values["admin"] |= {
         "has_password_hash": bool(config.admin.password_hash),
         "default_password_warning": False,
         "jwt_valid_after_unix": config.admin.jwt_valid_after_unix,
     }
     values["origins"] = {path: config.origin(path) for path in table if _is_held(config.origin(path))}
-    values["bounds"] = {path: _bounds(key) for path, key in table.items()}
+    values["bounds"] = {path: _bounds(key) | {"origin": config.origin(path)} for path, key in table.items()}
     return values
+
+
+def _value(config: Config, path: str) -> Any:
+    """The value in force, as JSON has it."""
+    value = value_at(config, path)
+    return list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
 
 
 def change(document: dict[str, Any], config: Config, posted: dict[str, Any]) -> None:
@@ -57,59 +72,51 @@ def change(document: dict[str, Any], config: Config, posted: dict[str, Any]) -> 
     to check."""
     for path, value in _flat(posted):
         origin = config.origin(path)
-        if _is_held(origin) and value != value_at(config, path):
+        if _is_held(origin) and value != _value(config, path):
             raise _bad(path, f"is set by {'a flag' if origin == 'flag' else origin} and cannot be changed here")
-        if not _is_held(origin) and not (value == value_at(config, path) and _is_silent(document, path)):
+        if not _is_held(origin) and not (value == _value(config, path) and _is_silent(document, path)):
             _set(document, path, value)
 
 
-def _flat(posted: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _flat(posted: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """Path and value of each posted setting."""
     table = settings()
-    sections = {path.partition(".")[0] for path in table}
+    sections = {path[: at.start()] for path in table for at in re.finditer(r"\.", path)}
     for name, value in posted.items():
-        if name in ONLY_SHOWN or name.startswith("_"):
+        path = child(above, name)
+        if path in ONLY_SHOWN or name.startswith("_"):
             continue
-        if name in WHOLE:
-            yield name, value
-        elif name not in sections:
-            raise _bad(child("", name), "unknown field", nearest(name, sections))
-        elif not isinstance(value, dict):
-            raise _bad(name, "must be an object")
-        else:
-            yield from _section(name, value, table)
-
-
-def _section(section: str, posted: dict[str, Any], table: dict[str, Key]) -> Iterator[tuple[str, Any]]:
-    for name, value in posted.items():
-        path = child(section, name)
         if path in table:
             yield path, value
-        elif path not in ONLY_SHOWN:
-            raise _bad(path, "unknown field", nearest(path, table))
+        elif path not in sections:
+            raise _bad(path, "unknown field", nearest(path, table if above else sections))
+        elif not isinstance(value, dict):
+            raise _bad(path, "must be an object")
+        else:
+            yield from _flat(value, path)
 
 
 def _set(document: dict[str, Any], path: str, value: Any) -> None:
-    section, _, name = path.partition(".")
-    if not name:
-        document[section] = {} if value is None else value
-        return
-    if section == "claude_mapping" and "claude_model_mapping" in document and section not in document:
-        section = "claude_model_mapping"
-    inner = document.get(section)
-    if not isinstance(inner, dict):
-        inner = document[section] = {}
+    *sections, name = path.split(".")
+    if sections == ["claude_mapping"] and "claude_model_mapping" in document and "claude_mapping" not in document:
+        sections = ["claude_model_mapping"]
+    for section in sections:
+        if not isinstance(document.get(section), dict):
+            document[section] = {}
+        document = document[section]
     if value is None:
-        inner.pop(name, None)
+        document.pop(name, None)
     else:
-        inner[name] = value
+        document[name] = value
 
 
-def _is_silent(document: dict[str, Any], path: str) -> bool:
+def _is_silent(document: Any, path: str) -> bool:
     """Whether a document says nothing of a setting, so that the value in force need not be written down."""
-    section, _, name = path.partition(".")
-    inner = document.get(section)
-    return not isinstance(inner, dict) or (bool(name) and name not in inner)
+    for name in path.split("."):
+        if not isinstance(document, dict) or name not in document:
+            return True
+        document = document[name]
+    return not isinstance(document, dict)
 
 
 def _is_held(origin: str) -> bool:
@@ -117,7 +124,9 @@ def _is_held(origin: str) -> bool:
 
 
 def _bounds(key: Key) -> dict[str, Any]:
-    found: dict[str, Any] = {"type": key.kind}
+    found: dict[str, Any] = {"type": key.kind, "default": key.default, "about": key.text}
+    if key.nullable:
+        found["nullable"] = True
     if key.choices:
         found["choices"] = list(key.choices)
     if key.least is not None:

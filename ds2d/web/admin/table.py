@@ -133,6 +133,27 @@ ROUTES = (
         WRITTEN,
         body=fields("generation", generation=NUMBER),
     ),
+    Route(
+        "GET",
+        "/admin/config/generations/{number}",
+        "config",
+        "generation",
+        "one of them, secrets masked, and how it differs from now",
+        ("generation", "config", "changes"),
+    ),
+    Route(
+        "POST",
+        "/admin/config/check",
+        "config",
+        "check",
+        "whether a text could be the config, and what it would change",
+        ("valid", "errors", "changes"),
+        body=fields("text", text={"type": "string"}),
+    ),
+    Route("GET", "/admin/config/schema", "config", "schema", "JSON Schema of the config", ("properties",)),
+    Route(
+        "GET", "/admin/keys", "console", "keys", "keys with their limits and use", ("keys", "generation"), query={"deleted": FLAG}
+    ),
     Route("POST", "/admin/keys", "config", "add_key", "add a key, or make one", ("success", "total_keys"), body=KEY),
     Route(
         "PUT", "/admin/keys/{key:.+}", "config", "edit_key", "edit a key, or bring it back", ("success", "total_keys"), body=KEY
@@ -193,7 +214,17 @@ ROUTES = (
     Route(
         "GET", "/admin/usage", "usage", "usage", "sums by day, and turns page by page", ("daily", "turns", "next"), query=USAGE
     ),
-    Route("GET", "/admin/events", "ops", "events", "changes of queue, requests and config as server-sent events"),
+    Route("GET", "/admin/events", "live", "events", "the state and its changes as server-sent events; `Last-Event-ID` goes on"),
+    Route("GET", "/admin/series", "live", "series", "the last hour and day, step by step", ("hour", "day")),
+    Route(
+        "POST",
+        "/admin/connect",
+        "console",
+        "connect",
+        "variables and files that lead each client here",
+        ("clients",),
+        body=fields("base_url", "key", "model", base_url=TEXT, key=TEXT, model=MODEL),
+    ),
     Route("GET", "/admin/dev/captures", "ops", "captures", "captured exchanges", ("enabled", "limit", "max_body_bytes", "items")),
     Route("DELETE", "/admin/dev/captures", "ops", "clear_captures", "forget them", ("success", "detail")),
     Route("GET", "/admin/vercel/config", "vercel", "settings", "what a sync would use", ("has_token", "project_id", "team_id")),
