@@ -121,6 +121,7 @@ class ScriptedUpstream:
         """Asked first, where an answer depends on the question (logins, tokens)."""
         self.seen: list[Seen] = []
         self.polls = 0
+        self.polled: list[str] = []
         self.answer_text = "Hello from upstream."
         self.version: str | None = "0.32.0"
         self.gauges: dict[str, float] = {}
@@ -189,6 +190,7 @@ class ScriptedUpstream:
         raw = await reader.readexactly(int(headers.get("content-length", 0)))
         if method == "GET":
             self.polls += 1
+            self.polled.append(path)
             await self._send(writer, self._poll(path))
             return True
         is_json = "json" in headers.get("content-type", "")
