@@ -25,6 +25,7 @@ from ds2d.config.show import secrets_of
 from ds2d.config.store import ConfigStore
 from ds2d.core.caller import Caller
 from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.load import Load
 from ds2d.core.metrics import render
 from ds2d.core.request import ChatRequest
 from ds2d.core.seal import Sealer
@@ -39,6 +40,7 @@ from ds2d.service.metrics import Metrics
 from ds2d.service.readings import Owners, readings
 from ds2d.state.accounts import AccountQueue
 from ds2d.state.admin_file import AdminFile
+from ds2d.state.affinity import Affinity
 from ds2d.state.audit import Audit
 from ds2d.state.books import Books
 from ds2d.state.callers import Callers, key_records
@@ -169,11 +171,13 @@ class Daemon:
         self.observed = Observed(time.monotonic, time.time)
         self.metrics = Metrics()
         self.queue = AccountQueue(store.current.runtime)
+        self.affinity = Affinity(time.monotonic)
         self.responses = ResponseStore(time.monotonic, new_id)
         self.captures = Captures(self._capture_settings, self._secrets, new_id, lambda: int(time.time()), time.monotonic)
         self.series = Series(time.time)
         self.owners: dict[str, Owner] = {
             "queue": self.queue,
+            "affinity": self.affinity,
             "callers": self.callers,
             "quotas": self.quotas,
             "ledger": self.ledger,
@@ -202,13 +206,22 @@ class Daemon:
             self.client.fetch,
             token_for=self._token_for,
             recovered=self.queue.recovered,
-            gauged=self.queue.gauged,
+            lost=self.affinity.lost,
+            gauged=self._gauged,
             ours=self.queue.inflight,
         )
         self.books = Books(self.ledger, self.quotas, self.toolbox, time.monotonic, time.time)
         self.books.listeners += [self.metrics.ended, self.series.note]
         self.service = Service(
-            self.config, self.catalog, self.queue, self.logins, self.client, self.toolbox, self.books, self.observed
+            self.config,
+            self.catalog,
+            self.queue,
+            self.affinity,
+            self.logins,
+            self.client,
+            self.toolbox,
+            self.books,
+            self.observed,
         )
         self.lag = LoopLag(asyncio.get_running_loop().time)
         self.owners |= {
@@ -296,6 +309,7 @@ class Daemon:
         problem = self.store.problem
         details: dict[str, object] = {
             "upstreams": self.catalog.details(),
+            "affinity": self.affinity.report(),
             "config": {
                 "generation": self.config().generation,
                 "problem": [str(error) for error in problem.errors] if problem else [],
@@ -455,11 +469,17 @@ class Daemon:
 
     def _apply_accounts(self, config: Config) -> None:
         self.queue.apply(config.upstreams, config.accounts, config.runtime)
+        self.affinity.apply(config.runtime.affinity, {upstream.name for upstream in config.upstreams})
         self.logins.retain(slot.account.id for slot in self.queue.slots)
 
     def _apply_certificate(self, config: Config) -> None:
         if self.certificate is not None:
             self.certificate.renew(config.server.tls.digest)
+
+    def _gauged(self, upstream: str, load: Load | None) -> bool:
+        """A server told its load: the queue chooses by it, and what its cache was good for is counted."""
+        self.affinity.gauged(upstream, load)
+        return self.queue.gauged(upstream, load)
 
     def _apply_responses(self, config: Config) -> None:
         kept = config.responses

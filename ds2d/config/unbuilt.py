@@ -14,7 +14,6 @@ from ds2d.config.notices import Notice
 from ds2d.config.schema import Config
 
 NOT_BUILT = (
-    "runtime.affinity",
     "runtime.retry_collapse",
     "runtime.retry_grace_seconds",
     "server.root_path",

@@ -32,6 +32,7 @@ from ds2d.core.openai_shape import (
     usage_object,
 )
 from ds2d.core.request import ChatRequest, Envelope, Inbound
+from ds2d.core.session import session_of
 from ds2d.core.validate import convert, invalid
 
 ROUTES = (Endpoint("POST", "/v1/completions"),)
@@ -88,6 +89,7 @@ def parse(inbound: Inbound) -> ChatRequest:
         params=params,
         extra=unknown(body, KNOWN),
         user=view.user,
+        session=session_of(inbound.headers),
         reply=Reply(wanted, bool(wanted and options and options.continuous_usage_stats)),
     )
 

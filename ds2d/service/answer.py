@@ -43,6 +43,7 @@ from ds2d.service.question import (
 from ds2d.service.tasks import made_here, passed_on, task_route
 from ds2d.service.turn import Ask, Sink, Tools, Turn
 from ds2d.state.accounts import AccountQueue, Lease, Want
+from ds2d.state.affinity import Affinity
 from ds2d.state.books import Books
 from ds2d.state.catalog import Catalog
 from ds2d.state.explain import skipped
@@ -65,6 +66,7 @@ class Service:
         config: Callable[[], Config],
         catalog: Catalog,
         queue: AccountQueue,
+        affinity: Affinity,
         logins: Logins,
         client: Client,
         tools: Tools,
@@ -74,6 +76,7 @@ class Service:
         self._config = config
         self._catalog = catalog
         self._queue = queue
+        self._affinity = affinity
         self._logins = logins
         self._client = client
         self._tools = tools
@@ -142,6 +145,8 @@ class Service:
             turn = Turn(ask, self._config(), self.route(ask), tools.monotonic(), tools.now())
             ask.turn = turn
             ask.request = self._completed(turn)
+            if ask.pin is None:
+                turn.thread = self._affinity.thread(ask.request, ask.caller.id, turn.route)
         except GatewayError as error:
             self._books.refuse(row, error)
             raise
@@ -220,6 +225,8 @@ class Service:
                 self._begin_retry(turn)
                 if not turn.same_account:
                     tried.add(account)
+                    if turn.thread is not None:
+                        self._affinity.failed(turn.thread)
                 turn.route = self._route_again(turn, cause)
                 logger.info("retry request_id=%s attempt=%d cause=%s", turn.ask.request_id, turn.attempts, error.kind)
 
@@ -230,6 +237,10 @@ class Service:
         account, waited = lease.account, round(lease.waited * 1000, 1)
         note = {"account": account.label, "upstream": account.upstream, "skipped": others, "waited_ms": waited, "end": ""}
         turn.tries.append(note)
+        if turn.thread is not None:
+            if turn.thread.prefer is not None:
+                note["preferred"] = turn.thread.prefer
+            self._affinity.sent(turn.thread, account.upstream)
         if turn.entry is not None:
             self._books.asked(turn.entry, account.upstream, account.label)
         request = turn.ask.request
@@ -293,6 +304,8 @@ class Service:
             self._catalog.note_failure(turn.upstream, failed)
         if turn.usage is not None:
             lease.charge(turn.usage.total)
+            if turn.thread is not None:
+                self._affinity.answered(turn.thread, turn.usage.prompt, turn.usage.cached)
         return result
 
     async def _exchange(self, turn: Turn, lease: Lease, sink: Sink | None) -> Result:
@@ -461,6 +474,7 @@ def _want(turn: Turn, tried: set[str]) -> Want:
         weight=ask.caller.weight,
         avoid=frozenset(tried),
         direct=ask.caller.token is not None,
+        prefer=turn.thread.prefer if turn.thread is not None else None,
     )
 
 

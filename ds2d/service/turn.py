@@ -20,6 +20,7 @@ from ds2d.core.pipeline import Encoding, Pipeline
 from ds2d.core.request import ChatRequest
 from ds2d.dialects import Dialect
 from ds2d.net.carrier import Outlet
+from ds2d.state.affinity import Thread
 from ds2d.state.books import Entry
 from ds2d.state.captures import Recording
 from ds2d.state.reasoning import ReasoningMemory
@@ -102,6 +103,8 @@ class Turn(msgspec.Struct):
     """The answer as it went out, where something of it must be remembered: turns with tools, for their reasoning."""
     same_account: bool = False
     """Whether asking the same account again, differently, may mend the last attempt: a new token, or no native tools."""
+    thread: Thread | None = None
+    """The conversation that it belongs to, where that decides between servers."""
     entry: Entry | None = None
     """Its place in the books, once it is admitted."""
     pipeline: Pipeline | None = None

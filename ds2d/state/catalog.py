@@ -57,9 +57,11 @@ async def _no_token(_upstream: UpstreamSpec) -> str | None:
 
 
 class Catalog:
-    """Owner of the watches. `fetch` makes a call; `token_for` gives the credential to look at an upstream with; `recovered`
-    hears the name of an upstream that serves again after it did not. `gauged` hears what an upstream says of its load, and says
-    whether the next look should be soon; `ours` counts our requests on an upstream."""
+    """Owner of the watches. `fetch` makes a call; `token_for` gives the credential to look at an upstream with.
+
+    `recovered` hears the name of an upstream that serves again after it did not, `lost` of one that went down. `gauged` hears
+    what an upstream says of its load, and says whether the next look should be soon; `ours` counts our requests there.
+    """
 
     def __init__(
         self,
@@ -67,12 +69,14 @@ class Catalog:
         *,
         token_for: TokenFor = _no_token,
         recovered: Callable[[str], None] = lambda _name: None,
+        lost: Callable[[str], None] = lambda _name: None,
         gauged: Gauged = lambda _name, _load: False,
         ours: Ours = lambda _name: 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._world = World(fetch, token_for, gauged, ours, clock)
         self._recovered = recovered
+        self._lost = lost
         self._watches: dict[str, Watch] = {}
         self._names = Names()
         self._routes: dict[tuple[str, bool], Route] = {}
@@ -210,6 +214,8 @@ class Catalog:
             self._routes.clear()
             if after == "ready" and before != "ready":
                 self._recovered(name)
+            if after == "down" != before:
+                self._lost(name)
 
         return changed
 

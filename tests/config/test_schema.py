@@ -305,7 +305,11 @@ def test_every_key_without_effect_is_one_of_the_schema() -> None:
 CODE = "".join(file.read_text() for file in PACKAGE.rglob("*.py") if PACKAGE / "config" not in file.parents)
 
 
-@pytest.mark.parametrize("path", NOT_BUILT)
+PARTLY = {"server.root_path"}
+"""The console's pages are made for it; the routes are not."""
+
+
+@pytest.mark.parametrize("path", [path for path in NOT_BUILT if path not in PARTLY])
 def test_a_key_that_code_reads_is_not_called_without_effect(path: str) -> None:
     assert not re.search(rf"\.{path.rpartition('.')[2]}\b", CODE)
 

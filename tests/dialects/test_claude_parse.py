@@ -64,9 +64,12 @@ def test_absent_max_tokens_are_8192() -> None:
     assert ask().max_tokens == 8192
 
 
-def test_the_user_id_is_user_and_session() -> None:
+def test_the_user_id_is_the_user_and_names_the_session_only_where_it_says_so() -> None:
     request = ask(metadata={"user_id": "u-1"})
-    assert (request.user, request.session) == ("u-1", "u-1")
+    assert (request.user, request.session) == ("u-1", None)
+    named = '{"device_id":"d","account_uuid":"","session_id":"0c1f"}'
+    request = ask(metadata={"user_id": named})
+    assert (request.user, request.session) == (named, named)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,9 @@ QUESTION = {"model": "deepseek-tiny", "messages": [{"role": "user", "content": "
 
 
 @contextlib.asynccontextmanager
-async def two(folder: Path, poll: float = 2, **runtime: Any) -> AsyncIterator[tuple[Running, ScriptedUpstream, ScriptedUpstream]]:
+async def two(
+    folder: Path, poll: float = 2, affinity: str = "off"
+) -> AsyncIterator[tuple[Running, ScriptedUpstream, ScriptedUpstream]]:
     async with scripted_upstream() as a, scripted_upstream() as b:
         a.gauges = b.gauges = {"num_requests_running": 0, "generation_tokens_total": 1}
         servers = [("a", a), ("b", b)]
@@ -30,7 +32,7 @@ async def two(folder: Path, poll: float = 2, **runtime: Any) -> AsyncIterator[tu
             {"name": name, "kind": "openai", "base_url": one.base_url, "flavour": "vllm", "poll_seconds": poll}
             for name, one in servers
         ]
-        async with running(folder, {"keys": [KEY], "upstreams": upstreams, "runtime": runtime}) as ds2d:
+        async with running(folder, {"keys": [KEY], "upstreams": upstreams, "runtime": {"affinity": {"mode": affinity}}}) as ds2d:
             yield ds2d, a, b
 
 
@@ -135,3 +137,79 @@ async def test_while_the_servers_make_requests_wait_the_next_ones_wait_in_our_qu
         wait.until.set()
         for task in tasks:
             assert b"[DONE]" in await task
+
+
+# Conversations
+
+
+def talk(name: str, turn: int) -> dict[str, Any]:
+    """A conversation's question: what was said before, and one message more."""
+    said = [{"role": role, "content": f"{name} {number}"} for number in range(turn) for role in ("user", "assistant")]
+    return {"model": "deepseek-chat", "messages": [*said, {"role": "user", "content": f"{name} {turn}"}]}
+
+
+def where(name: str, *servers: ScriptedUpstream) -> list[int]:
+    """How many questions of a conversation each server got."""
+    return [sum(f"{name} 0" in str(seen.body["messages"][0]) for seen in server.seen) for server in servers]
+
+
+async def test_each_conversation_stays_with_one_server_by_what_it_begins_with(tmp_path: Path) -> None:
+    async with two(tmp_path, affinity="on") as (ds2d, a, b):
+        for turn in range(3):
+            for name in "pqrstu":
+                assert (await ds2d.ask(CHAT, talk(name, turn)))[0] == 200
+        placed = [where(name, a, b) for name in "pqrstu"]
+        assert all(sorted(counts) == [0, 3] for counts in placed)
+        assert [3, 0] in placed
+        assert [0, 3] in placed
+        _, ready, _ = await ds2d.ask("/readyz?verbose")
+        assert (ready["affinity"]["known"], ready["affinity"]["followed"]) == (12, 12)
+
+
+NAMED: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
+    "claude_code": ("/v1/messages", {"max_tokens": 9}, {"x-claude-code-session-id": "s"}),
+    "claude_user_id": ("/v1/messages", {"max_tokens": 9, "metadata": {"user_id": "user_1_account__session_s"}}, {}),
+    "codex": ("/v1/responses", {}, {"session-id": "s", "thread-id": "t"}),
+    "prompt_cache_key": (CHAT, {"prompt_cache_key": "s"}, {}),
+    "opencode": (CHAT, {}, {"x-session-id": "s"}),
+    "user": (CHAT, {"user": "s"}, {}),
+}
+
+
+@pytest.mark.parametrize("client", NAMED)
+async def test_each_conversation_stays_with_one_server_by_its_name(tmp_path: Path, client: str) -> None:
+    path, more, headers = NAMED[client]
+    async with two(tmp_path, affinity="on") as (ds2d, a, b):
+        for number in range(4):
+            content = f"{number} of a talk that shares nothing"
+            said = {"input": content} if "responses" in path else {"messages": [{"role": "user", "content": content}]}
+            status, _, _ = await ds2d.ask(path, {"model": "deepseek-chat", **more, **said}, headers=headers)
+            assert status == 200
+        assert sorted([len(a.seen), len(b.seen)]) == [0, 4]
+
+
+async def test_a_response_that_continues_another_goes_where_that_one_was(tmp_path: Path) -> None:
+    async with two(tmp_path, affinity="on") as (ds2d, a, b):
+        earlier = None
+        for number in range(4):
+            body = {"model": "deepseek-chat", "input": f"part {number}", "previous_response_id": earlier}
+            _, answer, _ = await ds2d.ask("/v1/responses", body)
+            earlier = answer["id"]
+            await ds2d.ask(CHAT, talk(f"other{number}", 0))
+        places = [sum("part 0" in str(seen.body) for seen in server.seen) for server in (a, b)]
+        assert sorted(places) == [0, 4]
+        assert a.seen
+        assert b.seen
+
+
+async def test_conversations_of_a_server_that_went_go_on_at_another_and_stay_there(tmp_path: Path) -> None:
+    async with two(tmp_path, affinity="on") as (ds2d, a, b):
+        await ds2d.ask(CHAT, talk("p", 0))
+        first, second = (a, b) if a.seen else (b, a)
+        await first.stop()
+        assert (await ds2d.ask(CHAT, talk("p", 1)))[0] == 200
+        await first.start(first.port)
+        await until(lambda: set(ds2d.daemon.catalog.states().values()) == {"ready"}, 20)
+        for turn in (2, 3):
+            assert (await ds2d.ask(CHAT, talk("p", turn)))[0] == 200
+        assert (where("p", first), where("p", second)) == ([1], [3])

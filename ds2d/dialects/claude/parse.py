@@ -11,6 +11,7 @@ from typing import Any
 
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.request import ChatRequest, Inbound, ReasoningWish
+from ds2d.core.session import session_of
 from ds2d.core.validate import invalid
 from ds2d.dialects.claude.fields import array, flag, mapping, number, one_of, text, whole
 from ds2d.dialects.claude.messages import read_messages, read_system
@@ -51,7 +52,7 @@ def parse(inbound: Inbound) -> ChatRequest:
         response_format=_response_format(body),
         reasoning=_wish(body, max_tokens),
         user=user,
-        session=user,
+        session=session_of(inbound.headers, user if user and "session" in user else None),
         images=images,
         reply=Reply(_shown(body, model), box.names, _notes(body, box)),
     )

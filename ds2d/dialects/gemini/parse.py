@@ -9,6 +9,7 @@ from typing import Any
 
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.request import ChatRequest, Inbound
+from ds2d.core.session import session_of
 from ds2d.core.validate import invalid
 from ds2d.dialects.gemini.config import read_config
 from ds2d.dialects.gemini.contents import read_contents
@@ -45,6 +46,7 @@ def parse(inbound: Inbound) -> ChatRequest:
         params=config.params,
         response_format=config.response_format,
         reasoning=config.wish,
+        session=session_of(inbound.headers),
         images=images,
         reply=Reply(
             form=_form(inbound),

@@ -7,12 +7,12 @@ Surprise: several fields exist to be ignored, and unknown ones to be passed on; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ds2d.core.errors import ErrorKind
 from ds2d.core.openai_shape import NEVER_FORWARDED, SAMPLED, check_stream_options, given, unknown
 from ds2d.core.request import ChatRequest, Inbound, ReasoningWish
+from ds2d.core.session import session_of
 from ds2d.core.validate import convert, invalid
 from ds2d.dialects.openai_chat.messages import read_messages
 from ds2d.dialects.openai_chat.reply import Reply
@@ -20,8 +20,6 @@ from ds2d.dialects.openai_chat.tools import read_tooling
 from ds2d.dialects.openai_chat.views import Body
 
 KNOWN = frozenset(Body.__struct_fields__) | NEVER_FORWARDED
-SESSION_HEADERS = ("x-session-affinity", "x-session-id")
-"""By which some clients say that requests belong together (clients.md, opencode)."""
 
 
 def parse(inbound: Inbound) -> ChatRequest:
@@ -47,7 +45,7 @@ def parse(inbound: Inbound) -> ChatRequest:
         reasoning=_wish(view),
         extra=extra,
         user=view.user if view.user is not None else view.safety_identifier,
-        session=view.prompt_cache_key or _session(inbound.headers),
+        session=session_of(inbound.headers, view.prompt_cache_key),
         images=images,
         reply=_reply(view, tooling.legacy),
     )
@@ -84,10 +82,6 @@ def _wish(view: Body) -> ReasoningWish:
     if effort is None:
         return ReasoningWish()
     return ReasoningWish("off") if effort == "none" else ReasoningWish("on", effort)
-
-
-def _session(headers: Mapping[str, str]) -> str | None:
-    return next((value for name in SESSION_HEADERS if (value := headers.get(name))), None)
 
 
 def _reply(view: Body, legacy: bool) -> Reply:

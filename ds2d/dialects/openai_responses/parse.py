@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.request import ChatRequest, Inbound, ReasoningWish
+from ds2d.core.session import session_of
 from ds2d.core.validate import convert, invalid
 from ds2d.dialects.openai_responses.items import Talk, from_chat, normalise
 from ds2d.dialects.openai_responses.objects import Item, Recalled, Reply
@@ -119,7 +120,7 @@ def parse(inbound: Inbound) -> ChatRequest:
         response_format=response_format,
         reasoning=_wish(view.reasoning),
         user=view.user or view.safety_identifier,
-        session=view.prompt_cache_key,
+        session=session_of(inbound.headers, view.prompt_cache_key),
         images=tuple(talk.images.paths),
         reply=Reply(
             echo=orjson.dumps(echo)[1:-1],
