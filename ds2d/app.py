@@ -33,6 +33,7 @@ from ds2d.core.settings import Timeouts, UpstreamSpec
 from ds2d.core.sizes import Size, Sizes
 from ds2d.core.tokens import Tokenizer
 from ds2d.net.client import Client
+from ds2d.net.descriptors import connections_at_most
 from ds2d.net.listening import Certificate, Place, unix_listener
 from ds2d.service import Service
 from ds2d.service.gauges import LoopLag, Owner, gather
@@ -323,7 +324,10 @@ class Daemon:
 
     async def _listen(self, port: int, sockets: Sequence[socket.socket]) -> int:
         server = self.config().server
-        bounds = {"new_id": new_id, "limits": lambda: self.config().server, "max_connections": server.max_connections}
+        connections = connections_at_most(server.max_connections)
+        if connections < server.max_connections:
+            logger.warning("open connections: %d at most, descriptors are not enough for server.max_connections", connections)
+        bounds = {"new_id": new_id, "limits": lambda: self.config().server, "max_connections": connections}
         self._runner = Runner(
             self._application(),
             bounds,

@@ -25,6 +25,7 @@ from ds2d.config.notices import ConfigErrors
 from ds2d.config.schema import Config
 from ds2d.config.source import Source, SourceError
 from ds2d.config.store import ConfigStore
+from ds2d.net.descriptors import Shortage, raise_limit
 from ds2d.net.systemd import inherited_sockets, notify, watchdog_seconds
 
 logger = logging.getLogger("ds2d")
@@ -49,6 +50,7 @@ def run(options: argparse.Namespace) -> int:
     flags = {"server.host": options.host, "server.port": options.port, "log.level": options.log_level}
     given = {path: value for path, value in flags.items() if value is not None}
     os.umask(0o077)
+    raise_limit()
     start_logging(given.get("log.level") or "info")
     try:
         store = ConfigStore(Source.from_environment(os.environ, options.config, cwd=Path.cwd(), flags=given))
@@ -63,6 +65,7 @@ def run(options: argparse.Namespace) -> int:
 
 async def _serve(daemon: Daemon) -> int:
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(Shortage())
     stopping, at_once = asyncio.Event(), asyncio.Event()
 
     def terminate() -> None:

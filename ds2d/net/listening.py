@@ -26,6 +26,9 @@ from typing import Any
 logger = logging.getLogger("ds2d.net")
 
 BACKLOG = 4096
+AT_ONCE = 64
+"""Connections that asyncio tries to take in one go: without descriptors left it fails and says so as many times."""
+
 HANDSHAKE_SECONDS = 15.0
 """For a whole TLS handshake."""
 
@@ -95,12 +98,17 @@ async def listen(factory: Callable[[], asyncio.Protocol], where: Place, context:
     loop = asyncio.get_running_loop()
     seconds = HANDSHAKE_SECONDS if context else None
     if isinstance(where, tuple):
-        return await loop.create_server(
-            factory, *where, backlog=BACKLOG, reuse_address=True, ssl=context, ssl_handshake_timeout=seconds
+        server = await loop.create_server(
+            factory, *where, backlog=AT_ONCE, reuse_address=True, ssl=context, ssl_handshake_timeout=seconds
         )
-    if where.family == socket.AF_UNIX:
-        return await loop.create_unix_server(factory, sock=where, backlog=BACKLOG, **KEEP_FILE)
-    return await loop.create_server(factory, sock=where, backlog=BACKLOG, ssl=context, ssl_handshake_timeout=seconds)
+    elif where.family == socket.AF_UNIX:
+        server = await loop.create_unix_server(factory, sock=where, backlog=AT_ONCE, **KEEP_FILE)
+    else:
+        server = await loop.create_server(factory, sock=where, backlog=AT_ONCE, ssl=context, ssl_handshake_timeout=seconds)
+    for listener in server.sockets:
+        with socket.socket(fileno=os.dup(listener.fileno())) as same:
+            same.listen(BACKLOG)  # how many may wait is the kernel's affair, and another number
+    return server
 
 
 def _clear(path: str) -> None:

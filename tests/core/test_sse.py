@@ -87,6 +87,7 @@ def test_the_mark_of_utf_8_is_dropped_at_the_very_beginning_only() -> None:
 
 def test_a_line_end_in_two_reads_is_one_line_end() -> None:
     assert split(b"data: a\r", b"\n", b"data: b\r", b"\n\r", b"\n") == [Record(b"a\nb")]
+    assert split(b"data: a\r", b"\n", b"\n", b"data: b\n\n") == [Record(b"a"), Record(b"b")]
     assert split(b"data: a\r", b"", b"\ndata: b\n\n") == [Record(b"a\nb")]
     assert split(b"data: a\r", b"\r", b"data: b\n", b"\n") == [Record(b"a"), Record(b"b")]
     assert split(b"data: a\rx: y\n", b"\ndata: b\n\n") == [Record(b"a"), Record(b"b")]
