@@ -25,6 +25,7 @@ from ds2d.config.notices import ConfigErrors
 from ds2d.config.schema import Config
 from ds2d.config.source import Source, SourceError
 from ds2d.config.store import ConfigStore
+from ds2d.core.logs import FORMATS
 from ds2d.net.descriptors import Shortage, raise_limit
 from ds2d.net.systemd import inherited_sockets, notify, watchdog_seconds
 
@@ -36,6 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="the config file (default: see `ds2d config show`)")
     parser.add_argument("--host", help="address to listen on, instead of server.host")
     parser.add_argument("--port", type=int, help="port to listen on, instead of server.port")
+    parser.add_argument("--log-format", choices=("text", "json"), help="instead of log.format")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="instead of log.level")
 
 
@@ -47,11 +49,16 @@ def run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 1
-    flags = {"server.host": options.host, "server.port": options.port, "log.level": options.log_level}
+    flags = {
+        "server.host": options.host,
+        "server.port": options.port,
+        "log.level": options.log_level,
+        "log.format": options.log_format,
+    }
     given = {path: value for path, value in flags.items() if value is not None}
     os.umask(0o077)
     raise_limit()
-    start_logging(given.get("log.level") or "info")
+    start_logging(given.get("log.level") or "info", given.get("log.format") or "text")
     try:
         store = ConfigStore(Source.from_environment(os.environ, options.config, cwd=Path.cwd(), flags=given))
     except (ConfigErrors, SourceError) as error:
@@ -113,16 +120,30 @@ async def _feed_watchdog() -> None:
         await asyncio.sleep(every)
 
 
-def start_logging(level: str) -> None:
-    """One line an event on standard error; under journald without a time stamp of our own."""
-    journald = "JOURNAL_STREAM" in os.environ
-    form = "%(levelname)s %(name)s %(message)s" if journald else "%(asctime)s %(levelname)s %(name)s %(message)s"
-    logging.basicConfig(level=logging.WARNING, format=form, stream=sys.stderr)
-    logging.getLogger("ds2d").setLevel(level.upper())
+def start_logging(level: str, form: str) -> None:
+    """One line an event on standard error; what libraries say counts from warnings on."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    logging.captureWarnings(True)
+    _set_log(level, form)
 
 
 def _apply_log(config: Config) -> None:
-    logging.getLogger("ds2d").setLevel(config.log.level.upper())
+    _set_log(config.log.level, config.log.format)
+
+
+def _set_log(level: str, form: str) -> None:
+    logging.getLogger("ds2d").setLevel(level.upper())
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(FORMATS[form](_is_journal()))
+
+
+def _is_journal() -> bool:
+    """Whether standard error leads to journald, which has its own clock and takes levels from a prefix (systemd.exec(5))."""
+    try:
+        error = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{error.st_dev}:{error.st_ino}"
 
 
 def _loop() -> Callable[[Coroutine[Any, Any, int]], int]:

@@ -228,7 +228,7 @@ class Service:
                     if turn.thread is not None:
                         self._affinity.failed(turn.thread)
                 turn.route = self._route_again(turn, cause)
-                logger.info("retry request_id=%s attempt=%d cause=%s", turn.ask.request_id, turn.attempts, error.kind)
+                logger.info("retry attempt=%d cause=%s", turn.attempts, error.kind)
 
     @contextmanager
     def _noted(self, turn: Turn, lease: Lease, others: list[dict[str, Any]]) -> Iterator[None]:

@@ -15,6 +15,7 @@ from ds2d.config.schema import Config
 from ds2d.core.caller import Caller
 from ds2d.core.errors import GatewayError
 from ds2d.core.events import Overhearing, Usage
+from ds2d.core.logs import client_text
 from ds2d.core.models import Route
 from ds2d.core.pipeline import Encoding, Pipeline
 from ds2d.core.request import ChatRequest
@@ -58,19 +59,26 @@ class Ask(msgspec.Struct):
     on_ending: Callable[[], None] = lambda: None
     """Called when the answer is whole and its last bytes are about to go out."""
 
-    def describe(self) -> str:
-        """The turn's part of the access line: names, clocks and counts, nothing of the conversation."""
+    def fields(self) -> dict[str, Any]:
+        """The turn's part of the access line: names, clocks in milliseconds and counts, nothing of the conversation."""
         turn = self.turn
         if turn is None:
-            return f" dialect={self.dialect_name}"
-        model = escaped(self.request.model)
-        first = f"{(turn.first - turn.began) * 1000:.0f}ms" if turn.first is not None else "-"
+            return {"dialect": self.dialect_name}
         usage = turn.usage
-        tokens = f"{usage.prompt}+{usage.completion}" if usage else "-"
-        return (
-            f" dialect={self.dialect_name} model={model} used={turn.route.public} account={turn.account or '-'}"
-            f" end={turn.outcome}/{turn.cause or '-'} waited={turn.waited * 1000:.0f}ms first={first} tokens={tokens}"
-        )
+        return {
+            "dialect": self.dialect_name,
+            "model": client_text(self.request.model),
+            "used": turn.route.public,
+            "upstream": turn.upstream or None,
+            "account": turn.account or None,
+            "attempts": turn.attempts,
+            "end": turn.outcome,
+            "cause": str(turn.cause) or None,
+            "waited_ms": round(turn.waited * 1000, 1),
+            "first_ms": None if turn.first is None else round((turn.first - turn.began) * 1000, 1),
+            "prompt_tokens": usage.prompt if usage else None,
+            "completion_tokens": usage.completion if usage else None,
+        }
 
 
 class Turn(msgspec.Struct):
@@ -148,8 +156,3 @@ class Tools(Protocol):
     async def count_request(self, request: ChatRequest) -> int: ...
     def rough_request(self, request: ChatRequest) -> int: ...
     def spawn(self, work: Coroutine[Any, Any, None]) -> None: ...
-
-
-def escaped(text: str) -> str:
-    """Client bytes as they may stand in a log line: escaped, without blanks, cut."""
-    return text.encode("unicode_escape").decode().replace(" ", "_")[:200]

@@ -17,6 +17,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.logs import Event, Sparing, client_text, request_id
 from ds2d.dialects import REGISTRY
 from ds2d.web.keys import ASK, CALLER, DIALECT, REQUEST_ID, Handler
 from ds2d.web.paths import dialect_of
@@ -27,16 +28,20 @@ logger = logging.getLogger("ds2d.web")
 access = logging.getLogger("ds2d.access")
 
 GONE = 499
+LOOKS = frozenset({"/healthz", "/readyz", "/health", "/ping", "/metrics"})
 
 
 def around(new_id: Callable[[str], str], draining: Callable[[], bool], answered: Callable[[str, int], None]) -> Middleware:
     """The one middleware. `new_id(prefix)` makes request ids; while `draining` each connection is served once more;
     `answered` hears of every request: its dialect and status."""
 
+    strangers = Sparing(time.monotonic)
+
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         began = time.monotonic()
         request[REQUEST_ID] = request_id_of(request, new_id("req_"))
+        current = request_id.set(request[REQUEST_ID])
         status = GONE
         try:
             reply = await _answer(request, handler)
@@ -46,7 +51,8 @@ def around(new_id: Callable[[str], str], draining: Callable[[], bool], answered:
             return reply
         finally:
             answered(request.get(DIALECT, "none"), status)
-            _log(request, status, time.monotonic() - began)
+            _log(request, status, time.monotonic() - began, strangers)
+            request_id.reset(current)
 
     return middleware
 
@@ -64,7 +70,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         except asyncio.CancelledError:
             raise
         except Exception:
-            logger.exception("bug in a handler request_id=%s", request[REQUEST_ID])
+            logger.exception("bug in a handler")
             reply = _error(request, GatewayError(ErrorKind.INTERNAL, "Internal error."))
     if not reply.prepared:
         _finish(request, reply)
@@ -124,21 +130,26 @@ def _shown_path(request: web.Request) -> str:
     return resource.canonical if resource is not None else "/admin"
 
 
-def _log(request: web.Request, status: int, seconds: float) -> None:
-    """One line a request. The path goes without its query, where Gemini clients put keys; client bytes are escaped and cut."""
-    if not access.isEnabledFor(logging.INFO):
+def _log(request: web.Request, status: int, seconds: float, strangers: Sparing) -> None:
+    """One line a request. The path goes without its query, where Gemini clients put keys. Looks of load balancers and of
+    Prometheus count as debugging while all is well; lines that anybody can bring about without a key are written sparingly."""
+    level = logging.DEBUG if status < 400 and request.path in LOOKS else logging.INFO
+    if not access.isEnabledFor(level):
         return
-    path = _shown_path(request).encode("unicode_escape").decode()[:200]
-    ask = request.get(ASK)
     caller = request.get(CALLER)
-    turn = ask.describe() if ask else ""
-    access.info(
-        "%s %s %d %.1fms request_id=%s key=%s%s",
-        request.method[:16],
-        path,
-        status,
-        seconds * 1000,
-        request[REQUEST_ID],
-        caller.name if caller else "-",
-        turn,
-    )
+    kept_back = strangers.admit() if caller is None and level == logging.INFO else 0
+    if kept_back is None:
+        return
+    ask = request.get(ASK)
+    fields = {
+        "method": request.method[:16],
+        "path": client_text(_shown_path(request)),
+        "status": status,
+        "ms": round(seconds * 1000, 1),
+        "request_id": request[REQUEST_ID],
+        "key": caller.name if caller else None,
+        **(ask.fields() if ask else {}),
+    }
+    if kept_back:
+        fields["lines_kept_back"] = kept_back
+    access.log(level, Event("request", fields))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from yarl import URL
 
 from ds2d.config.schema import Server
 from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.logs import Event, Sparing
 from ds2d.core.sizes import Size, Sizes
 from ds2d.dialects import REGISTRY
 from ds2d.net.listening import Certificate, Place, listen
@@ -103,7 +105,9 @@ class Connection(RequestHandler):
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         """What could not be read as a request at all."""
-        logger.info("refused what a client sent as HTTP: %s", type(exc).__name__ if exc else status)
+        if (kept_back := self._bounds.strangers.admit()) is not None:
+            what = {"why": type(exc).__name__ if exc else status, "lines_kept_back": kept_back}
+            logger.info(Event("refused what a client sent as HTTP", what))
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun already")
         kind = ErrorKind.INTERNAL if status >= 500 else ErrorKind.INVALID_REQUEST
@@ -168,7 +172,8 @@ class Connection(RequestHandler):
         if unsent < self._unsent:
             self._watch_stall(unsent)
             return
-        logger.info("a client stopped reading: connection closed")
+        if self._bounds.strangers.admit() is not None:
+            logger.info("a client stopped reading: connection closed")
         transport.abort()
 
     def _stop_stall_clock(self) -> None:
@@ -209,6 +214,8 @@ class BoundedServer(web.Server):
         self.max_connections = max_connections
         self.open_connections = 0
         self._told = False
+        self.strangers = Sparing(time.monotonic)
+        """For lines that clients can bring about without a key."""
 
     def __call__(self) -> RequestHandler:
         return Connection(self, loop=self._loop, **self._kwargs)
