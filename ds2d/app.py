@@ -8,6 +8,7 @@ Surprise: the config's subscribers run in the order in which they are listed her
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import socket
@@ -32,6 +33,7 @@ from ds2d.core.seal import Sealer
 from ds2d.core.settings import Timeouts, UpstreamSpec
 from ds2d.core.sizes import Size, Sizes
 from ds2d.core.tokens import Tokenizer
+from ds2d.generations import Generations, Predecessor, Shared, UpgradeError
 from ds2d.net.client import Client
 from ds2d.net.descriptors import connections_at_most
 from ds2d.net.listening import Certificate, Place, unix_listener
@@ -39,7 +41,6 @@ from ds2d.service import Service
 from ds2d.service.gauges import LoopLag, Owner, gather
 from ds2d.service.metrics import Metrics
 from ds2d.service.readings import Owners, readings
-from ds2d.state.accounts import AccountQueue
 from ds2d.state.admin_file import AdminFile
 from ds2d.state.affinity import Affinity
 from ds2d.state.audit import Audit
@@ -48,14 +49,16 @@ from ds2d.state.callers import Callers, key_records
 from ds2d.state.captures import Captures
 from ds2d.state.catalog import Catalog
 from ds2d.state.keyfile import load_key
-from ds2d.state.ledger import Ledger
+from ds2d.state.ledger import RETRY, Ledger
 from ds2d.state.logins import Logins
 from ds2d.state.observed import Observed
-from ds2d.state.quotas import Quotas
 from ds2d.state.reasoning import ReasoningMemory
 from ds2d.state.response_file import load, save
-from ds2d.state.responses import Limits, ResponseStore
+from ds2d.state.responses import Limits
 from ds2d.state.series import Series
+from ds2d.state.shared_accounts import SharedQueue
+from ds2d.state.shared_quotas import SharedQuotas
+from ds2d.state.shared_responses import SharedResponses
 from ds2d.web.admin.accounts import Accounts
 from ds2d.web.admin.api import add_admin_routes
 from ds2d.web.admin.config import ConfigRoutes
@@ -105,6 +108,12 @@ def new_id(prefix: str) -> str:
 
 MAX_TASKS = 100_000
 """More than all who may `spawn` can have running at once: connections, background responses, counts after the end."""
+
+CHECK_SECONDS = 8.0
+"""Longest wait for the upstreams' first answers before a new process takes over."""
+
+LEDGER_TRIES = 5
+"""How often it looks whether the ledger can be written, where that failed at first."""
 
 HOUSE_SECONDS = 30.0
 RESPONSES_FILE = "responses.jsonl"
@@ -166,14 +175,14 @@ class Daemon:
         self.tokenizer = Tokenizer()
         self.state_dir = Path(store.current.state_dir)
         self.sealer = Sealer(load_key(self.state_dir, "seal.key"))
-        self.quotas = Quotas(time.monotonic, _utc_now)
+        self.quotas = SharedQuotas(time.monotonic, _utc_now)
         self.callers = Callers(secrets.token_bytes(32), _utc_now, self.quotas.first_used)
         self.ledger = Ledger(self.state_dir, store.current.ledger, loaded=self.quotas.load)
         self.observed = Observed(time.monotonic, time.time)
         self.metrics = Metrics()
-        self.queue = AccountQueue(store.current.runtime)
         self.affinity = Affinity(time.monotonic)
-        self.responses = ResponseStore(time.monotonic, new_id)
+        self.queue = SharedQueue(store.current.runtime)
+        self.responses = SharedResponses(time.monotonic, new_id)
         self.captures = Captures(self._capture_settings, self._secrets, new_id, lambda: int(time.time()), time.monotonic)
         self.series = Series(time.time)
         self.owners: dict[str, Owner] = {
@@ -191,15 +200,18 @@ class Daemon:
         """Whoever holds something that may grow, by name: the one list of them. `start` adds its own."""
         self._background: list[asyncio.Task[None]] = []
         self._runner: Runner | None = None
-        self._sites: list[web.BaseSite] = []
+        self._sites: list[Site] = []
         self.certificate: Certificate | None = None
 
     def config(self) -> Config:
         """The snapshot that new requests start with."""
         return self.store.current
 
-    async def start(self, port: int | None = None, sockets: Sequence[socket.socket] = ()) -> int:
-        """Build what needs a running loop and take connections. Returns the port (0 with inherited sockets)."""
+    async def start(
+        self, port: int | None = None, sockets: Sequence[socket.socket] = (), predecessor: Predecessor | None = None
+    ) -> int:
+        """Build what needs a running loop and take connections, as the first process or after `predecessor`. Returns the port
+        (0 with inherited sockets). Raises OSError; UpgradeError and PredecessorGoneError where there is a predecessor."""
         self.client = Client(self._own_connections)
         self.toolbox = Toolbox(self.tokenizer, self.sealer, ReasoningMemory(time.monotonic, lambda: self.config().reasoning))
         self.logins = Logins(self.client.drive)
@@ -245,7 +257,11 @@ class Daemon:
         ):
             self.store.subscribe(subscriber)
             subscriber(self.config())
-        self._restore_responses()
+        reasoning = self.toolbox.reasoning
+        shared = Shared(self.queue, self.quotas, self.callers, self.responses, reasoning, self.catalog.begins_inside)
+        self.generations = Generations(shared, self.state_dir, self)
+        if predecessor is None:
+            self._restore_responses()
         await self.ledger.start()
         jobs = (
             self.service.keep_books(),
@@ -257,7 +273,46 @@ class Daemon:
         )
         for work in jobs:
             self._background.append(asyncio.create_task(work))
-        return await self._listen(self.config().server.port if port is None else port, sockets)
+        if predecessor is None:
+            port = await self._listen(self.config().server.port if port is None else port, sockets)
+            await self.generations.lead()
+            return port
+        await self._check_itself()
+        await self.generations.succeed(predecessor)
+        await self._listen(0, predecessor.sockets)
+        predecessor.serving()
+        return 0
+
+    async def _check_itself(self) -> None:
+        """What must be in order before this process takes over from a running one. Raises UpgradeError."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CHECK_SECONDS):  # a server that does not answer is no fault of this version
+                await self.first_look()
+        await self._load_tokenizer()
+        for _ in range(LEDGER_TRIES):  # the running process writes to it as well
+            if self.ledger.problem is not None:
+                await asyncio.sleep(RETRY)
+        if self.ledger.problem is not None:
+            raise UpgradeError(f"the ledger cannot be used: {self.ledger.problem}")
+
+    def listeners(self) -> list[socket.socket]:
+        """The sockets it listens on, once more, to be handed on."""
+        return [twin for site in self._sites for twin in site.twins()]
+
+    async def pause(self) -> None:
+        """Take no new connections; those that are there are served once more."""
+        self.draining = True
+        for site in self._sites:
+            await site.stop()
+        self._sites = []
+
+    async def resume(self, listeners: list[socket.socket]) -> None:
+        """Take connections again, on these sockets."""
+        assert self._runner is not None
+        self._sites = [Site(self._runner, one, self.certificate) for one in listeners]
+        for site in self._sites:
+            await site.start()
+        self.draining = False
 
     async def stop(self) -> None:
         """End everything at once: connections, turns, background work."""
@@ -270,20 +325,48 @@ class Daemon:
         await self.logins.close()
         self.books.finish()
         await self.toolbox.close()
+        await self.generations.close()
         await self.ledger.close_file()
         await self.client.close()
 
     async def drain(self, at_once: asyncio.Event) -> None:
         """Take no new connections, let live turns finish (at most `server.drain_seconds`, or until `at_once`), end the rest
         in their own dialect's words (reliability.md, promise 8)."""
-        self.draining = True
-        for site in self._sites:
-            await site.stop()
+        await self.pause()
         try:
             async with asyncio.timeout(self.config().server.drain_seconds):
                 await self._quiet(at_once)
         except TimeoutError:
             logger.warning("drain time is up: ending %d turns", len(self.service.turns))
+        await self._end_turns()
+
+    async def retire(self, hurry: asyncio.Event, at_once: asyncio.Event, seconds: float | None) -> None:
+        """A newer process has taken over: let live turns finish, for `seconds` (None: for as long as they last), and idle
+        connections be used once more. `hurry` turns it into a drain."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._quiet(hurry)
+                await self._deserted(hurry)
+        except TimeoutError:
+            logger.warning("drain time is up: ending %d turns", len(self.service.turns))
+            await self._end_turns()
+        if hurry.is_set():
+            await self.drain(at_once)
+
+    async def _deserted(self, hurry: asyncio.Event) -> None:
+        """Return when nobody is connected any more, or nothing has happened for as long as an idle connection is kept."""
+        server = self._runner.server if self._runner is not None else None
+        idle = 0.0
+        while isinstance(server, BoundedServer) and server.open_connections and idle < self.config().server.idle_seconds:
+            idle = 0.0 if self.service.turns else idle + QUIET_SECONDS
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(QUIET_SECONDS):
+                    await hurry.wait()
+                    return
+        await self._quiet(hurry)
+
+    async def _end_turns(self) -> None:
+        """End what still runs in its own dialect's words."""
         error = GatewayError(ErrorKind.SHUTTING_DOWN, "The gateway is shutting down.")
         turns = list(self.service.turns.values())
         for turn in turns:
@@ -359,7 +442,7 @@ class Daemon:
             self.config, self.service, self.callers, self.catalog, self.sealer.unseal, lambda: self.draining, self.captures
         )
         probes = Probes(self.readiness)
-        responses = Responses(business, self.service, self.responses, self.toolbox.spawn)
+        responses = Responses(business, self.service, self.responses, self.toolbox.spawn, self.generations)
         business.add_actions(responses.actions() | Tasks(business, self.service).actions(), {RESPONSES: responses.generate})
         add_dialect_routes(app.router, business.handler)
         pages = Pages(lambda: self.config().server.root_path, probes.root)
@@ -523,20 +606,26 @@ class Daemon:
         error = GatewayError(ErrorKind.SHUTTING_DOWN, "The gateway is shutting down.")
         for run in self.responses.runs:
             run.stop(error)
-            await run.wait_ended()
-        if not self.config().responses.persist:
+            with contextlib.suppress(TimeoutError):  # another process may work on it, and hang
+                async with asyncio.timeout(FAREWELL_SECONDS):
+                    await run.wait_ended()
+        if not (self.config().responses.persist and self.generations.leads):
             return
         try:
             save(self.responses, self.state_dir / RESPONSES_FILE, time.monotonic(), time.time())
         except OSError as problem:
             logger.warning("stored responses were not kept: %s", problem)
 
+    def _busy(self) -> bool:
+        """Whether somebody still gets an answer, from here or through here."""
+        return bool(self.service.turns or self.responses.mirrors)
+
     async def _quiet(self, at_once: asyncio.Event) -> None:
         """Return when no turn has run for a moment, or at once when told."""
         while not at_once.is_set():
-            if not self.service.turns:
+            if not self._busy():
                 await asyncio.sleep(QUIET_SECONDS)
-                if not self.service.turns:
+                if not self._busy():
                     return
             try:
                 async with asyncio.timeout(QUIET_SECONDS):

@@ -34,6 +34,7 @@ class _Entry(NamedTuple):
 
 VERBS: dict[str, _Entry] = {
     "serve": _Entry("ds2d.cli.serve", "run the daemon"),
+    "upgrade": _Entry("ds2d.cli.upgrade", "have the version that is installed now take over from the running daemon"),
     "init": _Entry("ds2d.cli.init", "make config.json with fresh keys, and find local model servers"),
     "check-config": _Entry("ds2d.cli.check_config", "say everything that is wrong with a config file"),
     "config": _Entry("ds2d.cli.config", "show the values in force, or the schema for editors"),

@@ -1,6 +1,7 @@
 """`ds2d serve`: the daemon as a process, by hand or under systemd.
 
-Rule: READY is said when the port is open and the config holds; SIGTERM drains, a second one ends at once; SIGHUP reloads.
+Rule: READY is said when the port is open and the config holds; SIGTERM drains, a second one ends at once; SIGHUP reloads. A
+newer version that takes over (`ds2d upgrade`) says READY for itself, and this process ends when its last stream does.
 Surprise: without aiohttp's C parser everything works and is many times slower, so its absence is refused, not tolerated.
 """
 
@@ -26,6 +27,8 @@ from ds2d.config.schema import Config
 from ds2d.config.source import Source, SourceError
 from ds2d.config.store import ConfigStore
 from ds2d.core.logs import FORMATS
+from ds2d.generations import Predecessor, PredecessorGoneError, UpgradeError
+from ds2d.generations.predecessor import find as find_predecessor
 from ds2d.net.descriptors import Shortage, raise_limit
 from ds2d.net.systemd import inherited_sockets, notify, watchdog_seconds
 
@@ -58,6 +61,11 @@ def run(options: argparse.Namespace) -> int:
     given = {path: value for path, value in flags.items() if value is not None}
     os.umask(0o077)
     raise_limit()
+    try:
+        predecessor = find_predecessor(os.environ)
+    except (PredecessorGoneError, OSError) as error:
+        print(f"error: the running daemon handed over nothing: {error}", file=sys.stderr)
+        return 1
     start_logging(given.get("log.level") or "info", given.get("log.format") or "text")
     try:
         store = ConfigStore(Source.from_environment(os.environ, options.config, cwd=Path.cwd(), flags=given))
@@ -67,10 +75,10 @@ def run(options: argparse.Namespace) -> int:
         return 1
     store.subscribe(_apply_log)
     _apply_log(store.current)
-    return _loop()(_serve(Daemon(store)))
+    return _loop()(_serve(Daemon(store), predecessor))
 
 
-async def _serve(daemon: Daemon) -> int:
+async def _serve(daemon: Daemon, predecessor: Predecessor | None) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(Shortage())
     stopping, at_once = asyncio.Event(), asyncio.Event()
@@ -83,22 +91,39 @@ async def _serve(daemon: Daemon) -> int:
     loop.add_signal_handler(signal.SIGHUP, daemon.store.reload)
     config = daemon.config()
     try:
-        await daemon.start(sockets=inherited_sockets())
+        await daemon.start(sockets=() if predecessor else inherited_sockets(), predecessor=predecessor)
+    except (PredecessorGoneError, UpgradeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        await daemon.stop()
+        return 1
     except OSError as error:
         _tell_why(error, config)
         await daemon.stop()
         return 1
     feeding = loop.create_task(_feed_watchdog())
     logger.info("serving on %s generation=%d", ", ".join(daemon.addresses()), config.generation)
-    notify("READY=1\nSTATUS=serving")
-    await stopping.wait()
-    notify("STOPPING=1\nSTATUS=draining")
-    logger.info("draining: %d turns run", len(daemon.service.turns))
-    await daemon.drain(at_once)
+    notify(f"READY=1\nMAINPID={os.getpid()}\nSTATUS=serving")
+    await _first(stopping, daemon.generations.handed_over)
+    if daemon.generations.handed_over.is_set():
+        feeding.cancel()  # the newer process is watched now
+        logger.info("handed over: %d turns run", len(daemon.service.turns))
+        await daemon.retire(stopping, at_once, daemon.generations.drain_seconds)
+    else:
+        notify("STOPPING=1\nSTATUS=draining")
+        logger.info("draining: %d turns run", len(daemon.service.turns))
+        await daemon.drain(at_once)
     await daemon.stop()
     feeding.cancel()
     logger.info("stopped")
     return 0
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Return when one of them is set."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
 
 
 def _tell_why(error: OSError, config: Config) -> None:

@@ -40,6 +40,8 @@ class BackgroundResponse:
         self.frames: list[bytes] = []
         self.size = 0
         self.ended = False
+        self.told: Callable[[bytes], None] = lambda _data: None
+        """Told of everything that is kept."""
         self._grew = grew
         self._overfull = False
         self._tail: list[bytes] = []
@@ -51,6 +53,7 @@ class BackgroundResponse:
         """Keep whole frames and wake those who wait. Raises GatewayError(INTERNAL) when the store has no room for more, once:
         the frames are kept all the same, and so are those that tell of it."""
         before = self.size
+        self.told(data)
         for piece in data.split(_END)[:-1]:
             if piece.startswith(b"event:"):
                 self.frames.append(piece + _END)

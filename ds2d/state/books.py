@@ -129,7 +129,7 @@ class Books:
         output = reserved_output(request, route, prompt, default_output)
         row.used, row.reserved_tokens = route.public, prompt + output
         try:
-            permit = self._quotas.admit(caller, prompt, output)
+            permit = await self._quotas.enter(caller, prompt, output)
         except GatewayError as error:
             self.refuse(row, error)
             raise

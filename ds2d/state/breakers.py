@@ -148,6 +148,10 @@ class Gate:
             found.append(self.models[model])
         return found
 
+    def of(self, model: str) -> Breaker:
+        """The one of this model, of all of it where that is empty."""
+        return self.models.setdefault(model, Breaker()) if model else self.whole
+
     def fault(self, verdict: Verdict, model: str, now: float, rule: BreakerSpec) -> None:
         """Count a fault where it belongs: credentials and money are the whole account's, the rest is the model's."""
         if verdict.cause in AT_ONCE:

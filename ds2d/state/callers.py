@@ -47,6 +47,7 @@ class Callers:
         self._now = now
         self._first_used = first_used
         self._entries: dict[bytes, _Entry] = {}
+        self._by_id: dict[str, Caller] = {}
         self._anonymous: Caller = Caller("anonymous", "anonymous")
         self._open: tuple[Network, ...] = ()
         self._direct = False
@@ -65,6 +66,7 @@ class Callers:
                 blinded = self._blind(digest)
                 entries[blinded] = _Entry(bytes.fromhex(digest), caller)
         self._entries = entries
+        self._by_id = {entry.caller.id: entry.caller for entry in entries.values()}
         self._anonymous = anonymous
         self._open = tuple(ipaddress.ip_network(network, strict=False) for network in open_networks)
         self._direct = direct_token
@@ -83,6 +85,12 @@ class Callers:
         if entry and hmac.compare_digest(entry.digest, bytes.fromhex(digest)):
             return entry.caller
         return None
+
+    def known(self, caller_id: str) -> Caller:
+        """The caller of this id, with its limits where the config has any for it."""
+        if caller_id == self._anonymous.id:
+            return self._anonymous
+        return self._by_id.get(caller_id) or Caller(caller_id, "")
 
     def lend(self, caller_id: str) -> str:
         """A credential with this caller's rights that is good for one request of ours."""

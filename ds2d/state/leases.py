@@ -65,7 +65,8 @@ class Want(msgspec.Struct, frozen=True):
 
     `pin` is X-Ds2-Target-Account. `caller` and `weight` share the queue between keys. `avoid` are ids of accounts that this
     turn tried already: they come into question only where no other is left. `direct`: the caller brings its own token.
-    `prefer` is the upstream that has the conversation in its cache.
+    `prefer` is the upstream that has the conversation in its cache. `guest`: another generation of the
+    daemon asks, for a turn of its own (shared_accounts.py).
     """
 
     upstreams: tuple[str, ...]
@@ -76,6 +77,7 @@ class Want(msgspec.Struct, frozen=True):
     avoid: frozenset[str] = frozenset()
     direct: bool = False
     prefer: str | None = None
+    guest: bool = False
 
     @property
     def lane(self) -> Hashable:
@@ -91,9 +93,10 @@ class Owner(Protocol):
 
 
 class Lease:
-    """The right to use `account` now. `waited` is seconds; `position` the place in the queue on arrival, 0 if none waited."""
+    """The right to use `account` now. `waited` is seconds; `position` the place in the queue on arrival, 0 if none waited.
+    `number` tells it from others of this process (0: another process counts it)."""
 
-    __slots__ = ("account", "began", "owner", "position", "probes", "slot", "waited", "want")
+    __slots__ = ("account", "began", "number", "owner", "position", "probes", "slot", "waited", "want")
 
     def __init__(self, owner: Owner, want: Want, slot: Slot, began: float, probes: tuple[Breaker, ...]) -> None:
         self.owner = owner
@@ -102,6 +105,7 @@ class Lease:
         self.account: Account = slot.account
         self.began = began
         self.probes = probes
+        self.number = 0
         self.waited = 0.0
         self.position = 0
 

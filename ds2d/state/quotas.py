@@ -81,19 +81,27 @@ class Meter:
 class Permit:
     """An admitted request. `settle` it once, whatever became of it."""
 
-    __slots__ = ("_meter", "_owner", "_rate", "reserved")
+    __slots__ = ("_meter", "_owner", "_rate", "number", "reserved")
 
     def __init__(self, owner: Quotas, meter: Meter, reserved: Tokens, rate: Entry | None) -> None:
         self._owner: Quotas | None = owner
         self._meter = meter
         self._rate = rate
         self.reserved = reserved
+        self.number = 0
+        """What tells it from others of this process (0: another process counts it)."""
+
+    @property
+    def rate(self) -> Entry | None:
+        """Its place in the tokens of the last minute, where the key has a limit on them."""
+        return self._rate
 
     def settle(self, prompt: int, completion: int) -> None:
         """Count what was used in place of what was reserved. The second time does nothing."""
         if self._owner is not None:
-            self._owner.settled(self._meter, self.reserved, (prompt, completion), self._rate)
-            self._owner = None
+            owner, self._owner = self._owner, None
+            owner.settled(self._meter, self.reserved, (prompt, completion), self._rate)
+            owner.over(self, prompt, completion)
 
 
 class Quotas:
@@ -134,21 +142,33 @@ class Quotas:
         """
         now, clock = self._now(), self._clock()
         meter = self._meter(caller.id, now)
-        spec = caller.spec
+        if caller.spec is not None:
+            _check_quota(meter, caller.spec, now)
+            _check_rate(meter, caller.spec, clock)
+        return self._count(meter, caller.spec, (prompt, completion), now, clock)
+
+    async def enter(self, caller: Caller, prompt: int, completion: int) -> Permit:
+        """`admit` for a turn of this process."""
+        return self.admit(caller, prompt, completion)
+
+    def take(self, caller: Caller, prompt: int, completion: int) -> Permit:
+        """`admit` without asking whether the limits allow it."""
+        now = self._now()
+        return self._count(self._meter(caller.id, now), caller.spec, (prompt, completion), now, self._clock())
+
+    def _count(self, meter: Meter, spec: KeySpec | None, tokens: Tokens, now: datetime, clock: float) -> Permit:
+        prompt, completion = tokens
         rate: Entry | None = None
-        if spec is not None:
-            _check_quota(meter, spec, now)
-            _check_rate(meter, spec, clock)
-            if spec.rpm is not None:
-                meter.requests.add(clock, 1)
-            if spec.tpm is not None:
-                rate = meter.tokens.add(clock, prompt + completion)
+        if spec is not None and spec.rpm is not None:
+            meter.requests.add(clock, 1)
+        if spec is not None and spec.tpm is not None:
+            rate = meter.tokens.add(clock, prompt + completion)
         meter.reserved[0] += prompt
         meter.reserved[1] += completion
         meter.inflight += 1
         meter.last_used = now
         meter.first_used = meter.first_used or now
-        return Permit(self, meter, (prompt, completion), rate)
+        return Permit(self, meter, tokens, rate)
 
     def settled(self, meter: Meter, reserved: Tokens, used: Tokens, rate: Entry | None) -> None:
         """See `Permit.settle`."""
@@ -160,6 +180,9 @@ class Quotas:
                 window[index] += used[index]
         if rate is not None:
             meter.tokens.correct(rate, sum(used), self._clock())
+
+    def over(self, permit: Permit, prompt: int, completion: int) -> None:
+        """A permit was settled with what was used."""
 
     def headroom(self, caller: Caller) -> dict[str, Headroom]:
         """The rate limits of a key that has any: `requests` and `tokens`."""

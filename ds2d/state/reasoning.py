@@ -40,7 +40,7 @@ class Settings(Protocol):
     def when_lost(self) -> Literal["empty", "thinking_off"]: ...
 
 
-class _Kept(msgspec.Struct):
+class Thought(msgspec.Struct):
     """The reasoning of one turn; `used` is when it was last kept or asked for."""
 
     text: str
@@ -58,7 +58,9 @@ class ReasoningMemory:
     def __init__(self, clock: Callable[[], float], settings: Callable[[], Settings]) -> None:
         self._clock = clock
         self._settings = settings
-        self._kept: OrderedDict[int, _Kept] = OrderedDict()  # least recently used first
+        self.told: Callable[[Thought], None] = lambda _thought: None
+        """Told of everything new that is kept."""
+        self._kept: OrderedDict[int, Thought] = OrderedDict()  # least recently used first
         self._index: dict[Key, int] = {}
         self._next = 0
         self.bytes = 0
@@ -110,11 +112,21 @@ class ReasoningMemory:
         size = sys.getsizeof(text) + KEY_COST * len(keys)
         if size > self._settings().memory_bytes:
             return
+        self.adopt(thought := Thought(text, keys, size, self._clock()))
+        self.told(thought)
+
+    def adopt(self, thought: Thought) -> None:
+        """Keep what was kept elsewhere, in another generation of the daemon (times are the system's monotonic clock)."""
         self._next += 1
-        self._kept[self._next] = _Kept(text, keys, size, self._clock())
-        self.bytes += size
-        for key in keys:
+        self._kept[self._next] = thought
+        self.bytes += thought.size
+        for key in thought.keys:
             self._index[key] = self._next
+
+    def kept(self) -> list[Thought]:
+        """Everything, least recently used first."""
+        self._trim()
+        return list(self._kept.values())
 
     def _recall(self, caller: str, message: Message) -> str:
         """The reasoning of a turn, "" if nobody has it. What is used stays: a conversation asks for all its turns each time."""

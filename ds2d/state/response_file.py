@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -25,7 +26,7 @@ class _Header(msgspec.Struct):
     segments: int
 
 
-class _Row(msgspec.Struct):
+class Row(msgspec.Struct):
     """An entry; segments by number, `age` in seconds when it was saved."""
 
     id: str
@@ -53,7 +54,7 @@ def save(store: ResponseStore, path: Path, clock: float, wall: float) -> int:
             if id(segment) not in numbers:
                 numbers[id(segment)] = len(segments)
                 segments.append(segment)
-        rows.append(msgspec.json.encode(_row(entry, numbers, clock)))
+        rows.append(msgspec.json.encode(to_row(entry, numbers, clock)))
     header = msgspec.json.encode(_Header(VERSION, wall, len(segments)))
     _write(path, [header, *(segment.data for segment in segments), *rows])
     return len(rows)
@@ -74,8 +75,8 @@ def load(store: ResponseStore, path: Path, wall: float) -> int:
         if header.version != VERSION:
             raise msgspec.ValidationError(f"version {header.version}")
         segments = [Segment(line) for line in lines[1 : header.segments + 1]]
-        rows = [msgspec.json.decode(line, type=_Row) for line in lines[header.segments + 1 :] if line]
-        entries = [(_entry(row, segments), row.age) for row in rows]
+        rows = [msgspec.json.decode(line, type=Row) for line in lines[header.segments + 1 :] if line]
+        entries = [(from_row(row, segments), row.age) for row in rows]
     except (msgspec.DecodeError, IndexError) as error:
         logger.warning("stored responses of the last run are not readable: %s", error)
         return 0
@@ -86,8 +87,9 @@ def load(store: ResponseStore, path: Path, wall: float) -> int:
     return len(entries)
 
 
-def _row(entry: Entry, numbers: dict[int, int], clock: float) -> _Row:
-    return _Row(
+def to_row(entry: Entry, numbers: dict[int, int], clock: float) -> Row:
+    """An entry for another process; `numbers` are its segments' by `id()`, `clock` is the store's."""
+    return Row(
         entry.id,
         entry.caller,
         entry.status,
@@ -103,7 +105,8 @@ def _row(entry: Entry, numbers: dict[int, int], clock: float) -> _Row:
     )
 
 
-def _entry(row: _Row, segments: list[Segment]) -> Entry:
+def from_row(row: Row, segments: Sequence[Segment]) -> Entry:
+    """The entry again. Raises IndexError for a segment that is not there."""
     return Entry(
         row.id,
         row.caller,

@@ -150,26 +150,32 @@ class ResponseStore:
         if len(self._runs) >= limits.background_max:
             message = f"{len(self._runs)} background responses are running already."
             raise GatewayError(ErrorKind.QUEUE_FULL, message, retry_after=FULL_RETRY_SECONDS)
-        entry = self._entry(caller, reply)
-        deadline = self._clock() + limits.background_seconds
-        entry.run = run = BackgroundResponse(reply.id, caller, deadline, snapshot, self._grew)
+        return self._begin(self._entry(caller, reply), self._clock() + limits.background_seconds, snapshot)
+
+    def _begin(self, entry: Entry, deadline: float, snapshot: Callable[[], Answer]) -> BackgroundResponse:
+        entry.run = run = BackgroundResponse(entry.id, entry.caller, deadline, snapshot, self._grew)
         run.size = entry.weight + entry.own.weight
         self._grew(run.size)
-        self._running[caller, reply.id] = entry
+        self._running[entry.caller, entry.id] = entry
         self._runs[run.id] = run
         return run
 
     def end(self, run: BackgroundResponse, reply: Reply) -> None:
         """The work is over and `reply.answer` is its last state; the events become a replay."""
+        self.finish(run, reply.answer)
+
+    def finish(self, run: BackgroundResponse, answer: Answer | None) -> Entry | None:
+        """`end` with that state; the entry, if it is kept."""
         events = run.end()
         self._runs.pop(run.id, None)
         self.bytes -= run.size
         entry = self._running.pop((run.caller, run.id), None)
-        if entry is None or reply.answer is None:
-            return
+        if entry is None or answer is None:
+            return None
         entry.run, entry.events = None, events
-        _fill(entry, reply.answer)
+        _fill(entry, answer)
         self._keep(entry, self._clock())
+        return entry
 
     def find(self, caller: str, name: str) -> Entry | None:
         """The caller's response of that id, running or ended."""

@@ -35,6 +35,8 @@ from ds2d.web.uploads import FormUpload
 Action = Callable[[web.Request, str], Awaitable[web.StreamResponse]]
 Recall = Callable[[str, str], Any]
 """Caller and id to what is stored."""
+Before = Callable[[str, dict[str, Any]], Awaitable[None]]
+"""Told of caller and body, before the question is understood."""
 
 
 class Lists(Protocol):
@@ -129,13 +131,16 @@ class Business:
         request: web.Request,
         dialect: str,
         recall: Recall | None = None,
+        before: Before | None = None,
         *,
         task: tuple[str, Callable[[Inbound], ChatRequest]] | None = None,
     ) -> Ask:
-        """The question of a request, once its key is known. `recall` finds what the caller has stored. `task`: what else is
-        asked for than an answer, as the records call it, and how it is read."""
+        """The question of a request, once its key is known. `recall` finds what the caller has stored, after `before`. `task`:
+        what else is asked for than an answer, as the records call it, and how it is read."""
         caller = self.identify(request, dialect)
         inbound = await self.inbound(request)
+        if before is not None:
+            await before(caller.id, inbound.body)
         if recall is not None:
             inbound.recall = partial(recall, caller.id)
         name, parse = task or (dialect, REGISTRY[dialect].parse)

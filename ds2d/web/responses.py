@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -47,10 +47,18 @@ class RunSink:
         self._run.append(data)
 
 
+class Others(Protocol):
+    """Other generations of this daemon, which may have what this one does not (docs/upgrade.md)."""
+
+    async def seek(self, caller: str, name: str) -> None: ...
+    async def elsewhere(self, verb: str, caller: str, name: str, query: dict[str, str]) -> bytes | None: ...
+
+
 class Responses:
     """What the Responses routes share. `spawn` runs background work that is awaited when the daemon stops."""
 
-    def __init__(self, business: Business, service: Service, store: ResponseStore, spawn: Spawn) -> None:
+    def __init__(self, business: Business, service: Service, store: ResponseStore, spawn: Spawn, others: Others) -> None:
+        self._others = others
         self._business = business
         self._service = service
         self._store = store
@@ -69,7 +77,7 @@ class Responses:
 
     async def generate(self, request: web.Request, name: str) -> web.StreamResponse:
         """One turn; its answer stays unless the question said no."""
-        ask = await self._business.ask(request, name, self._store.recall)
+        ask = await self._business.ask(request, name, self._store.recall, self._before_asking)
         reply: dialect.Reply = ask.request.reply
         if reply.background:
             return await self._begin(request, ask, reply)
@@ -77,6 +85,11 @@ class Responses:
         if ask.request.stream:
             return await self._business.stream(request, ask)
         return json_reply(await self._service.answer(ask))
+
+    async def _before_asking(self, caller: str, body: dict[str, Any]) -> None:
+        """Have here what the question refers to."""
+        if isinstance(name := body.get("previous_response_id"), str):
+            await self._others.seek(caller, name)
 
     async def _begin(self, request: web.Request, ask: Ask, reply: dialect.Reply) -> web.StreamResponse:
         """Start a background turn and answer at once, with the object or with its events as they come."""
@@ -135,21 +148,35 @@ class Responses:
     async def retrieve(self, request: web.Request, name: str) -> web.StreamResponse:
         """The object, or with `stream=true` its events again."""
         caller, response_id = self._whose(request, name)
+        await self._others.seek(caller, response_id)
         if routes.wants_stream(request.query):
             return await self._follow(request, routes.events(self._store, caller, response_id, request.query))
-        return json_reply(routes.retrieve(self._store, caller, response_id))
+        body = await self._elsewhere("get", request, caller, response_id)
+        return json_reply(body or routes.retrieve(self._store, caller, response_id))
 
     async def delete(self, request: web.Request, name: str) -> web.StreamResponse:
         """Forget one."""
-        return json_reply(routes.delete(self._store, *self._whose(request, name)))
+        caller, response_id = self._whose(request, name)
+        await self._others.seek(caller, response_id)
+        body = await self._elsewhere("delete", request, caller, response_id)
+        return json_reply(body or routes.delete(self._store, caller, response_id))
 
     async def cancel(self, request: web.Request, name: str) -> web.StreamResponse:
         """Stop a background response."""
-        return json_reply(await routes.cancel(self._store, *self._whose(request, name)))
+        caller, response_id = self._whose(request, name)
+        await self._others.seek(caller, response_id)
+        body = await self._elsewhere("cancel", request, caller, response_id)
+        return json_reply(body or await routes.cancel(self._store, caller, response_id))
 
     async def items(self, request: web.Request, name: str) -> web.StreamResponse:
         """A page of what its question held."""
-        return json_reply(routes.input_items(self._store, *self._whose(request, name), request.query))
+        caller, response_id = self._whose(request, name)
+        await self._others.seek(caller, response_id)
+        body = await self._elsewhere("items", request, caller, response_id)
+        return json_reply(body or routes.input_items(self._store, caller, response_id, request.query))
+
+    async def _elsewhere(self, verb: str, request: web.Request, caller: str, response_id: str) -> bytes | None:
+        return await self._others.elsewhere(verb, caller, response_id, dict(request.query))
 
     async def socket(self, request: web.Request, name: str) -> web.StreamResponse:
         """A WebSocket is not to be had; anything else has no GET."""

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -292,6 +294,11 @@ class Site(web.BaseSite):
         server = self._runner.server
         assert server is not None
         self._server = await listen(server, self._where, self._ssl_context)
+
+    def twins(self) -> list[socket.socket]:
+        """Its sockets once more: they go on listening when this site has stopped."""
+        found: Sequence[Any] = getattr(self._server, "sockets", ())
+        return [socket.socket(fileno=os.dup(one.fileno())) for one in found]
 
 
 def tidied(message: RawRequestMessage) -> RawRequestMessage:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.functional.test_process import answers, ds2d, environment, serving
+from tests.functional.processes import answers, ds2d, environment, serving
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

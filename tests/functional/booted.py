@@ -49,6 +49,9 @@ DefaultDependencies=no
 [Service]
 ExecStart=
 ExecStart={PLACE}/python/bin/python3 -m ds2d serve
+ExecReload=
+ExecReload=+-/bin/chown --no-dereference --reference=%S/ds2d %S/ds2d/config.json
+ExecReload={PLACE}/python/bin/python3 -m ds2d upgrade
 Environment=PYTHONHOME={PLACE}/python LD_LIBRARY_PATH={PLACE}/python/lib PYTHONPATH={PLACE}/source:{PLACE}/packages
 StandardOutput=file:/run/ds2d.log
 StandardError=inherit
@@ -99,6 +102,14 @@ class Machine:
         """Another patience for the watchdog, from the next start on."""
         name = "/run/systemd/system/ds2d.service.d/watchdog.conf"
         self.run("sh", "-c", f'printf "[Service]\nWatchdogSec={seconds}\n" >{name}; systemctl daemon-reload')
+
+    def wait_for_processes(self, unit: str, expected: list[str], seconds: float = BOOT_SECONDS) -> None:
+        """Wait until the unit consists of these processes."""
+        until = time.monotonic() + seconds
+        place = "/sys/fs/cgroup" + self.show(unit, "ControlGroup") + "/cgroup.procs"
+        while (found := self.run("cat", place, check=False).split()) != expected:
+            assert time.monotonic() < until, f"{unit} has {found}, not {expected}\n{self.log()}"
+            time.sleep(0.1)
 
     def wait_for(self, unit: str, name: str, value: str, seconds: float = BOOT_SECONDS) -> None:
         """Wait on real time, because a real systemd works on it."""

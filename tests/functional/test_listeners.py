@@ -19,8 +19,8 @@ from ds2d.net.listening import unix_listener
 from tests.functional import certificates
 from tests.functional.admin import ADMIN, HASH
 from tests.functional.harness import KEY, Running, config_for, running
+from tests.functional.processes import demo, ds2d, free_port
 from tests.functional.scripted import scripted_upstream
-from tests.functional.test_process import demo, ds2d, free_port
 from tests.functional.test_queue import until
 
 ASK: dict[str, Any] = {"model": "deepseek-chat", "messages": [{"role": "user", "content": "Hello"}]}

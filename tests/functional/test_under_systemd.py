@@ -85,10 +85,44 @@ def test_a_restart_refuses_no_connection_and_cuts_no_answer(machine: Machine) ->
     assert all(caller.result() for caller in callers)
 
 
+def test_a_reload_is_an_upgrade_that_nobody_notices(machine: Machine) -> None:
+    """A caller comes every 50 ms, one answer streams for seconds; the main process is another one afterwards, and watched."""
+    before = machine.show("ds2d.service", "MainPID")
+    begun = threading.Event()
+    with ThreadPoolExecutor(200) as pool:
+        answer = pool.submit(one_answer, machine, begun)
+        assert begun.wait(20)
+        reload = pool.submit(machine.run, "systemctl", "reload", "ds2d.service")
+        callers = []
+        while not reload.done():
+            callers.append(pool.submit(healthy, machine))
+            time.sleep(0.05)
+        reload.result()
+    after = machine.show("ds2d.service", "MainPID")
+    assert after not in {before, "0"}, machine.log()
+    assert answer.result()[-1] == "data: [DONE]"
+    assert len(callers) > 5
+    assert all(caller.result() for caller in callers)
+    machine.wait_for_processes("ds2d.service", [after])
+    assert machine.show("ds2d.service", "ActiveState") == "active"
+
+
+def test_a_reload_to_a_version_that_cannot_serve_changes_nothing(machine: Machine) -> None:
+    before = machine.show("ds2d.service", "MainPID")
+    machine.write_config('{"nonsense": 1}')
+    machine.run("systemctl", "reload", "ds2d.service", check=False)
+    machine.write_config(CONFIG)
+    assert machine.show("ds2d.service", "MainPID") == before
+    assert machine.show("ds2d.service", "ReloadResult") != "success"
+    machine.wait_for_processes("ds2d.service", [before])
+    assert ready(machine) == 200
+
+
 def test_a_daemon_that_hangs_is_replaced(machine: Machine) -> None:
     """Waits on real time: the watchdog is systemd's own clock."""
     machine.set_watchdog(WATCHDOG_SECONDS)
     machine.run("systemctl", "restart", "ds2d.service")
+    machine.run("systemctl", "reload", "ds2d.service")  # the process that took over is watched as the first one was
     hanging = machine.show("ds2d.service", "MainPID")
     time.sleep(WATCHDOG_SECONDS * 1.5)  # long enough for the watchdog to bite, had nobody fed it
     assert machine.show("ds2d.service", "MainPID") == hanging

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import ds2d
-from tests.functional.test_process import demo, serving
+from tests.functional.processes import demo, serving
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ["build", "run", "dev", "real-upstream"]

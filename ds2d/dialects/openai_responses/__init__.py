@@ -7,7 +7,7 @@ Rule: this package translates; what is kept between requests lives in state/resp
 from __future__ import annotations
 
 from ds2d.core.endpoint import Endpoint
-from ds2d.dialects.openai_responses.encode import Encoder, answer, fail, opening, queued, render, render_count
+from ds2d.dialects.openai_responses.encode import Encoder, abandoned, answer, fail, opening, queued, render, render_count
 from ds2d.dialects.openai_responses.failures import render_error
 from ds2d.dialects.openai_responses.objects import Answer, Recalled, Reply, join_body
 from ds2d.dialects.openai_responses.parse import parse
@@ -18,6 +18,7 @@ __all__ = [
     "Encoder",
     "Recalled",
     "Reply",
+    "abandoned",
     "answer",
     "fail",
     "join_body",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import orjson
 
 from ds2d.core.errors import ErrorKind, GatewayError
@@ -247,6 +248,17 @@ def fail(envelope: Envelope, error: GatewayError) -> bytes:
         return b""
     encoder = reply.encoder or Encoder(envelope)
     return encoder.feed([Failure(error)])
+
+
+def abandoned(last: Answer, number: int, error: GatewayError) -> tuple[Answer, bytes]:
+    """The end of a background response whose question nobody has any more: failed, from the last state that is known of it.
+    `number` is that of its next event."""
+    top = orjson.dumps(orjson.loads(last.head) | {"status": "failed", "error": stream_error(error)})
+    ended = msgspec.structs.replace(last, status="failed", head=top)
+    frames = Frames(last.id, number)
+    frames.lifecycle("response.failed", {}, ended.body())
+    frames.raw(DONE)
+    return ended, frames.take()
 
 
 def answer(completion: Completion, envelope: Envelope) -> Answer:

@@ -1,0 +1,364 @@
+"""Old and new versions of the daemon side by side, for as long as old streams last (docs/upgrade.md).
+
+Rule: one process leads, the newest that serves: it alone takes connections and decides about accounts and keys. A process that
+cannot serve changes nothing; one that dies gives back what it held.
+Surprise: the way back ends in one place. Until the new process says `Serving`, the old one takes back everything if it is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from ds2d import __version__
+from ds2d.generations import messages as m
+from ds2d.generations.child import Child
+from ds2d.generations.follow import Following
+from ds2d.generations.lead import Guest
+from ds2d.generations.predecessor import Predecessor, PredecessorGoneError, install
+from ds2d.generations.shared import Shared
+from ds2d.net.link import Link, connected, listening
+from ds2d.state.responses import Entry
+
+__all__ = ["CONTROL", "Generations", "Predecessor", "PredecessorGoneError", "Shared", "UpgradeError"]
+
+CONTROL = "control.sock"
+"""In the state folder: where `ds2d upgrade` and older generations find the one that leads."""
+
+READY_SECONDS = 45.0
+"""How long a new process may take to check itself; systemd waits for 60."""
+
+SWITCH_SECONDS = 10.0
+"""How long it may take from there to its first connection. Nobody is answered in that time."""
+
+JOIN_SECONDS = 2.0
+"""How long it waits for older processes to be counted."""
+
+SLICE = 64
+"""Stored responses that go over in one step of the loop."""
+
+
+T = TypeVar("T", bound=m.Message)
+
+
+class UpgradeError(Exception):
+    """The running process goes on as if nothing had been asked. The text says why, for people."""
+
+
+class Host(Protocol):
+    """The daemon, as far as its listener goes."""
+
+    def listeners(self) -> list[socket.socket]:
+        """The sockets it listens on."""
+
+    async def pause(self) -> None:
+        """Take no more connections; what is accepted is served once."""
+
+    async def resume(self, listeners: list[socket.socket]) -> None:
+        """Take connections again, on these."""
+
+
+class Generations:
+    """This process's place among its kind. `handed_over` is set once a newer one serves."""
+
+    def __init__(self, shared: Shared, folder: Path, host: Host) -> None:
+        self._shared = shared
+        self._host = host
+        self._path = folder / CONTROL
+        self._server: asyncio.Server | None = None
+        self._guests: list[Guest] = []
+        self._links: set[Link] = set()
+        self._opened = asyncio.Event()
+        self._following: Following | None = None
+        self._upgrade: asyncio.Task[m.Upgraded] | None = None
+        self._joined = asyncio.Event()
+        self._draft: Path | None = None
+        self.handed_over = asyncio.Event()
+        self.drain_seconds: float | None = None
+        """How long this process may finish its streams, once it has handed over; None: as long as they last."""
+
+    # Life
+
+    async def lead(self) -> None:
+        """Be found. Where another daemon leads in this folder already, it is said and left alone."""
+        self._opened.set()
+        try:
+            await self._listen()
+        except OSError as error:
+            m.logger.warning("`ds2d upgrade` will not find this process: %s", error)
+
+    async def succeed(self, predecessor: Predecessor) -> None:
+        """Take over from a running process, all but its connections. Raises PredecessorGoneError, OSError."""
+        self._draft = self._path.with_name(f"{CONTROL}.{os.getpid()}")
+        server = await self._serve(self._draft)
+        try:
+            switch = await predecessor.take_over(self._shared, __version__, self._path.parent)
+        except BaseException:
+            server.close()
+            os.unlink(self._draft)
+            raise
+        install(switch, self._shared)
+        guest = self._welcome(predecessor.link)
+        guest.adopt(switch.held, switch.reserved)
+        self._server = server
+        self._draft.replace(self._path)
+        guest.tell(m.Leading())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(JOIN_SECONDS):
+                while len(self._guests) <= switch.joiners:
+                    self._joined.clear()
+                    await self._joined.wait()
+        self._opened.set()
+
+    async def close(self) -> None:
+        """Let go of everything; what others hold here they take elsewhere."""
+        if self._upgrade is not None:
+            self._upgrade.cancel()
+            await asyncio.gather(self._upgrade, return_exceptions=True)
+        if self._server is not None:
+            self._server.close()
+            self._path.unlink(missing_ok=True)
+        if self._following is not None:
+            self._following.stop()
+        for guest in list(self._guests):
+            guest.close()
+        for link in list(self._links):
+            link.close()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process takes connections and decides."""
+        return self._following is None
+
+    # What routes ask
+
+    async def seek(self, caller: str, name: str) -> None:
+        """Have here what other processes know of a stored response, as it is now."""
+        store = self._shared.responses
+        if self._following is not None:
+            if store.find(caller, name) is None:
+                await self._following.fetch(caller, name)
+            return
+        entry = store.find(caller, name)
+        if entry is None and self._guests:
+            await asyncio.gather(*(guest.sync() for guest in self._guests))
+        elif entry is not None and entry.run is not None:
+            await asyncio.gather(*(guest.look(name) for guest in self._guests if guest.works_on(name)))
+
+    async def elsewhere(self, verb: str, caller: str, name: str, query: dict[str, str]) -> bytes | None:
+        """The answer of the process that leads about a response that this one does not have; None if this one leads."""
+        if self._following is None or self._shared.responses.find(caller, name) is not None:
+            return None
+        return await self._following.do(verb, caller, name, query)
+
+    # Handing over
+
+    async def upgrade(self, drain_seconds: float | None = None) -> m.Upgraded:
+        """Have the version on disk take over; returns once it serves. Raises UpgradeError."""
+        if self._upgrade is not None or self._following is not None:
+            raise UpgradeError("an upgrade is under way already")
+        self._upgrade = asyncio.get_running_loop().create_task(self._hand_over())
+        try:
+            done = await asyncio.shield(self._upgrade)
+        finally:
+            self._upgrade = None
+        self.drain_seconds = drain_seconds
+        self.handed_over.set()
+        return done
+
+    async def _hand_over(self) -> m.Upgraded:
+        listeners = self._host.listeners()
+        try:
+            child = await Child.start(listeners)
+        except OSError as error:
+            _close(listeners)
+            raise UpgradeError(f"the new version cannot be started: {error}") from None
+        try:
+            return await self._hand_over_to(child, listeners)
+        except UpgradeError as error:
+            words = await child.words()
+            m.logger.error("upgrade given up: %s", error)
+            raise UpgradeError(f"{error}\n{words}".strip()) from None
+
+    async def _hand_over_to(self, child: Child, listeners: list[socket.socket]) -> m.Upgraded:
+        talk = _Talk(child.link)
+        try:
+            ready = await talk.expect(m.Ready, READY_SECONDS)
+            self._check(ready)
+            m.logger.info("version %s (process %d) has checked itself and takes over", ready.version, ready.pid)
+            sent = await self._send_stored(child.link)
+        except BaseException:
+            child.kill()
+            self._shared.reasoning.told = lambda _thought: None
+            _close(listeners)
+            raise
+        try:
+            await self._let_go(child.link, sent, talk)
+            await talk.expect(m.Leading, SWITCH_SECONDS)
+            for guest in self._guests:
+                guest.tell(m.Moved())
+            await talk.expect(m.Serving, SWITCH_SECONDS)
+        except BaseException:
+            child.kill()
+            await self._take_back(listeners)
+            raise
+        _close(listeners)
+        return m.Upgraded(pid=ready.pid, version=ready.version)
+
+    def _check(self, ready: m.Ready) -> None:
+        if ready.protocol != m.PROTOCOL:
+            raise UpgradeError(f"version {ready.version} hands over differently: it needs a restart")
+        if Path(ready.folder) != self._path.parent:
+            raise UpgradeError("the config names another state folder now: that needs a restart")
+
+    async def _send_stored(self, link: Link) -> dict[tuple[str, str], Entry]:
+        """Everything that is stored, while this process still serves. Returns what was sent."""
+        reasoning, store = self._shared.reasoning, self._shared.responses
+        reasoning.told = lambda thought: link.send(m.encode(m.Remember(thought=thought)))
+        for number, thought in enumerate(reasoning.kept(), 1):
+            link.send(m.encode(m.Remember(thought=thought)))
+            if not number % SLICE:
+                await _breathe(link)
+        sent: dict[tuple[str, str], Entry] = {}
+        self._numbers: dict[int, int] = {}
+        for number, entry in enumerate(store.kept(), 1):
+            link.send(m.encode(m.Kept(piece=store.pack(entry, self._numbers))))
+            sent[entry.caller, entry.id] = entry
+            if not number % SLICE:
+                await _breathe(link)
+        return sent
+
+    async def _let_go(self, link: Link, sent: dict[tuple[str, str], Entry], talk: _Talk) -> None:
+        """Stop taking connections, say how things stand, and follow: one step, in which nothing else happens."""
+        await self._host.pause()
+        shared, now = self._shared, {}
+        for entry in shared.responses.kept():
+            now[entry.caller, entry.id] = entry
+            if (entry.caller, entry.id) not in sent:
+                link.send(m.encode(m.Kept(piece=shared.responses.pack(entry, self._numbers))))
+        for caller, name in sent.keys() - now.keys():
+            link.send(m.encode(m.Forget(caller=caller, name=name)))
+        switch = m.Switch(
+            accounts=shared.queue.save(),
+            meters=shared.quotas.save(),
+            held=shared.queue.held(),
+            reserved=shared.quotas.held(),
+            inside=[(*place, inside) for place, inside in shared.inside.items()],
+            joiners=len(self._guests),
+        )
+        link.send(m.encode(switch))
+        for guest in self._guests:
+            guest.refuse()
+        self._following = following = Following(shared, self._path)
+        following.failed, following.other = talk.lost, talk.said
+        following.begin(link)
+        for guest in self._guests:
+            guest.relay = following
+            guest.give_back()
+        self._opened.clear()
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    async def _take_back(self, listeners: list[socket.socket]) -> None:
+        """The new process is gone and had not begun to serve: lead again."""
+        if self._following is not None:
+            self._following.stop()
+            self._following = None
+        for guest in self._guests:
+            guest.relay = None
+        await self.lead()
+        await self._host.resume(listeners)
+
+    # Those who come
+
+    async def _listen(self) -> None:
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+            connected(self._path).close()
+            raise OSError("another daemon uses this state folder")
+        draft = self._path.with_name(f"{CONTROL}.{os.getpid()}")
+        server = await self._serve(draft)
+        draft.replace(self._path)
+        self._server = server
+
+    async def _serve(self, path: Path) -> asyncio.Server:
+        return await asyncio.get_running_loop().create_unix_server(self._meet, sock=listening(path))
+
+    def _meet(self) -> Link:
+        link = Link()
+        self._links.add(link)
+        link.received = lambda data: self._first(link, data)
+        link.lost = lambda: self._links.discard(link)
+        return link
+
+    def _first(self, link: Link, data: bytes) -> None:
+        """The first message of somebody new says what it is."""
+        match m.decode(data):
+            case m.Upgrade() as wish:
+                task = asyncio.get_running_loop().create_task(self._do_upgrade(link, wish))
+                self._answering = task
+            case m.Join() as join:
+                self._links.discard(link)
+                self._welcome(link).adopt(join.held, join.reserved)
+            case _:
+                link.close()
+
+    async def _do_upgrade(self, link: Link, wish: m.Upgrade) -> None:
+        try:
+            done = await self.upgrade(wish.drain_seconds)
+        except UpgradeError as error:
+            done = m.Upgraded(problem=str(error))
+        link.send(m.encode(done))
+        link.close()
+
+    def _welcome(self, link: Link) -> Guest:
+        guest = Guest(link, self._shared, self._opened, self._guests.remove)
+        self._guests.append(guest)
+        self._joined.set()
+        return guest
+
+
+class _Talk:
+    """What the new process says, awaited in order."""
+
+    def __init__(self, link: Link) -> None:
+        self._said: asyncio.Queue[m.Message | None] = asyncio.Queue()
+        self._serves = False
+        link.received = lambda data: self.said(m.decode(data))
+        link.lost = lambda: self._said.put_nowait(None)
+
+    def said(self, message: m.Message | None) -> None:
+        """It said something."""
+        self._serves = self._serves or isinstance(message, m.Serving)
+        if message is not None:
+            self._said.put_nowait(message)
+
+    def lost(self) -> bool:
+        """It has gone; whether that was before it served."""
+        self._said.put_nowait(None)
+        return not self._serves
+
+    async def expect(self, kind: type[T], seconds: float) -> T:
+        """The next message of that kind. Raises UpgradeError: the other side is gone, or too slow."""
+        try:
+            async with asyncio.timeout(seconds):
+                while (message := await self._said.get()) is not None:
+                    if isinstance(message, kind):
+                        return message
+        except TimeoutError:
+            raise UpgradeError(f"the new version took more than {seconds:g} s") from None
+        raise UpgradeError("the new version ended before it served")
+
+
+async def _breathe(link: Link) -> None:
+    await link.drained()
+    await asyncio.sleep(0)
+
+
+def _close(listeners: list[socket.socket]) -> None:
+    for one in listeners:
+        one.close()
