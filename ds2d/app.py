@@ -259,7 +259,7 @@ class Daemon:
             subscriber(self.config())
         reasoning = self.toolbox.reasoning
         shared = Shared(self.queue, self.quotas, self.callers, self.responses, reasoning, self.catalog.begins_inside)
-        self.generations = Generations(shared, self.state_dir, self)
+        self.generations = self.owners["generations"] = Generations(shared, self.state_dir, self)
         if predecessor is None:
             self._restore_responses()
         await self.ledger.start()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ds2d import __version__
+from ds2d.core.sizes import Size, Sizes
 from ds2d.generations import messages as m
 from ds2d.generations.child import Child
 from ds2d.generations.follow import Following
@@ -37,6 +38,12 @@ SWITCH_SECONDS = 10.0
 
 JOIN_SECONDS = 2.0
 """How long it waits for older processes to be counted."""
+
+MAX_OLDER = 8
+"""Older processes beside this one: each holds as much memory as a daemon does."""
+
+MAX_LINKS = 64
+"""Of those who ask for an upgrade, or have not said yet what they want."""
 
 SLICE = 64
 """Stored responses that go over in one step of the loop."""
@@ -134,6 +141,10 @@ class Generations:
         """Whether this process takes connections and decides."""
         return self._following is None
 
+    def sizes(self) -> Sizes:
+        """Older processes, and others who are connected."""
+        return {"older": Size(len(self._guests), MAX_OLDER + 1), "links": Size(len(self._links), MAX_LINKS + 1)}
+
     # What routes ask
 
     async def seek(self, caller: str, name: str) -> None:
@@ -161,6 +172,8 @@ class Generations:
         """Have the version on disk take over; returns once it serves. Raises UpgradeError."""
         if self._upgrade is not None or self._following is not None:
             raise UpgradeError("an upgrade is under way already")
+        if len(self._guests) >= MAX_OLDER:
+            raise UpgradeError(f"{MAX_OLDER} older versions still finish their streams: try again when one of them has ended")
         self._upgrade = asyncio.get_running_loop().create_task(self._hand_over())
         try:
             done = await asyncio.shield(self._upgrade)
@@ -290,6 +303,8 @@ class Generations:
 
     def _meet(self) -> Link:
         link = Link()
+        if len(self._links) >= MAX_LINKS:
+            next(iter(self._links)).close()
         self._links.add(link)
         link.received = lambda data: self._first(link, data)
         link.lost = lambda: self._links.discard(link)

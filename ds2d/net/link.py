@@ -19,6 +19,9 @@ from typing import cast
 MAX_MESSAGE = 512 * 1024 * 1024
 """Bytes of one message; what is larger comes from no process of ours."""
 
+MAX_BEHIND = 64 * 1024 * 1024
+"""Bytes that wait for the other side; one that is further behind hangs."""
+
 _LENGTH = 4
 
 
@@ -63,8 +66,12 @@ class Link(asyncio.Protocol):
         self._room.set()
 
     def send(self, message: bytes) -> None:
-        """Send a message; on a connection that has ended it is dropped, as it would be in the kernel."""
+        """Send a message; on a connection that has ended it is dropped, as it would be in the kernel. One whose other side takes
+        nothing ends."""
         if self._transport is not None and self.is_open:
+            if self._transport.get_write_buffer_size() > MAX_BEHIND:
+                self._transport.abort()
+                return
             self._transport.write(len(message).to_bytes(_LENGTH, "big") + message)
 
     async def drained(self) -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from ds2d.core.caller import Caller
 from ds2d.state.leader import Leader, LeaderLost
-from ds2d.state.quotas import Meter, Permit, Quotas
+from ds2d.state.quotas import Permit, Quotas
 from ds2d.state.windows import Entry, Window
 
 Events = list[tuple[float, float]]
@@ -124,7 +124,7 @@ class SharedQuotas(Quotas):
     def restore(self, states: list[MeterState]) -> None:
         """Take over an older process's counts in place of what the ledger said when this one began."""
         for state in states:
-            meter = self._meters[state.key] = Meter()
+            meter = self._meter(state.key, self._now())
             meter.total, meter.month, meter.day = state.total, state.month, state.day
             meter.months, meter.days = state.months, state.days
             meter.first_used, meter.last_used = state.first_used, state.last_used
