@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 import socket
 import time
@@ -41,6 +42,7 @@ from ds2d.service import Service
 from ds2d.service.gauges import LoopLag, Owner, gather
 from ds2d.service.metrics import Metrics
 from ds2d.service.readings import Owners, readings
+from ds2d.service.tracing import tracing
 from ds2d.state.admin_file import AdminFile
 from ds2d.state.affinity import Affinity
 from ds2d.state.audit import Audit
@@ -179,7 +181,8 @@ class Daemon:
         self.callers = Callers(secrets.token_bytes(32), _utc_now, self.quotas.first_used)
         self.ledger = Ledger(self.state_dir, store.current.ledger, loaded=self.quotas.load)
         self.observed = Observed(time.monotonic, time.time)
-        self.metrics = Metrics()
+        self.metrics = Metrics(self._is_listed)
+        self.tracing = tracing(os.environ, time.monotonic, time.time)
         self.affinity = Affinity(time.monotonic)
         self.queue = SharedQueue(store.current.runtime)
         self.responses = SharedResponses(time.monotonic, new_id)
@@ -225,6 +228,8 @@ class Daemon:
         )
         self.books = Books(self.ledger, self.quotas, self.toolbox, time.monotonic, time.time)
         self.books.listeners += [self.metrics.ended, self.series.note]
+        if self.tracing is not None:
+            self.books.listeners.append(self.tracing.ended)
         self.service = Service(
             self.config,
             self.catalog,
@@ -328,6 +333,8 @@ class Daemon:
         await self.generations.close()
         await self.ledger.close_file()
         await self.client.close()
+        if self.tracing is not None:
+            await self.tracing.close()
 
     async def drain(self, at_once: asyncio.Event) -> None:
         """Take no new connections, let live turns finish (at most `server.drain_seconds`, or until `at_once`), end the rest
@@ -439,7 +446,14 @@ class Daemon:
         layer = around(new_id, lambda: self.draining, self.metrics.answered)
         app = web.Application(middlewares=[layer], handler_args={"auto_decompress": False})
         business = Business(
-            self.config, self.service, self.callers, self.catalog, self.sealer.unseal, lambda: self.draining, self.captures
+            self.config,
+            self.service,
+            self.callers,
+            self.catalog,
+            self.sealer.unseal,
+            lambda: self.draining,
+            self.captures,
+            self.tracing,
         )
         probes = Probes(self.readiness)
         responses = Responses(business, self.service, self.responses, self.toolbox.spawn, self.generations)
@@ -511,6 +525,9 @@ class Daemon:
         }
         add_admin_routes(router, guard, areas)
         return guard
+
+    def _is_listed(self, model: str) -> bool:
+        return any(model.lower() in upstream.ids for upstream in self.catalog.seen())
 
     def _metrics_page(self) -> bytes:
         owners = Owners(

@@ -15,11 +15,13 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import aiohttp
+import msgspec
 
 from ds2d.core.calls import Call, Compute, Reply, Script, Step
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.settings import UpstreamSpec
 from ds2d.core.sizes import Size, Sizes
+from ds2d.core.trace import outgoing
 from ds2d.net.address import join_url, proxy_for
 from ds2d.net.exchange import Exchange, HttpExchange, ScriptExchange
 from ds2d.net.links import DRAIN_SECONDS, CutError, LinkAnswer, Place, place_of, request_head
@@ -86,7 +88,9 @@ class Client:
             return
         assert call.upstream is not None, "a call goes to an upstream"
         started = asyncio.get_running_loop().time()
-        answer = await self._request(call, call.upstream, started)
+        headers = outgoing.get()
+        traced = msgspec.structs.replace(call, headers={**call.headers, **headers}) if headers else call
+        answer = await self._request(traced, call.upstream, started)
         whole = False
         try:
             yield HttpExchange(answer, call.upstream.timeouts, started, call.stream)

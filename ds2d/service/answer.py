@@ -236,6 +236,7 @@ class Service:
         began = self._tools.monotonic()
         account, waited = lease.account, round(lease.waited * 1000, 1)
         note = {"account": account.label, "upstream": account.upstream, "skipped": others, "waited_ms": waited, "end": ""}
+        note["at_ms"] = round((began - turn.began) * 1000, 1)
         turn.tries.append(note)
         if turn.thread is not None:
             if turn.thread.prefer is not None:

@@ -9,7 +9,7 @@ would break every sum over it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from functools import partial
 
 from ds2d.config.schema import Config
@@ -32,9 +32,13 @@ OWN_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
 
 
 class Metrics:
-    """The counts. `apply` takes every config; `ended` hears of every turn that is over; `answered` of every HTTP answer."""
+    """The counts. `apply` takes every config; `ended` hears of every turn that is over; `answered` of every HTTP answer.
 
-    def __init__(self) -> None:
+    `is_listed` says whether an upstream lists a model of this name.
+    """
+
+    def __init__(self, is_listed: Callable[[str], bool]) -> None:
+        self._is_listed = is_listed
         where = ("model", "upstream")
         self._http = Counter("ds2d_http_requests_total", "HTTP requests that were answered", ("dialect", "code"))
         self._turns = Counter("ds2d_turns_total", "Turns that are over", ("dialect", *where, "outcome"))
@@ -103,7 +107,9 @@ class Metrics:
         return {"models_listed": Size(len(self._listed), MAX_LISTED)}
 
     def _label(self, model: str) -> str:
-        if model and (model in self._listed or len(self._listed) < MAX_LISTED):
+        if model in self._listed:
+            return model
+        if model and len(self._listed) < MAX_LISTED and self._is_listed(model):
             self._listed.add(model)
             return model
         return OTHER

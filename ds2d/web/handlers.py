@@ -23,6 +23,7 @@ from ds2d.core.request import ChatRequest, Inbound
 from ds2d.dialects import COUNTS, MODEL_LISTS, REGISTRY
 from ds2d.dialects.tasks import Task
 from ds2d.service import Ask, Service
+from ds2d.service.tracing import Tracing
 from ds2d.state.callers import Callers
 from ds2d.state.captures import Captures
 from ds2d.web.auth import credentials, peer_of
@@ -57,6 +58,7 @@ class Business:
         unseal: Callable[[str], str | None],
         draining: Callable[[], bool],
         captures: Captures | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._config = config
         self._service = service
@@ -65,6 +67,7 @@ class Business:
         self._unseal = unseal
         self._draining = draining
         self._captures = captures
+        self._tracing = tracing
         self._generate_for: dict[str, Action] = {}
         self._actions: dict[str, Action] = {
             "generate": self.generate,
@@ -86,11 +89,15 @@ class Business:
 
         async def handle(request: web.Request) -> web.StreamResponse:
             request[DIALECT] = dialect
+            traced = self._tracing.enter(request.headers) if self._tracing is not None else None
             try:
                 reply = await act(request, dialect)
             except BaseException as error:
                 self._keep_capture(request, None, error)
                 raise
+            finally:
+                if self._tracing is not None and traced is not None:
+                    self._tracing.leave(traced)
             self._keep_capture(request, reply, None)
             return reply
 
