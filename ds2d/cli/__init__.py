@@ -47,6 +47,7 @@ VERBS: dict[str, _Entry] = {
     "replay": _Entry("ds2d.cli.replay", "play a captured exchange again and compare"),
     "usage": _Entry("ds2d.cli.usage", "export the record of use"),
     "import": _Entry("ds2d.cli.import_config", "take over the config of another gateway"),
+    "docs": _Entry("ds2d.cli.docs", "read the manual, or write it out as HTML"),
     "completion": _Entry("ds2d.cli.completion", "print the completion of a shell"),
     "man": _Entry("ds2d.cli.man", "print the manual page"),
     "version": _Entry("ds2d.cli.version", "print the version"),

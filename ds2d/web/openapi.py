@@ -57,7 +57,8 @@ OTHERS = (
     ("GET", "/", "open", "the playground in a browser; what this is, for people with curl, also at `/v1`, `/anthropic`"),
     ("GET", "/admin", "open", "the console's page for operators"),
     ("GET", "/openapi.json", "open", "this document"),
-    ("GET", "/docs", "open", "this document for people"),
+    ("GET", "/docs", "open", "the manual"),
+    ("GET", "/docs/{page}", "open", "a page of it"),
     ("GET", "/v1/usage", "key", "the caller's own limits and use; also `/usage`"),
     ("GET", "/me", "key", "the same for people"),
     ("GET", "/v1/tokens/stats", "admin", "what the accounts do; also for keys with `admin`"),
@@ -109,6 +110,19 @@ def table() -> str:
     """The routes as a Markdown table, for API.md."""
     rows = [f"| `{line.method}` | `{_spelt(line.path)}` | {line.auth} | {line.summary} |" for line in lines()]
     return "\n".join(["| method | path | who | what |", "| --- | --- | --- | --- |", *rows])
+
+
+def bodies() -> str:
+    """The fields of the admin API's bodies as a Markdown table, for API.md."""
+    rows = [f"| `{line.method} {_spelt(line.path)}` | {_fields(line.body)} |" for line in map(_admin, ROUTES) if line.body]
+    return "\n".join(["| route | fields |", "| --- | --- |", *rows])
+
+
+def _fields(body: Schema) -> str:
+    """The names of a body's fields, those that must stand there with a star."""
+    required = body.get("required", [])
+    names = [*body.get("properties", {}), *(name for name in required if name not in body.get("properties", {}))]
+    return ", ".join(f"`{name}`{'*' if name in required else ''}" for name in names) or "any"
 
 
 def _business() -> list[Line]:

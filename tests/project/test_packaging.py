@@ -72,7 +72,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
     source = folder / "source"
     tracked = subprocess.run(["git", "ls-files", "-z", "ds2d"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     files = [name for name in tracked.split("\0") if name and (ROOT / name).exists()]
-    for name in [*files, "setup.cfg", "setup.py", "pyproject.toml", "LICENSE"]:
+    for name in [*files, "setup.cfg", "setup.py", "pyproject.toml", "LICENSE", "docs/index.md"]:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, source / name)
     (source / "README.md").write_text("# ds2d\n")
@@ -87,7 +87,8 @@ def test_the_wheel_holds_every_file_of_the_package_and_the_console_s_packed_as_w
     packed = {name for name in zipfile.ZipFile(path).namelist() if name.startswith("ds2d/")}
     console = {f"{name}.gz" for name in files if name.startswith("ds2d/web/console/")}
     assert console
-    assert packed == files | console
+    manual = {f"ds2d/web/manual/html/{name}" for name in ("index.html", "style.css")}
+    assert packed == files | console | manual
 
 
 def test_the_installed_wheel_serves_the_console(wheel: tuple[Path, set[str]], tmp_path: Path) -> None:

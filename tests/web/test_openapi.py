@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from ds2d.web.openapi import document, table
+from ds2d.web.openapi import bodies, document, table
 from tests.functional.admin import ADMIN, administered
 
 ROOT = Path(__file__).parents[2]
@@ -20,6 +20,7 @@ UNDESCRIBED = re.compile(r"^/(v1|anthropic|usage)$|^/console")
 def test_the_table_in_the_manual_is_fresh() -> None:
     text = (ROOT / "API.md").read_text()
     assert table() in text, "run scripts/api-table"
+    assert bodies() in text, "run scripts/api-table"
 
 
 async def test_every_served_route_is_described_and_the_other_way_round(tmp_path: Path) -> None:
@@ -66,10 +67,12 @@ async def test_answers_have_the_fields_that_the_document_says(tmp_path: Path) ->
 
 async def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
     async with administered(tmp_path) as (ds2d, _):
-        _, page, headers = await ds2d.ask("/docs", key=None)
+        _, page, headers = await ds2d.ask("/docs/api", key=None)
         assert "/admin/config/rollback" in page
         assert "/v1/messages" in page
-        assert not re.search(r"<script|<link|https?://|style=", page)
+        assert not re.search(r"<script|https?://|style=", page)
+        status, style, _ = await ds2d.ask("/docs/style.css", key=None)
+        assert (status, "url(" in style) == (200, False)
         assert "default-src 'none'" in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
 
