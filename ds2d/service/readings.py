@@ -9,7 +9,7 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, get_args
 
 from ds2d import __version__
@@ -18,8 +18,10 @@ from ds2d.core.metrics import Kind, Labels, Reading
 from ds2d.core.models import State
 from ds2d.core.sizes import Sizes
 from ds2d.service.gauges import LoopLag
+from ds2d.service.turn import Turn
 from ds2d.state.accounts import AccountQueue
 from ds2d.state.catalog import Catalog
+from ds2d.state.health import Health
 from ds2d.state.ledger import Ledger
 from ds2d.state.reasoning import ReasoningMemory
 from ds2d.state.reports import Instant, account_status
@@ -38,14 +40,14 @@ class Owners(NamedTuple):
     ledger: Ledger
     reasoning: ReasoningMemory
     lag: LoopLag
-    turns: Sized
+    turns: Mapping[str, Turn]
     sizes: Callable[[], Sizes]
 
 
 def readings(owners: Owners) -> Iterator[Reading]:
     """All of them."""
     yield from _queue(owners.queue)
-    yield _gauge("ds2d_turns_running", "Turns that run or wait now", len(owners.turns))
+    yield from _turns(owners.turns)
     yield from _accounts(owners.queue)
     yield from _upstreams(owners.catalog)
     yield from _reasoning(owners.reasoning)
@@ -62,6 +64,14 @@ def _queue(queue: AccountQueue) -> Iterator[Reading]:
     yield _gauge("ds2d_queue_limit", "Requests that may wait", queue.bound)
     yield _gauge("ds2d_inflight", "Leases that are out", queue.running)
     yield _gauge("ds2d_inflight_limit", "Leases that may be out", queue.capacity)
+
+
+def _turns(turns: Mapping[str, Turn]) -> Iterator[Reading]:
+    answering = [turn for turn in turns.values() if turn.first is not None]
+    yield _gauge("ds2d_turns_running", "Turns that run or wait now", len(turns))
+    yield _gauge("ds2d_turns_streaming", "Those whose answers are being written", len(answering))
+    pieces = sum(len(turn.pipeline.said) for turn in answering if turn.pipeline is not None)
+    yield _gauge("ds2d_answer_pieces", "Pieces that these answers have so far, about as many as tokens", pieces)
 
 
 def _accounts(queue: AccountQueue) -> Iterator[Reading]:
@@ -91,6 +101,25 @@ def _upstreams(catalog: Catalog) -> Iterator[Reading]:
     states = catalog.states()
     every = [((name, state), float(state == now)) for name, now in states.items() for state in get_args(State)]
     yield Reading("ds2d_upstream_state", "gauge", "1 for the state that an upstream is in", ("upstream", "state"), every)
+    for name, kind, text, read in _SEEN:
+        values = [((health.seen.upstream.name,), read(health)) for health in catalog.health()]
+        yield Reading(name, kind, text, ("upstream",), [(labels, float(value)) for labels, value in values if value is not None])
+
+
+def _own_word(what: str) -> Callable[[Health], float | None]:
+    """What the upstream says of itself, where it says so."""
+    return lambda health: getattr(health.evidence.load, what, None)
+
+
+_SEEN: tuple[tuple[str, Kind, str, Callable[[Health], float | None]], ...] = (
+    ("ds2d_upstream_inflight", "gauge", "Our requests on an upstream", lambda health: health.inflight),
+    ("ds2d_upstream_orphans", "gauge", "Requests on it that are not ours", lambda health: health.evidence.orphans),
+    ("ds2d_upstream_running", "gauge", "Requests that it says it runs", _own_word("running")),
+    ("ds2d_upstream_waiting", "gauge", "Requests that it says wait in it", _own_word("waiting")),
+    ("ds2d_upstream_cache_use_ratio", "gauge", "Its key-value cache in use, by its own word", _own_word("cache_use")),
+    ("ds2d_upstream_prefix_queries_total", "counter", "Tokens it looked for in its prefix cache", _own_word("queries")),
+    ("ds2d_upstream_prefix_hits_total", "counter", "Tokens it found there", _own_word("hits")),
+)
 
 
 def _reasoning(memory: ReasoningMemory) -> Iterator[Reading]:

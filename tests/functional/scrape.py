@@ -12,6 +12,16 @@ from tests.functional.harness import Running
 from tests.functional.scripted import Scene, ScriptedUpstream, chunk, say, sse, usage
 from tests.functional.test_every_dialect import QUESTIONS
 
+GAUGES: dict[str, float] = {
+    "num_requests_running": 3,
+    "num_requests_waiting": 1,
+    "kv_cache_usage_perc": 0.25,
+    "generation_tokens_total": 100,
+    "prefix_cache_queries_total": 40,
+    "prefix_cache_hits_total": 10,
+}
+"""What a vLLM says of itself."""
+
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 CHAT = "/v1/chat/completions"
 

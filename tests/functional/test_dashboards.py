@@ -16,7 +16,7 @@ import yaml
 
 from tests.aloud import NOT_TESTED
 from tests.functional.harness import config_for, running
-from tests.functional.scrape import Page, mixed_run, scrape
+from tests.functional.scrape import GAUGES, Page, mixed_run, scrape
 from tests.functional.scripted import scripted_upstream
 
 FOLDER = Path(__file__).parents[2] / "systemd"
@@ -56,9 +56,11 @@ def labels_in(expression: str) -> set[str]:
 
 
 async def a_page(folder: Path) -> Page:
-    async with scripted_upstream() as upstream, running(folder, config_for(upstream.base_url)) as live:
-        await mixed_run(live, upstream)
-        return await scrape(live)
+    async with scripted_upstream() as upstream:
+        upstream.gauges = GAUGES
+        async with running(folder, config_for(upstream.base_url)) as live:
+            await mixed_run(live, upstream)
+            return await scrape(live)
 
 
 async def test_every_name_and_label_that_dashboard_and_rules_use_is_in_a_real_scrape(tmp_path: Path) -> None:

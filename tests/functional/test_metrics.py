@@ -10,7 +10,7 @@ import pytest
 
 from tests.functional.admin import ADMIN, HASH
 from tests.functional.harness import KEY, config_for, running
-from tests.functional.scrape import CHAT, mixed_run, scrape
+from tests.functional.scrape import CHAT, GAUGES, mixed_run, scrape
 from tests.functional.scripted import Scene, Wait, say, scripted_upstream
 from tests.functional.test_every_dialect import QUESTIONS
 from tests.functional.test_queue import until
@@ -61,6 +61,16 @@ async def test_a_mixed_run_of_all_dialects_is_counted(tmp_path: Path) -> None:
         assert "Hello" not in page.text
 
 
+async def test_what_a_server_says_of_itself_is_passed_on(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream:
+        upstream.gauges = GAUGES
+        async with running(tmp_path, config_for(upstream.base_url)) as live:
+            value = (await scrape(live)).value
+    assert (value("ds2d_upstream_running", upstream="gpu"), value("ds2d_upstream_waiting", upstream="gpu")) == (3, 1)
+    assert value("ds2d_upstream_cache_use_ratio", upstream="gpu") == 0.25
+    assert (value("ds2d_upstream_prefix_queries_total"), value("ds2d_upstream_prefix_hits_total")) == (40, 10)
+
+
 async def test_what_runs_and_waits_is_read_in_the_moment(tmp_path: Path) -> None:
     accounts = [{"name": "a", "token": "tok-a", "max_inflight": 1}]
     async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url, accounts=accounts)) as live:
@@ -73,6 +83,8 @@ async def test_what_runs_and_waits_is_read_in_the_moment(tmp_path: Path) -> None
         page = await scrape(live)
         assert page.value("ds2d_account_inflight", account="a") == page.value("ds2d_account_inflight_limit", account="a") == 1
         assert (page.value("ds2d_queue_waiting"), page.value("ds2d_turns_running")) == (1, 2)
+        assert (page.value("ds2d_turns_streaming"), page.value("ds2d_answer_pieces")) == (1, 1)
+        assert page.value("ds2d_upstream_inflight", upstream="gpu") == 1
         held.until.set()
         await asyncio.gather(first, second)
         page = await scrape(live)
