@@ -250,6 +250,7 @@ class Daemon:
             "catalog": self.catalog,
             "books": self.books,
             "service": self.service,
+            "repeats": self.service.repeats,
             "loop": self.lag,
         }
         for subscriber in (
@@ -327,6 +328,7 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self._end_background_runs()
+        await self.service.repeats.close()
         await self.logins.close()
         self.books.finish()
         await self.toolbox.close()
@@ -607,6 +609,7 @@ class Daemon:
         while True:
             await asyncio.sleep(HOUSE_SECONDS)
             self.responses.expire()
+            self.service.repeats.expire()
 
     def _restore_responses(self) -> None:
         if not self.config().responses.persist:

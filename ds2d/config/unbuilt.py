@@ -13,11 +13,7 @@ from ds2d.config.describe import Key, keys, value_at
 from ds2d.config.notices import Notice
 from ds2d.config.schema import Config
 
-NOT_BUILT = (
-    "runtime.retry_collapse",
-    "runtime.retry_grace_seconds",
-    "server.root_path",
-)
+NOT_BUILT = ("server.root_path",)
 """Paths as in `describe.keys`; a section stands for all of its keys."""
 
 

@@ -40,6 +40,7 @@ from ds2d.service.question import (
     with_thinking,
     with_tools_offered,
 )
+from ds2d.service.repeats import Repeats
 from ds2d.service.tasks import made_here, passed_on, task_route
 from ds2d.service.turn import Ask, Sink, Tools, Turn
 from ds2d.state.accounts import AccountQueue, Lease, Want
@@ -85,10 +86,11 @@ class Service:
         self.turns: dict[str, Turn] = {}
         """The turns that run or wait now, by request id."""
         self.retrying = 0
+        self.repeats = Repeats(config, books, tools, self._turn, self.route)
 
     async def answer(self, ask: Ask) -> bytes:
         """The whole answer as the body of a 200. Raises GatewayError with the status it should have."""
-        body = await self._turn(ask, None)
+        body = await self.repeats.run(ask, None)
         assert isinstance(body, bytes)
         return body
 
@@ -100,7 +102,7 @@ class Service:
 
     async def stream(self, ask: Ask, sink: Sink) -> None:
         """Write the answer to the sink. Raises GatewayError only while nothing was sent, or when the client has gone."""
-        await self._turn(ask, sink)
+        await self.repeats.run(ask, sink)
 
     def route(self, ask: Ask) -> Route:
         """What the model name became, if this caller may have it. Raises MODEL_NOT_FOUND, MODEL_UNAVAILABLE or _NOT_ALLOWED."""
@@ -145,7 +147,7 @@ class Service:
             turn = Turn(ask, self._config(), self.route(ask), tools.monotonic(), tools.now())
             ask.turn = turn
             ask.request = self._completed(turn)
-            if ask.pin is None:
+            if ask.pin is None and not ask.request.task:
                 turn.thread = self._affinity.thread(ask.request, ask.caller.id, turn.route)
         except GatewayError as error:
             self._books.refuse(row, error)

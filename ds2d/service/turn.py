@@ -42,6 +42,13 @@ class Sink(Protocol):
     async def write(self, data: bytes) -> None: ...
 
 
+class Again(msgspec.Struct, frozen=True):
+    """By what a request that is sent again is known: a hash of who asks what where, and whether it says that it is one."""
+
+    key: bytes
+    joins: bool
+
+
 class Ask(msgspec.Struct):
     """A question with all that the web layer knows about it. `pin` is X-Ds2-Target-Account."""
 
@@ -51,6 +58,8 @@ class Ask(msgspec.Struct):
     caller: Caller
     request_id: str
     pin: str | None = None
+    again: Again | None = None
+    """Set where the client may send the same once more."""
     turn: Turn | None = None
     recording: Recording | None = None
     """What is kept of this exchange, where captures are on."""

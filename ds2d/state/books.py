@@ -95,6 +95,8 @@ class Answering(Protocol):
     def tries(self) -> list[dict[str, Any]]: ...
     @property
     def calls(self) -> int: ...
+    @property
+    def route(self) -> Route: ...
     def why(self) -> dict[str, Any]: ...
 
 
@@ -141,6 +143,19 @@ class Books:
             self._tell(row, None)
             raise
         return Entry(ticket, permit, request, prompt, counted)
+
+    def joined(self, row: Row, turn: Answering) -> Ticket:
+        """A request that got the answer of an earlier one of its client, as far as it got it: a row that cost nothing.
+        Raises LEDGER_UNAVAILABLE."""
+        ticket = self._ledger.open(row)
+        row.used = turn.route.public
+        self._note_end(row, turn)
+        self._ledger.touch(ticket)
+        return ticket
+
+    async def on_disk(self, ticket: Ticket) -> None:
+        """Returns when this row is written, or known to be impossible to write now."""
+        await self._ledger.close(ticket)
 
     def refuse(self, row: Row, error: GatewayError) -> None:
         """A turn that was not admitted."""
@@ -238,20 +253,23 @@ class Books:
             return False
         entry.closed = True
         row = entry.row
+        if usage is not None:
+            whole = turn.outcome == COMPLETED or turn.first is not None
+            _note_usage(row, usage, usage.completion if whole else 0)
+        entry.permit.settle(row.prompt_tokens, row.completion_tokens)
+        self._note_end(row, turn)
+        return True
+
+    def _note_end(self, row: Row, turn: Answering) -> None:
         row.state, row.cause, row.completion_id = turn.outcome, turn.cause, turn.answer_id
         total = max(0.0, self._clock() - turn.began)
         row.queue_ms, row.total_ms = round(turn.waited * 1000, 3), round(total * 1000, 3)
         row.first_ms = None if turn.first is None else round((turn.first - turn.began) * 1000, 3)
         row.ended_at = row.began_at + total
-        if usage is not None:
-            whole = turn.outcome == COMPLETED or turn.first is not None
-            _note_usage(row, usage, usage.completion if whole else 0)
-        entry.permit.settle(row.prompt_tokens, row.completion_tokens)
         why = turn.why()
         row.why = orjson.dumps(why).decode()
         self._decisions.append(_decisions(row, why))
         self._tell(row, turn)
-        return True
 
     def _tell(self, row: Row, turn: Answering | None) -> None:
         for listener in self.listeners:

@@ -26,9 +26,10 @@ from ds2d.service import Ask, Service
 from ds2d.service.tracing import Tracing
 from ds2d.state.callers import Callers
 from ds2d.state.captures import Captures
+from ds2d.web.again import again_of
 from ds2d.web.auth import credentials, peer_of
 from ds2d.web.body import parse_object, read_body
-from ds2d.web.keys import ASK, CALLER, DIALECT, REQUEST_ID, Handler
+from ds2d.web.keys import AGAIN, ASK, CALLER, DIALECT, REQUEST_ID, Handler
 from ds2d.web.replies import json_reply, stream_headers, value_reply
 from ds2d.web.streaming import ClientStream
 from ds2d.web.uploads import FormUpload
@@ -126,8 +127,9 @@ class Business:
         if request.method == "GET":
             return self._inbound(request, {})
         server = self._config().server
-        body = await parse_object(await read_body(request, server.body_limit_bytes, server.body_seconds))
-        return self._inbound(request, body)
+        raw = await read_body(request, server.body_limit_bytes, server.body_seconds)
+        request[AGAIN] = await again_of(request, raw, request[CALLER].id)
+        return self._inbound(request, await parse_object(raw))
 
     def _inbound(self, request: web.Request, body: dict[str, Any]) -> Inbound:
         headers = {name.lower(): value for name, value in request.headers.items()}
@@ -168,6 +170,7 @@ class Business:
 
     def _asked(self, request: web.Request, ask: Ask) -> Ask:
         ask.pin = request.headers.get("X-Ds2-Target-Account")
+        ask.again = request.get(AGAIN)
         request[ASK] = ask
         return ask
 

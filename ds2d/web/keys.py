@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from ds2d.core.caller import Caller
-from ds2d.service import Ask
+from ds2d.service import Again, Ask
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
 DIALECT: web.RequestKey[str] = web.RequestKey("dialect", str)
+AGAIN: web.RequestKey[Again | None] = web.RequestKey("again")
 ASK: web.RequestKey[Ask] = web.RequestKey("ask", Ask)

@@ -80,6 +80,7 @@ class Responses:
         ask = await self._business.ask(request, name, self._store.recall, self._before_asking)
         reply: dialect.Reply = ask.request.reply
         if reply.background:
+            ask.again = None  # the response that is begun at once is its own
             return await self._begin(request, ask, reply)
         ask.on_ending = lambda: self._store.put(ask.caller.id, reply)
         if ask.request.stream:
