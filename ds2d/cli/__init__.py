@@ -38,6 +38,7 @@ VERBS: dict[str, _Entry] = {
     "init": _Entry("ds2d.cli.init", "make config.json with fresh keys, and find local model servers"),
     "check-config": _Entry("ds2d.cli.check_config", "say everything that is wrong with a config file"),
     "config": _Entry("ds2d.cli.config", "show the values in force, or the schema for editors"),
+    "doctor": _Entry("ds2d.cli.doctor", "examine model servers and gateway, and name the layer that fails"),
     "env": _Entry("ds2d.cli.env", "print what to set so that a client talks to this gateway"),
     "explain": _Entry("ds2d.cli.explain", "say why a request went as it did"),
     "keys": _Entry("ds2d.cli.keys", "add, list, revoke API keys, and show what they used"),

@@ -35,6 +35,7 @@ class Daemon:
 
     def __init__(self, url: str, context: ssl.SSLContext | None = None) -> None:
         self.url = url.rstrip("/")
+        self.context = context
         handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
         if context is not None:
             handlers.append(urllib.request.HTTPSHandler(context=context))

@@ -16,14 +16,11 @@ from typing import Any
 
 import msgspec
 
+from ds2d.cli.looking import look
 from ds2d.cli.reading import read_config
 from ds2d.config.schema import Config
-from ds2d.core.account import accounts_of
 from ds2d.core.errors import GatewayError
-from ds2d.core.settings import UpstreamSpec
-from ds2d.net.client import Client
 from ds2d.state.catalog import Catalog
-from ds2d.state.logins import Logins
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -43,25 +40,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _show(config: Config, options: argparse.Namespace) -> int:
-    client = Client()
-    try:
-        logins = Logins(client.drive)
-        accounts = accounts_of(config.upstreams, config.accounts)
-
-        async def token_for(upstream: UpstreamSpec) -> str | None:
-            mine = (
-                account for account in accounts if account.upstream == upstream.name and account.usable and not account.direct
-            )
-            account = next(mine, None)
-            return await logins.token(account) if account else None
-
-        catalog = Catalog(client.fetch, token_for=token_for)
-        catalog.apply(config)
-        await catalog.look()
-        await logins.close()
-        return _route(catalog, options) if options.name else _list(catalog, options)
-    finally:
-        await client.close()
+    async with look(config) as looked:
+        return _route(looked.catalog, options) if options.name else _list(looked.catalog, options)
 
 
 def _list(catalog: Catalog, options: argparse.Namespace) -> int:

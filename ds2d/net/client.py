@@ -55,7 +55,7 @@ class Client:
             skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
             headers={"Accept-Encoding": "identity", "User-Agent": "ds2d"},
         )
-        self._tls: dict[tuple[str, str], ssl.SSLContext] = {}
+        self._tls: dict[tuple[str, str], ssl.SSLContext | aiohttp.Fingerprint | bool] = {}
         self._drains: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -189,16 +189,21 @@ class Client:
 
     def _context(self, upstream: UpstreamSpec) -> ssl.SSLContext | aiohttp.Fingerprint | bool:
         """What to trust: the system's authorities, or the upstream's own, read anew when its file has changed."""
-        if upstream.pin:
-            return aiohttp.Fingerprint(bytes.fromhex(upstream.pin))
-        if upstream.ca_file is None:
-            return True
+        if upstream.pin or upstream.ca_file is None:
+            return trust(upstream)
         key = (upstream.ca_file, upstream.ca_digest)
         if key not in self._tls:
             if len(self._tls) >= MAX_CONTEXTS:
                 self._tls.clear()  # of files that were changed since
-            self._tls[key] = ssl.create_default_context(cafile=upstream.ca_file)
+            self._tls[key] = trust(upstream)
         return self._tls[key]
+
+
+def trust(upstream: UpstreamSpec) -> ssl.SSLContext | aiohttp.Fingerprint | bool:
+    """The same, made anew: it reads the file, if there is one."""
+    if upstream.pin:
+        return aiohttp.Fingerprint(bytes.fromhex(upstream.pin))
+    return True if upstream.ca_file is None else ssl.create_default_context(cafile=upstream.ca_file)
 
 
 class UnreachableError(Exception):

@@ -28,7 +28,7 @@ def task_route(task: str, name: str, names: Names, upstreams: Sequence[Seen]) ->
     """
     asked = name.strip()
     everywhere = TASKS[task].everywhere
-    route = _resolved(task, asked or (DEFAULT if everywhere else ""), names, upstreams)
+    route = _resolved(task, asked, names, upstreams)
     if route is not None:
         meant = route.why in ("listed", "models entry")
         able = tuple(target for target in route.targets if _may_do(task, target, sure=not (meant or everywhere)))
@@ -49,12 +49,13 @@ def task_route(task: str, name: str, names: Names, upstreams: Sequence[Seen]) ->
 
 def _resolved(task: str, name: str, names: Names, upstreams: Sequence[Seen]) -> Route | None:
     """What the name becomes for answers; None if it is a name that any model for the task may stand in for."""
-    if not name:
+    everywhere = TASKS[task].everywhere
+    if not (name or everywhere):
         return None
     try:
-        return resolve(name, names, upstreams)
+        return resolve(name or DEFAULT, names, upstreams)
     except GatewayError as error:
-        if error.kind is ErrorKind.MODEL_UNAVAILABLE and not TASKS[task].everywhere:
+        if error.kind is ErrorKind.MODEL_UNAVAILABLE and not (name and everywhere):
             return None
         if error.kind is ErrorKind.MODEL_NOT_FOUND and matches(name, TABLES.stands_in.get(task, ())):
             return None

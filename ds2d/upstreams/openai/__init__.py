@@ -11,7 +11,7 @@ from ds2d.core.models import Target
 from ds2d.core.request import ChatRequest
 from ds2d.upstreams.openai import ask, tasks
 from ds2d.upstreams.openai import classify as refusals
-from ds2d.upstreams.openai.ask import output_limit
+from ds2d.upstreams.openai.ask import fixed_headers, output_limit
 from ds2d.upstreams.openai.count import count_call, read_count
 from ds2d.upstreams.openai.decode import Decoder
 from ds2d.upstreams.openai.flavours import detect_flavour, prefixes, server_root
@@ -46,6 +46,7 @@ __all__ = [
     "count_call",
     "detect_flavour",
     "embeddings_body",
+    "fixed_headers",
     "lacks_reasoning",
     "login",
     "output_limit",
