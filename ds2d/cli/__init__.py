@@ -44,6 +44,7 @@ VERBS: dict[str, _Entry] = {
     "keys": _Entry("ds2d.cli.keys", "add, list, revoke API keys, and show what they used"),
     "models": _Entry("ds2d.cli.models", "list the models, or show what a name becomes"),
     "status": _Entry("ds2d.cli.status", "say how the running daemon is"),
+    "test-all": _Entry("ds2d.cli.try_accounts", "try every account of the running daemon"),
     "capture": _Entry("ds2d.cli.capture", "take captured exchanges out of the daemon"),
     "replay": _Entry("ds2d.cli.replay", "play a captured exchange again and compare"),
     "usage": _Entry("ds2d.cli.usage", "export the record of use"),

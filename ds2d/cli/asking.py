@@ -8,13 +8,15 @@ the very certificate of `server.tls` is believed.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import ssl
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ds2d.cli.reading import read_config
 from ds2d.config.schema import Config
@@ -53,6 +55,19 @@ class Daemon:
                 return Answer(error.code, error.read())
         except OSError:
             return None
+
+    def events(self, path: str, key: str | None, body: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The events (name, object) that it answers a POST with, as they come. Raises OSError, ValueError."""
+        headers = {"Content-Type": "application/json", "Accept": "text/event-stream", "Authorization": f"Bearer {key}"}
+        request = urllib.request.Request(f"{self.url}{path}", json.dumps(body).encode(), headers)  # noqa: S310
+        name = ""
+        with self._opener.open(request, timeout=TIMEOUT * 10) as reply:
+            for line in reply:
+                field, _, value = line.decode().rstrip("\n").partition(": ")
+                if field == "event":
+                    name = value
+                elif field == "data":
+                    yield name, json.loads(value)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -10,8 +10,10 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, NamedTuple
+
+from ds2d.cli.progress import Progress
 
 PORTS = {8000: "vllm", 30000: "sglang", 8080: "llamacpp", 11434: "ollama", 1234: "lmstudio"}
 """Usual ports, and what usually listens there."""
@@ -36,9 +38,11 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 def scan(ports: Mapping[int, str]) -> list[Found]:
     """The servers found, in the order of the ports."""
-    with ThreadPoolExecutor(max_workers=max(1, len(ports))) as pool:
-        answers = pool.map(lambda item: _ask(*item), ports.items())
-        return [answer for answer in answers if answer is not None]
+    with ThreadPoolExecutor(max_workers=max(1, len(ports))) as pool, Progress("looking for model servers", len(ports)) as bar:
+        asked = [pool.submit(_ask, port, name) for port, name in ports.items()]
+        for _ in as_completed(asked):
+            bar.step()
+        return [found for one in asked if (found := one.result()) is not None]
 
 
 def _ask(port: int, name: str) -> Found | None:

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ds2d.cli.progress import Progress
 from ds2d.cli.reading import read_config
 from ds2d.config.schema import Config
 from ds2d.core.secrets import hash_key
@@ -78,6 +79,20 @@ def _caller(config: Config, wanted: str) -> str:
 
 
 def _print(rows: Iterable[dict[str, Any]], columns: tuple[str, ...], form: str) -> None:
+    with Progress("rows") as bar:
+        if sys.stdout.isatty():  # the rows themselves are what is seen
+            _write(rows, columns, form)
+        else:
+            _write(_counted(rows, bar), columns, form)
+
+
+def _counted(rows: Iterable[dict[str, Any]], bar: Progress) -> Iterable[dict[str, Any]]:
+    for row in rows:
+        yield row
+        bar.step()
+
+
+def _write(rows: Iterable[dict[str, Any]], columns: tuple[str, ...], form: str) -> None:
     if form == "json":
         for row in rows:
             print(json.dumps(row, ensure_ascii=False))

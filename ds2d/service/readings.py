@@ -1,6 +1,6 @@
 """What is read off its owners when somebody asks for /metrics: queue, accounts, upstreams, config, memory, the process.
 
-Rule: reading changes nothing and waits for nobody; whatever has a state says all of its states, the one it is in as 1.
+Rule: reading changes nothing and waits for nobody. A state is a label, and 1 where it holds.
 """
 
 from __future__ import annotations

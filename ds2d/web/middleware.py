@@ -131,13 +131,15 @@ def _shown_path(request: web.Request) -> str:
 
 
 def _log(request: web.Request, status: int, seconds: float, strangers: Sparing) -> None:
-    """One line a request. The path goes without its query, where Gemini clients put keys. Looks of load balancers and of
-    Prometheus count as debugging while all is well; lines that anybody can bring about without a key are written sparingly."""
-    level = logging.DEBUG if status < 400 and request.path in LOOKS else logging.INFO
+    """One line a request. The path goes without its query, where Gemini clients put keys. Looks of load balancers, Prometheus
+    and the console count as debugging while all is well; lines that need no key are written sparingly."""
+    operators = request.get(DIALECT) == "admin" and status < 400
+    is_look = status < 400 and (request.path in LOOKS or (operators and request.method == "GET"))
+    level = logging.DEBUG if is_look else logging.INFO
     if not access.isEnabledFor(level):
         return
     caller = request.get(CALLER)
-    kept_back = strangers.admit() if caller is None and level == logging.INFO else 0
+    kept_back = strangers.admit() if caller is None and not operators and not is_look else 0
     if kept_back is None:
         return
     ask = request.get(ASK)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ds2d.cli import main
-from tests.functional.harness import config_for, running
+from tests.functional.admin import administered
+from tests.functional.harness import ADMIN_KEY, config_for, running
 from tests.functional.scripted import scripted_upstream
 
 
@@ -57,3 +58,31 @@ async def test_a_config_that_is_not_sound_is_named_not_used(tmp_path: Path, caps
     for verb in (("models",), ("status",), ("config", "show")):
         assert await ds2d(*verb, "--config", str(file)) == 1
         assert "server.port" in capsys.readouterr().err
+
+
+async def test_test_all_names_the_account_that_does_not_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts = [{"name": "good", "upstream": "gpu", "token": "tok-a"}, {"name": "bad", "upstream": "gone", "token": "tok-b"}]
+    gone = {"name": "gone", "kind": "openai", "base_url": "http://127.0.0.1:9/v1"}
+    async with administered(tmp_path, accounts=accounts) as (live, _):
+        words = ("test-all", "--url", live.url)
+        assert await ds2d(*words) == 1
+        assert "DS2D_ADMIN_KEY" in capsys.readouterr().err
+        monkeypatch.setenv("DS2D_ADMIN_KEY", ADMIN_KEY)
+        live.change(upstreams=[*live.config()["upstreams"], gone])
+        assert await ds2d(*words) == 1
+        out, err = capsys.readouterr()
+        assert err == ""
+        lines = sorted(out.splitlines())
+        assert lines[0] == "1 of 2 work"
+        assert lines[1].startswith("FAILED  bad  ")
+        assert lines[2].startswith("ok      good  ")
+        live.change(accounts=accounts[:1])
+        assert await ds2d(*words, "--json") == 0
+        assert json.loads(capsys.readouterr().out)["success"] == 1
+        assert await ds2d(*words, "--message", "Hello") == 0
+        assert "Hello from upstream." in capsys.readouterr().out
+        monkeypatch.setenv("DS2D_ADMIN_KEY", "adm-wrong")
+        assert await ds2d(*words) == 1
+        assert "answered 401" in capsys.readouterr().err
