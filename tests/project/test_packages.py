@@ -110,8 +110,7 @@ def test_the_wheel_carries_the_manual_and_the_sdist_what_makes_it(dist: Path) ->
     [wheel] = dist.glob("*.whl")
     html = {name.rpartition("/")[2] for name in zipfile.ZipFile(wheel).namelist() if "/manual/html/" in name}
     assert html == {f"{name}.html" for name in pages.names()} | {"style.css"}
-    [sdist] = dist.glob("ds2d-*[0-9].tar.gz")
-    with tarfile.open(sdist) as packed:
+    with tarfile.open(dist / f"ds2d-{__version__}.tar.gz") as packed:
         names = {name.partition("/")[2] for name in packed.getnames()}
     assert {
         "setup.py",
@@ -141,7 +140,7 @@ def test_the_debian_package_works_where_it_is_unpacked(dist: Path, tmp_path: Pat
 
 
 def test_the_debian_package_is_installed_by_dpkg_and_removed_again(dist: Path, tmp_path: Path) -> None:
-    """Into a root of its own. Its scripts are only checked for syntax: they would speak to this machine's systemd."""
+    """Into a root of its own, its scripts included: they look for a systemd below that root, and there is none."""
     if os.getuid() != 0:
         pytest.skip("installing into a scratch root needs root")
     [package] = dist.glob("*.deb")
@@ -149,21 +148,33 @@ def test_the_debian_package_is_installed_by_dpkg_and_removed_again(dist: Path, t
     for name in ("updates", "info", "triggers"):
         (root / "var/lib/dpkg" / name).mkdir(parents=True)
     (root / "var/lib/dpkg/status").touch()
-    run("dpkg-deb", "-e", package, tmp_path / "control")
-    for name in ("postinst", "prerm", "postrm"):
-        run("sh", "-n", tmp_path / "control" / name)
     dpkg = ["dpkg", f"--root={root}", "--force-script-chrootless", "--force-depends", "--log=/dev/null"]
-    env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DPKG_ROOT": str(root)}
-    run(*dpkg, "--unpack", package, env=env)
-    assert "install ok unpacked" in run("dpkg-query", f"--admindir={root}/var/lib/dpkg", "-s", "ds2d")
-    listed = run("dpkg", f"--root={root}", "--listfiles", "ds2d", env=env).split()
-    assert "/usr/bin/ds2d" in listed
-    assert "/usr/lib/systemd/system/ds2d.service" in listed
-    assert "ds2d" not in run("dpkg", f"--root={root}", "--verify", "ds2d", env=env)
+    env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+
+    def status() -> str:
+        return run("dpkg-query", f"--admindir={root}/var/lib/dpkg", "-W", "-f", "${Status}", "ds2d")
+
+    assert "ds2d init --config" in run(*dpkg, "--install", package, env=env)
+    assert status() == "install ok installed"
+    assert run("dpkg", f"--root={root}", "--verify", "ds2d", env=env) == ""
+    (root / "var/lib/ds2d").mkdir()
+    (root / "var/lib/ds2d/config.json").write_text("{}")
+    assert "ds2d init" not in run(*dpkg, "--install", package, env=env)  # again: an upgrade
+    run(*dpkg, "--remove", "ds2d", env=env)
+    assert status() == "deinstall ok config-files"
+    assert (root / "var/lib/ds2d/config.json").exists()
+    assert not (root / "usr/bin/ds2d").exists()
+    run(*dpkg, "--purge", "ds2d", env=env)
+    assert not (root / "var/lib/ds2d").exists()
+    assert not (root / "etc/ds2d").exists()
+
+
+def test_the_debian_package_names_the_python_it_fits(dist: Path) -> None:
+    [package] = dist.glob("*.deb")
     fields = run("dpkg-deb", "-f", package)
     version = re.search(r"python3 \(>= (3\.\d+)~\), python3 \(<< (3\.\d+)~\)", fields)
     assert version
-    assert version[1] == f"3.{sys.version_info.minor}"
+    assert (version[1], version[2]) == (f"3.{sys.version_info.minor}", f"3.{sys.version_info.minor + 1}")
 
 
 def test_its_units_are_accepted_by_systemd(dist: Path, tmp_path: Path) -> None:
