@@ -28,7 +28,7 @@ from ds2d.config.store import ConfigStore
 from ds2d.core.caller import Caller
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.load import Load
-from ds2d.core.metrics import render
+from ds2d.core.metrics import Family, render
 from ds2d.core.request import ChatRequest
 from ds2d.core.seal import Sealer
 from ds2d.core.settings import Timeouts, UpstreamSpec
@@ -476,7 +476,7 @@ class Daemon:
         stats = TokenStats(self.config, self.callers, self.queue, self.observed, lambda request: guard.admit(request, "admin"))
         page = MetricsRoute(
             self.config,
-            self._metrics_page,
+            lambda: render(self.families()),
             self._is_exposed,
             lambda request: business.identify(request, "openai_chat"),
             lambda request: guard.admit(request, "admin"),
@@ -531,11 +531,12 @@ class Daemon:
     def _is_listed(self, model: str) -> bool:
         return any(model.lower() in upstream.ids for upstream in self.catalog.seen())
 
-    def _metrics_page(self) -> bytes:
+    def families(self) -> tuple[Family, ...]:
+        """What /metrics tells, now."""
         owners = Owners(
             self.store, self.queue, self.catalog, self.ledger, self.toolbox.reasoning, self.lag, self.service.turns, self.sizes
         )
-        return render((*self.metrics.families(), *readings(owners)))
+        return (*self.metrics.families(), *readings(owners))
 
     def _models_of(self, caller: Caller) -> list[str]:
         return [model.id for model in self.catalog.models(caller.may_use)]

@@ -5,13 +5,15 @@ Rule: `made()` is pure, so that a test can compare it with what is in docs/. A p
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
-from scripts.make_docs import clients, commands, config, errors
+from scripts.make_docs import clients, commands, config, errors, metrics
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
+@cache
 def made() -> dict[str, str]:
     """File name in docs/ to text."""
     return {
@@ -19,4 +21,5 @@ def made() -> dict[str, str]:
         "commands.md": commands.page(),
         "config.md": config.page(),
         "errors.md": errors.page(),
+        "metrics.md": metrics.page(),
     }
