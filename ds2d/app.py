@@ -534,7 +534,15 @@ class Daemon:
     def families(self) -> tuple[Family, ...]:
         """What /metrics tells, now."""
         owners = Owners(
-            self.store, self.queue, self.catalog, self.ledger, self.toolbox.reasoning, self.lag, self.service.turns, self.sizes
+            self.store,
+            self.queue,
+            self.catalog,
+            self.ledger,
+            self.toolbox.reasoning,
+            self.lag,
+            self.service.turns,
+            self.service.repeats,
+            self.sizes,
         )
         return (*self.metrics.families(), *readings(owners))
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from ds2d.cli.reading import read_config
 from ds2d.config.schema import Config
+from ds2d.core.logs import client_text
 
 TIMEOUT = 30.0
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -98,6 +99,11 @@ def daemon_of(config: Config) -> Daemon:
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return Daemon(f"https://{where}", context)
+
+
+def harmless(text: object) -> str:
+    """Somebody else's words as they may go to a terminal."""
+    return str(text) if str(text).isprintable() else client_text(str(text))
 
 
 def admin_key() -> str | None:

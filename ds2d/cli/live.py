@@ -14,8 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ds2d.cli.asking import Daemon
-from ds2d.core.logs import client_text
+from ds2d.cli.asking import Daemon, harmless
 
 BAR = 20
 _SAMPLE = re.compile(r"([a-z0-9_]+)(?:\{(.*)\})? (\S+)")
@@ -119,7 +118,7 @@ def _upstreams(now: Look) -> Iterator[str]:
     for name, one in now.ready.get("upstreams", {}).items():
         state = str(one.get("state", ""))
         shown = f"{COLOURS.get(state, RED)}{state:<10}{PLAIN}"
-        yield f"{name:<20} {shown} {one.get('inflight', 0):>7} {len(one.get('models', [])):>6}  {_safe(one.get('why', ''))}"
+        yield f"{name:<20} {shown} {one.get('inflight', 0):>7} {len(one.get('models', [])):>6}  {harmless(one.get('why', ''))}"
 
 
 def _accounts(now: Look) -> Iterator[str]:
@@ -134,14 +133,14 @@ def _accounts(now: Look) -> Iterator[str]:
         used, limit = now.sum("ds2d_account_inflight", **names), now.sum("ds2d_account_inflight_limit", **names)
         bar = "#" * round(BAR * min(1.0, used / limit)) if limit else ""
         shown = f"{COLOURS.get(state, RED)}{state:<10}{PLAIN}"
-        yield f"{_safe(account):<32.32} {upstream:<20.20} {shown} [{bar:<{BAR}}] {used:.0f}/{limit:.0f}"
+        yield f"{harmless(account):<32.32} {upstream:<20.20} {shown} [{bar:<{BAR}}] {used:.0f}/{limit:.0f}"
 
 
 def _turns(running: tuple[dict[str, Any], ...]) -> Iterator[str]:
     yield f"{DIM}{'request':<28} {'key':<16} {'dialect':<18} {'model':<28} {'account':<20} {'age':>7}{PLAIN}"
     for turn in sorted(running, key=lambda one: -one["age_ms"]):
         state = "streaming" if turn["answering"] else ("asked" if turn["account"] else "waiting")
-        names = (f"{_safe(turn[name] or '-'):<{size}.{size}}" for name, size in _COLUMNS)
+        names = (f"{harmless(turn[name] or '-'):<{size}.{size}}" for name, size in _COLUMNS)
         yield f"{' '.join(names)} {_span(turn['age_ms'] / 1000):>7}  {state}"
 
 
@@ -158,11 +157,6 @@ def _object(raw: bytes) -> dict[str, Any] | None:
 
 def _plain(raw: str) -> str:
     return re.sub(r"\\(.)", lambda found: "\n" if found.group(1) == "n" else found.group(1), raw)
-
-
-def _safe(text: object) -> str:
-    """A name as it may go to a terminal."""
-    return str(text) if str(text).isprintable() else client_text(str(text))
 
 
 def _span(seconds: float) -> str:

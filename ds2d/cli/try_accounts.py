@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from ds2d.cli.asking import add_options, admin_key, find_daemon
+from ds2d.cli.asking import add_options, admin_key, find_daemon, harmless
 from ds2d.cli.progress import Progress
 
 TEST_ALL = "/admin/accounts/test-all"
@@ -61,7 +61,7 @@ def _report(events: Iterable[tuple[str, dict[str, Any]]], total: int, *, as_json
             if not as_json:
                 bar.clear()
                 verdict = "ok    " if found["success"] else "FAILED"
-                print(f"{verdict}  {found['account']}  {found['response_time']} ms  {found['message']}")
+                print(f"{verdict}  {found['account']}  {found['response_time']} ms  {harmless(found['message'])}")
             bar.step(found["account"])
     if as_json:
         print(json.dumps(done, indent=2))

@@ -18,6 +18,7 @@ from ds2d.core.metrics import Kind, Labels, Reading
 from ds2d.core.models import State
 from ds2d.core.sizes import Sizes
 from ds2d.service.gauges import LoopLag
+from ds2d.service.repeats import Repeats
 from ds2d.service.turn import Turn
 from ds2d.state.accounts import AccountQueue
 from ds2d.state.catalog import Catalog
@@ -41,6 +42,7 @@ class Owners(NamedTuple):
     reasoning: ReasoningMemory
     lag: LoopLag
     turns: Mapping[str, Turn]
+    repeats: Repeats
     sizes: Callable[[], Sizes]
 
 
@@ -50,6 +52,8 @@ def readings(owners: Owners) -> Iterator[Reading]:
     yield from _turns(owners.turns)
     yield from _accounts(owners.queue)
     yield from _upstreams(owners.catalog)
+    yield _counter("ds2d_turns_orphaned_total", "Turns that went on after their client had left", owners.repeats.alone)
+    yield _counter("ds2d_retries_joined_total", "Requests that got the answer of the turn they repeat", owners.repeats.joined)
     yield from _reasoning(owners.reasoning)
     yield from _config(owners.store)
     yield from _ledger(owners.ledger)

@@ -147,6 +147,26 @@ async def test_series_go_with_the_names_they_are_about_and_keys_are_named_by_set
         assert (await scrape(live)).value("ds2d_config_last_reload_ok") == 0
 
 
+async def test_turns_that_went_on_alone_and_retries_that_joined_them(tmp_path: Path) -> None:
+    config = {"runtime": {"retry_grace_seconds": 30}}
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url, **config)) as live:
+        held, frames = Wait(), say("Hel", "lo")
+        upstream.scenes.append(Scene([*frames[:2], held, *frames[2:]]))
+        key = {"Idempotency-Key": "the-same"}
+        first = asyncio.create_task(live.ask(CHAT, {**ASK, "stream": True}, headers=key))
+        await held.reached.wait()
+        first.cancel()
+        await asyncio.wait({first})
+        await until(lambda: live.daemon.service.repeats.alone == 1)
+        second = asyncio.create_task(live.ask(CHAT, {**ASK, "stream": True}, headers=key))
+        await until(lambda: live.daemon.service.repeats.joined == 1)
+        held.until.set()
+        assert (await second)[0] == 200
+        page = await scrape(live)
+    assert page.value("ds2d_turns_orphaned_total") == page.value("ds2d_retries_joined_total") == 1
+    assert page.value("ds2d_upstream_attempts_total") == 1
+
+
 FORWARDED = {"X-Forwarded-For": "203.0.113.9"}
 
 
