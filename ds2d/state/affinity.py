@@ -50,11 +50,12 @@ class Binding:
 class Thread:
     """One turn of a conversation: where it should go, and under which strategy it is sent."""
 
-    __slots__ = ("binding", "strategy", "trail")
+    __slots__ = ("binding", "is_later", "strategy", "trail")
 
     def __init__(self, trail: Trail, binding: Binding | None, strategy: Strategy) -> None:
         self.trail = trail
         self.binding = binding
+        self.is_later = binding is not None
         self.strategy = strategy
 
     @property
@@ -69,7 +70,7 @@ class Affinity:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._ttl = 3600.0
-        self.payoff = Payoff()
+        self.payoff = Payoff(clock())
         self._bound: OrderedDict[int, Binding] = OrderedDict()
         self._epochs: dict[str, int] = {}
         self._several: dict[str, tuple[Target, ...]] = {}
@@ -121,7 +122,7 @@ class Affinity:
 
     def answered(self, thread: Thread, prompt: int, cached: int | None) -> None:
         """What the answer's usage says of the cache."""
-        self.payoff.answered(thread.strategy, prompt, cached, self._clock())
+        self.payoff.answered(thread.strategy, prompt, cached, thread.is_later, self._clock())
 
     def gauged(self, upstream: str, load: Load | None) -> None:
         """A server's own counters. What they went up by since the last look counts for the strategy that held all the time."""

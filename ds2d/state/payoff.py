@@ -3,7 +3,9 @@
 Rule: two strategies, `prefer` and `balance`; what was looked for and found in caches is counted for the one that held meanwhile.
 In mode auto one holds until it has evidence, then the other is tried for a little while, and the better one goes on; it is tried
 again now and then, since clients change.
-Surprise: servers' own counters are believed before `cached_tokens` of answers, which most servers leave out or give as 0.
+Surprise: the first turn of a conversation finds nothing under any strategy, and a daemon that has just begun sees only such.
+So only later turns are evidence: by the `cached_tokens` of their answers, else by the servers' counters over the later turns'
+part of all prompt tokens.
 """
 
 from __future__ import annotations
@@ -15,52 +17,57 @@ import msgspec
 Strategy = Literal["prefer", "balance"]
 Mode = Literal["auto", "on", "off"]
 
-EVIDENCE = 200_000
-"""Prompt tokens under a strategy before it is judged."""
+EVIDENCE, EVIDENCE_SECONDS = 200_000, 60.0
+"""Prompt tokens of later turns, and time, under a strategy before it is judged."""
 
-TRIAL_EVIDENCE = 50_000
-"""The same for the one that is only tried: tokens read anew cost somebody their time."""
-
-TRIAL_SECONDS = 120.0
-"""How long a trial lasts at most; what it saw is kept for the next one."""
+TRIAL_EVIDENCE, TRIAL_LEAST_SECONDS, TRIAL_SECONDS = 50_000, 30.0, 120.0
+"""The same for the one that is only tried, since tokens read anew cost somebody their time; and how long a trial lasts at most.
+What it saw is kept for the next one."""
 
 AGAIN_SECONDS = 1800.0
 """From a verdict to the next trial."""
 
 MARGIN = 0.02
-"""Of the prompt tokens: what preferring must find more than balancing, to be worth its crowding."""
+"""Of the later turns' prompt tokens: what preferring must find more than balancing, to be worth its crowding."""
 
 
 class Tally(msgspec.Struct):
-    """Prompt tokens that were looked for in caches, and found there; by the servers' counters and by answers' usage."""
+    """Prompt tokens: looked for in caches (`queries`) and found there (`hits`) by the servers' counters; of all turns (`prompt`),
+    of later ones (`later`), and found by the answers of those (`cached`)."""
 
     queries: int = 0
     hits: int = 0
     prompt: int = 0
+    later: int = 0
     cached: int = 0
     turns: int = 0
 
-    def share(self, counters: bool) -> float | None:
-        """The part that was found; None where nothing is known."""
-        of, found = (self.queries, self.hits) if counters else (self.prompt, self.cached)
-        return found / of if of else None
+    def share(self, by_answers: bool) -> float:
+        """The part of later turns' prompts that was found in a cache; 0 where nothing is known."""
+        if by_answers:
+            return self.cached / self.later if self.later else 0.0
+        if not (self.queries and self.later):
+            return 0.0
+        return min(1.0, self.hits / self.queries * self.prompt / self.later)
 
     def shown(self) -> dict[str, Any]:
-        """For people."""
-        share = self.share(self.queries > 0)
-        return {**msgspec.structs.asdict(self), "hit_ratio": None if share is None else round(share, 4)}
+        """For people. `hit_ratio` is the servers' own, of all prompts."""
+        ratio = round(self.hits / self.queries, 4) if self.queries else None
+        return {**msgspec.structs.asdict(self), "hit_ratio": ratio}
 
 
 class Payoff:
     """What the strategies came to, and which one holds. Times are seconds of the caller's monotonic clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
         self.mode: Mode = "auto"
         self.pays: bool | None = None
         """The last verdict of mode auto; None before there was one."""
         self.totals: dict[Strategy, Tally] = {"prefer": Tally(), "balance": Tally()}
         self._fresh: dict[Strategy, Tally] = {"prefer": Tally(), "balance": Tally()}  # since the last verdict
-        self._trial_from: float | None = None
+        self._answers_tell = False  # answers were seen to name cached tokens
+        self._since = now  # when what holds now began to
+        self._tries = False
         self._next_trial = 0.0
 
     @property
@@ -68,7 +75,7 @@ class Payoff:
         """What holds now."""
         if self.mode != "auto":
             return "prefer" if self.mode == "on" else "balance"
-        return self._standing if self._trial_from is None else _other(self._standing)
+        return _other(self._standing) if self._tries else self._standing
 
     def counted(self, strategy: Strategy, queries: int, hits: int, now: float) -> None:
         """What servers' counters went up by while this strategy held."""
@@ -77,13 +84,16 @@ class Payoff:
             tally.hits += hits
         self._decide(now)
 
-    def answered(self, strategy: Strategy, prompt: int, cached: int | None, now: float) -> None:
-        """A turn that was sent under this strategy, and its usage; None: nothing was said of caches."""
+    def answered(self, strategy: Strategy, prompt: int, cached: int | None, is_later: bool, now: float) -> None:
+        """A turn that was sent under this strategy, and its usage. Servers that name cached tokens leave them out where there
+        are none. `is_later`: its conversation was known."""
+        self._answers_tell = self._answers_tell or bool(cached)
         for tally in (self.totals[strategy], self._fresh[strategy]):
             tally.turns += 1
-            if cached is not None:
-                tally.prompt += prompt
-                tally.cached += cached
+            tally.prompt += prompt
+            if is_later:
+                tally.later += prompt
+                tally.cached += cached or 0
         self._decide(now)
 
     @property
@@ -93,26 +103,29 @@ class Payoff:
     def _decide(self, now: float) -> None:
         if self.mode != "auto":
             return
-        counters = any(tally.queries for tally in self._fresh.values())
         standing, tried = self._fresh[self._standing], self._fresh[_other(self._standing)]
-        if self._trial_from is None:
-            if _weight(standing, counters) >= EVIDENCE and now >= self._next_trial:
-                self._trial_from = now
-        elif _weight(tried, counters) >= TRIAL_EVIDENCE:
-            self._judge(counters, now)
-        elif now - self._trial_from >= TRIAL_SECONDS:
-            self._trial_from, self._next_trial = None, now + TRIAL_SECONDS
+        held = now - self._since
+        if not self._tries:
+            if standing.later >= EVIDENCE and held >= EVIDENCE_SECONDS and now >= self._next_trial and self._is_told(standing):
+                self._tries, self._since = True, now
+        elif tried.later >= TRIAL_EVIDENCE and held >= TRIAL_LEAST_SECONDS and self._is_told(tried):
+            self._judge(now)
+        elif held >= TRIAL_SECONDS:
+            self._tries, self._since, self._next_trial = False, now, now + TRIAL_SECONDS
 
-    def _judge(self, counters: bool, now: float) -> None:
-        prefer, balance = self._fresh["prefer"].share(counters), self._fresh["balance"].share(counters)
-        self.pays = (prefer or 0.0) - (balance or 0.0) >= MARGIN
+    def _is_told(self, tally: Tally) -> bool:
+        """Whether anybody says what was found: without that there is nothing to judge by."""
+        return self._answers_tell or tally.queries > 0
+
+    def _judge(self, now: float) -> None:
+        prefer, balance = (self._fresh[name].share(self._answers_tell) for name in STRATEGIES)
+        self.pays = prefer - balance >= MARGIN
         self._fresh = {"prefer": Tally(), "balance": Tally()}
-        self._trial_from, self._next_trial = None, now + AGAIN_SECONDS
+        self._tries, self._since, self._next_trial = False, now, now + AGAIN_SECONDS
+
+
+STRATEGIES: tuple[Strategy, Strategy] = ("prefer", "balance")
 
 
 def _other(strategy: Strategy) -> Strategy:
     return "balance" if strategy == "prefer" else "prefer"
-
-
-def _weight(tally: Tally, counters: bool) -> int:
-    return tally.queries if counters else tally.prompt

@@ -11,7 +11,15 @@ from ds2d.core.request import ChatRequest, Message
 from ds2d.core.settings import ModelSpec
 from ds2d.state import affinity as module
 from ds2d.state.affinity import Affinity, Thread
-from ds2d.state.payoff import AGAIN_SECONDS, EVIDENCE, TRIAL_EVIDENCE, TRIAL_SECONDS, Payoff
+from ds2d.state.payoff import (
+    AGAIN_SECONDS,
+    EVIDENCE_SECONDS,
+    TRIAL_EVIDENCE,
+    TRIAL_LEAST_SECONDS,
+    TRIAL_SECONDS,
+    Payoff,
+    Strategy,
+)
 from tests.state.world import Time, upstream
 
 NAMES = ("a", "b", "c")
@@ -179,62 +187,96 @@ def test_a_change_of_strategy_between_two_looks_counts_for_none() -> None:
     assert world.affinity.payoff.totals["balance"].queries == 500
 
 
-def auto(prefer: float, balance: float, counters: bool = True) -> Payoff:
-    """A judged payoff, where so much was found under each strategy."""
-    payoff, now = Payoff(), 0.0
-    while payoff.pays is None:
-        strategy = payoff.strategy
-        found = int(10_000 * (prefer if strategy == "prefer" else balance))
-        now += 1
-        if counters:
-            payoff.counted(strategy, 10_000, found, now)
-        else:
-            payoff.answered(strategy, 10_000, found, now)
-        assert now < 100
-    return payoff
+class Judge:
+    """A payoff in mode auto and its clock; what is found under each strategy is the test's to say."""
+
+    def __init__(self, prefer: float, balance: float, answers: bool = False) -> None:
+        self.now = 0.0
+        self.payoff = Payoff(self.now)
+        self.found: dict[Strategy, float] = {"prefer": prefer, "balance": balance}
+        self.answers = answers
+
+    def second(self, later: int = 10_000, first: int = 5_000) -> None:
+        """A second of traffic: one later turn, and one that begins a conversation and finds nothing."""
+        self.now += 1
+        strategy = self.payoff.strategy
+        hits = int(later * self.found[strategy])
+        if first:
+            self.payoff.answered(strategy, first, None, False, self.now)
+        if later:
+            self.payoff.answered(strategy, later, hits if self.answers else None, True, self.now)
+        if not self.answers:
+            self.payoff.counted(strategy, later + first, hits, self.now)
+
+    def until_judged(self) -> bool:
+        while self.payoff.pays is None:
+            self.second()
+            assert self.now < 10_000
+        return self.payoff.pays
 
 
-@pytest.mark.parametrize("counters", [True, False])
-@pytest.mark.parametrize(("prefer", "balance", "pays"), [(0.9, 0.5, True), (0.51, 0.5, False), (0.2, 0.5, False)])
-def test_auto_keeps_what_pays_and_switches_off_what_does_not(prefer: float, balance: float, pays: bool, counters: bool) -> None:
-    payoff = auto(prefer, balance, counters)
-    assert payoff.pays is pays
-    assert payoff.strategy == ("prefer" if pays else "balance")
+@pytest.mark.parametrize("answers", [True, False], ids=["cached_tokens", "counters"])
+@pytest.mark.parametrize(
+    ("prefer", "balance", "pays"), [(0.9, 0.5, True), (0.51, 0.5, False), (0.2, 0.5, False), (0.9, 0.0, True)]
+)
+def test_auto_keeps_what_pays_and_switches_off_what_does_not(prefer: float, balance: float, pays: bool, answers: bool) -> None:
+    judge = Judge(prefer, balance, answers)
+    assert judge.until_judged() is pays
+    assert judge.payoff.strategy == ("prefer" if pays else "balance")
+
+
+def test_a_beginning_in_which_nobody_comes_back_is_no_evidence() -> None:
+    judge = Judge(0.9, 0.5)
+    for _ in range(500):
+        judge.second(later=0, first=100_000)
+    assert (judge.payoff.pays, judge.payoff.strategy) == (None, "prefer")
+    assert judge.until_judged()
+
+
+def test_a_trial_is_short_but_long_enough_to_be_seen_by_several_looks() -> None:
+    judge = Judge(0.9, 0.5)
+    while judge.payoff.strategy == "prefer":
+        judge.second(later=1_000_000)
+    assert judge.now == EVIDENCE_SECONDS
+    while judge.payoff.strategy == "balance":
+        judge.second(later=1_000_000)
+    assert judge.now == EVIDENCE_SECONDS + TRIAL_LEAST_SECONDS
 
 
 def test_a_verdict_is_looked_at_again_and_can_change() -> None:
-    payoff = auto(0.5, 0.5)
-    payoff.counted("balance", EVIDENCE, 0, AGAIN_SECONDS)
-    assert payoff.strategy == "balance"
-    payoff.counted("balance", 1, 0, 100 + AGAIN_SECONDS)
-    assert payoff.strategy == "prefer"
-    payoff.counted("prefer", TRIAL_EVIDENCE, TRIAL_EVIDENCE, 101 + AGAIN_SECONDS)
-    assert (payoff.pays, payoff.strategy) == (True, "prefer")
+    judge = Judge(0.5, 0.5)
+    assert not judge.until_judged()
+    judge.found["prefer"] = 0.9
+    since = judge.now
+    while judge.payoff.strategy == "balance":
+        judge.second()
+    assert judge.now == since + AGAIN_SECONDS
+    while judge.payoff.pays is False:
+        judge.second()
+    assert judge.payoff.strategy == "prefer"
 
 
 def test_a_trial_without_traffic_ends_and_goes_on_later() -> None:
-    payoff = Payoff()
-    payoff.counted("prefer", EVIDENCE, 0, 1)
-    assert payoff.strategy == "balance"
-    payoff.counted("balance", TRIAL_EVIDENCE - 1, 0, 2)
-    payoff.counted("balance", 0, 0, 1 + TRIAL_SECONDS)
-    assert payoff.strategy == "prefer"
-    payoff.counted("prefer", 1, 0, 2 + 2 * TRIAL_SECONDS)
-    assert payoff.strategy == "balance"
-    payoff.counted("balance", 1, 0, 3 + 2 * TRIAL_SECONDS)
-    assert payoff.pays is False
+    judge = Judge(0.9, 0.5)
+    while judge.payoff.strategy == "prefer":
+        judge.second()
+    for _ in range(int(TRIAL_SECONDS)):
+        judge.second(later=TRIAL_EVIDENCE // 200, first=0)
+    assert (judge.payoff.strategy, judge.payoff.pays) == ("prefer", None)
+    assert judge.until_judged()
 
 
 def test_servers_that_say_nothing_leave_the_preference_as_it_is() -> None:
-    payoff = Payoff()
+    payoff = Payoff(0)
     for now in range(1000):
-        payoff.answered("prefer", 10_000, None, now)
+        payoff.answered("prefer", 10_000, None, True, now)
     assert (payoff.pays, payoff.strategy, payoff.totals["prefer"].turns) == (None, "prefer", 1000)
 
 
 def test_the_setting_is_obeyed_whatever_was_measured() -> None:
-    payoff = auto(0.5, 0.5)
-    payoff.mode = "on"
-    assert payoff.strategy == "prefer"
-    payoff.mode = "off"
-    assert payoff.strategy == "balance"
+    judge = Judge(0.5, 0.5)
+    judge.until_judged()
+    judge.payoff.mode = "on"
+    assert judge.payoff.strategy == "prefer"
+    judge.payoff.mode = "off"
+    assert judge.payoff.strategy == "balance"
