@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.web.server import Connection
@@ -96,5 +96,7 @@ class ClientStream:
             self.response.headers["Cache-Control"] = "no-cache"
             self.response.headers["X-Accel-Buffering"] = "no"
             self.response.headers.update(turn_headers(self._request))
+            if self._request.version >= HttpVersion11:
+                self.response.enable_chunked_encoding()  # said aloud, so that `write` can tell
             await self.response.prepare(self._request)
             self.started = True
