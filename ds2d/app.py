@@ -103,9 +103,27 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+class _Randomness:
+    """Random bytes, asked of the system by the thousand: a system call an id costs more than the id."""
+
+    def __init__(self) -> None:
+        self._bytes = b""
+        self._at = 0
+
+    def hex(self, count: int) -> str:
+        """So many bytes as hex digits; each byte is given out once."""
+        if self._at + count > len(self._bytes):
+            self._bytes, self._at = secrets.token_bytes(4096), 0
+        start, self._at = self._at, self._at + count
+        return self._bytes[start : self._at].hex()
+
+
+_randomness = _Randomness()
+
+
 def new_id(prefix: str) -> str:
     """An opaque id: the prefix and 24 hex digits; 32 for stored responses, whose id is half of what opens them."""
-    return prefix + secrets.token_hex(16 if prefix == "resp_" else 12)
+    return prefix + _randomness.hex(16 if prefix == "resp_" else 12)
 
 
 MAX_TASKS = 100_000

@@ -34,6 +34,10 @@ PATIENCE = 0.4
 """Seconds for which something that may be half of a save is not believed; within the second that a change may take."""
 
 RETRY = 0.05
+DEBOUNCE = 300
+"""Milliseconds between two looks while something in the folder changes without end, such as a log file: a single edit is
+seen after 10 ms."""
+
 POLL = 2.0
 """Seconds between looks without any sign of a change: what the file system does not report is found then."""
 
@@ -211,7 +215,7 @@ class ConfigStore:
         """Look whenever something happens in these folders, until they are no longer the ones that matter."""
         wait = int(POLL * 1000)
         signs = awatch(
-            *folders, watch_filter=None, recursive=False, debounce=50, step=10, rust_timeout=wait, yield_on_timeout=True
+            *folders, watch_filter=None, recursive=False, debounce=DEBOUNCE, step=10, rust_timeout=wait, yield_on_timeout=True
         )
         async with contextlib.aclosing(signs):
             sign = asyncio.ensure_future(anext(signs))

@@ -55,7 +55,7 @@ class TextFormat(logging.Formatter):
             text += f" request_id={known}"
         if record.exc_info:
             text += f"\n{self.formatException(record.exc_info)}"
-        return head + text.translate(_CONTROLS)
+        return head + (text if text.isprintable() else text.translate(_CONTROLS))
 
 
 class JsonFormat(logging.Formatter):

@@ -8,6 +8,7 @@ caller's to know (client.py).
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 
 from aiohappyeyeballs import start_connection
 
@@ -44,6 +45,10 @@ class Pool:
 
     async def connect(self, place: Place) -> Link:
         """A new connection. Raises OSError."""
+        # in a context of its own: it outlives the request that it is made for, whose id its log lines must not carry
+        return await self.loop.create_task(self._open(place), context=Context())
+
+    async def _open(self, place: Place) -> Link:
         where = (place.host, place.port)
         if place.is_address:
             _, link = await self.loop.create_connection(lambda: Link(self, where), place.host, place.port)

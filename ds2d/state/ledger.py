@@ -30,8 +30,8 @@ logger = logging.getLogger("ds2d.ledger")
 GATHER = 0.008
 """Seconds from one forced write to the next, in which closings are gathered."""
 
-LAZY = 0.010
-"""Seconds in which a row that nobody waits for is written."""
+LAZY = 0.1
+"""Seconds in which a row that nobody waits for is written; the next forced write takes it along."""
 
 RETRY = 1.0
 """Seconds between two attempts while the file cannot be written."""

@@ -23,7 +23,8 @@ class Quoting:
 
     def note(self, text: str) -> None:
         """Text has gone by."""
-        if not (self.line_start or self._run or _MEANS_SOMETHING(text)):
+        if not (self._run or _MEANS_SOMETHING(text)):
+            self.line_start = self.line_start and (not text or text.isspace())
             return
         for found in _PIECE.finditer(text):
             piece = found.group()

@@ -88,6 +88,10 @@ class _Choice:
         self.extra = merged(self.extra, event.extra) if event.extra else self.extra
         text, self._held = self._held + event.text, ""
         said: list[Event] = []
+        if "<" not in text:
+            self._say(text, said)
+            out += said
+            return
         at = 0
         while at < len(text):
             at = self._step(text, at, said)
@@ -119,9 +123,9 @@ class _Choice:
         if found < 0:
             self._say(text[at:], out)
             return len(text)
-        tag = next((tag for tag in (CLOSE, OPEN) if text.startswith(tag, found)), None)
+        tag = CLOSE if text.startswith(CLOSE, found) else OPEN if text.startswith(OPEN, found) else None
         if tag is None:
-            if any(word.startswith(text[found:]) for word in (OPEN, CLOSE)):
+            if len(text) - found < len(CLOSE) and (OPEN.startswith(text[found:]) or CLOSE.startswith(text[found:])):
                 self._say(text[at:found], out)
                 self._held = text[found:]
                 return len(text)
