@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import ssl
@@ -16,10 +17,10 @@ from cryptography import x509
 
 from ds2d.cli import main
 from ds2d.net.listening import unix_listener
-from tests.functional import certificates
+from tests.functional import certificates, processes
 from tests.functional.admin import ADMIN, HASH
 from tests.functional.harness import KEY, Running, config_for, running
-from tests.functional.processes import demo, ds2d, free_port
+from tests.functional.processes import daemons, demo, ds2d, free_port, serving
 from tests.functional.scripted import scripted_upstream
 from tests.functional.test_queue import until
 
@@ -149,3 +150,36 @@ def test_what_cannot_be_listened_with_is_named_at_the_start(tmp_path: Path, serv
     done = ds2d(tmp_path, "serve")
     assert done.returncode == 1
     assert words in done.stderr, done.stderr
+
+
+async def test_a_handshake_has_its_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ds2d.net.listening.HANDSHAKE_SECONDS", 0.2)
+    trusted = certificates.write(tmp_path, "own")
+    async with running(tmp_path, {"keys": [KEY], "upstreams": DEMO, "server": {"tls": TLS}}) as live:
+        reader, writer = await asyncio.open_connection("127.0.0.1", live.port)
+        async with asyncio.timeout(20):
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+        writer.close()
+        assert (await chat(live, trusted))[0] == 200
+
+
+def over_unix(path: Path) -> int:
+    """The status of a look through the socket."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(20)
+        client.connect(str(path))
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: ds2d\r\nConnection: close\r\n\r\n")
+        return int(client.makefile("rb").readline().split()[1])
+
+
+def test_both_listeners_go_over_to_a_newer_process(tmp_path: Path) -> None:
+    certificates.write(tmp_path, "own")
+    config = demo(server={"tls": TLS, "unix_socket": "ds2d.sock"})
+    with serving(tmp_path, config=config) as process:
+        assert (shown(process.port), over_unix(tmp_path / "ds2d.sock")) == ("CN=own", 200)
+        done = ds2d(tmp_path, "upgrade", "--state", "state")
+        assert done.returncode == 0, done.stderr
+        newer = int(done.stdout.partition("(process ")[2].rstrip(")\n"))
+        processes.until(lambda: daemons(tmp_path) == [newer])
+        assert (shown(process.port), over_unix(tmp_path / "ds2d.sock")) == ("CN=own", 200)

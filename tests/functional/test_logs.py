@@ -12,8 +12,8 @@ import pytest
 
 from ds2d.core.logs import FORMATS, Event
 from tests.functional.harness import KEY, config_for, running
+from tests.functional.processes import ASK, CHAT, demo, serving, until
 from tests.functional.scripted import Scene, refuse, say, scripted_upstream
-from tests.functional.test_process import ASK, CHAT, demo, serving, until
 
 SECRET = "the-prompt-itself"
 QUESTION: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": SECRET}]}

@@ -25,8 +25,8 @@ from ds2d.cli.live import Look, page, samples_of
 from ds2d.core.metrics import Counter, render
 from tests.functional.admin import ADMIN_KEY, administered
 from tests.functional.harness import KEY
+from tests.functional.processes import demo, environment, serving
 from tests.functional.scripted import Scene, Wait, say
-from tests.functional.test_process import demo, environment, serving
 
 CHAT = "/v1/chat/completions"
 ASK: dict[str, Any] = {"model": "deepseek-chat", "messages": [{"role": "user", "content": "Hello"}], "stream": True}

@@ -18,8 +18,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from ds2d.service import tracing
 from tests.functional.harness import KEY, Running, config_for, running
+from tests.functional.processes import serving
 from tests.functional.scripted import Scene, ScriptedUpstream, refuse, say, scripted_upstream
-from tests.functional.test_process import serving
 
 CHAT = "/v1/chat/completions"
 PROMPT = "the-prompt-itself"
