@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -70,17 +71,21 @@ def answers_a_chat(command: list[str | Path], folder: Path) -> None:
     """`init`, `serve`, a question and the manual, in an empty folder and environment; an orderly end."""
     folder.mkdir()
     made = json.loads(run(*command, "init", "--no-scan", "--json", cwd=folder, env=EMPTY))
+    serves([*command, "serve"], folder, lambda: made["key"], EMPTY)
+
+
+def serves(command: list[str | Path], folder: Path, key: Callable[[], str], env: dict[str, str], patience: float = 60) -> None:
+    """Start it, ask it, end it."""
     port = free_port()
     log = folder / "log.txt"
     with log.open("wb") as output:
-        daemon = subprocess.Popen(
-            [*map(str, command), "serve", "--port", str(port)], cwd=folder, env=EMPTY, stdout=output, stderr=output
-        )
+        asked = [*map(str, command), "--port", str(port)]
+        daemon = subprocess.Popen(asked, cwd=folder, env=env, stdout=output, stderr=output)
     try:
-        until(lambda: "serving on" in log.read_text() or daemon.poll() is not None, 60)
+        until(lambda: "serving on" in log.read_text() or daemon.poll() is not None, patience)
         assert daemon.poll() is None, log.read_text()
         link = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        link.request("POST", "/v1/chat/completions", json.dumps(ASK), {"Authorization": f"Bearer {made['key']}"})
+        link.request("POST", "/v1/chat/completions", json.dumps(ASK), {"Authorization": f"Bearer {key()}"})
         reply = link.getresponse()
         answer = json.loads(reply.read())
         assert reply.status == 200, answer
@@ -211,3 +216,11 @@ def test_a_bundle_of_which_a_byte_changed_is_refused(bundle: Path, tmp_path: Pat
     assert done.returncode != 0
     assert "FAILED" in done.stdout + done.stderr
     assert not (tmp_path / "ds2d").exists()
+
+
+def test_a_fresh_clone_serves_as_readme_says(tmp_path: Path) -> None:
+    """`git clone`, `scripts/serve`: the two commands of README's first screen, with pip and its index as they are."""
+    run("git", "clone", "--quiet", "--depth", "1", f"file://{ROOT}", tmp_path / "ds2d")
+    env = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG") or name.startswith("PIP_")}
+    keys = tmp_path / "ds2d" / ".ds2d.env"
+    serves([tmp_path / "ds2d" / "scripts/serve"], tmp_path / "ds2d", lambda: keys.read_text().split("'")[1], env, patience=300)
