@@ -39,7 +39,8 @@ body { font: 16px/1.6 system-ui, sans-serif; margin: 0 auto; max-width: 76rem; p
   grid-template-columns: 13rem minmax(0, 1fr); gap: 2.5rem; }
 nav { position: sticky; top: 0; align-self: start; max-height: 100vh; overflow-y: auto; padding: 1.5rem 0; font-size: .9rem; }
 nav ul { list-style: none; padding: 0; margin: .2rem 0 1rem; } nav strong { opacity: .7; font-weight: 600; }
-nav ul ul { margin: .1rem 0 .5rem .8rem; } nav li { margin: .15rem 0; } nav [aria-current] { font-weight: 600; color: inherit; text-decoration: none; }
+nav ul ul { margin: .1rem 0 .5rem .8rem; }
+nav li { margin: .15rem 0; } nav [aria-current] { font-weight: 600; color: inherit; text-decoration: none; }
 main { padding-top: 1rem; min-width: 0; } a { color: var(--link); }
 h1 { line-height: 1.2; } h2 { margin-top: 2.2rem; border-bottom: 1px solid var(--edge); padding-bottom: .2rem; }
 code { font: .9em ui-monospace, monospace; background: var(--soft); padding: .1em .25em; border-radius: 3px; }
