@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.functional.harness import KEY, Running, config_for, running
+from tests.functional.departures import departures, percentile
+from tests.functional.harness import CARRIERS, KEY, Running, config_for, running
 from tests.functional.scripted import Scene, ScriptedUpstream, Wait, chunk, say, scripted_upstream, sse, whole
 from tests.functional.test_every_dialect import QUESTIONS
 from tests.functional.test_faults import as_text
 from tests.functional.test_queue import until
+from tests.state.ledger_world import look
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -135,6 +137,21 @@ async def test_who_leaves_frees_the_upstream(world: World, dialect: str, moment:
         writer.close()
         await until(upstream.seen[0].closed.is_set, HANG_UP)
     assert (ds2d.daemon.queue.running, ds2d.daemon.service.turns) == (0, {})
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+async def test_of_many_who_leave_most_are_noticed_at_once(tmp_path: Path, carrier: str) -> None:
+    """The promise is about 99 of 100 on a machine that is not busy with anything else: scripts/departures."""
+    async with scripted_upstream() as upstream:
+        config = config_for(upstream.base_url, runtime={"retry_collapse": False})
+        config["upstreams"][0] |= {"max_inflight": 10, "poll_seconds": 3600}
+        async with running(tmp_path, config, carrier=carrier) as ds2d:
+            took = await departures(ds2d, upstream, count=60)
+            assert percentile(took, 50) < 0.25
+            assert (ds2d.daemon.queue.running, ds2d.daemon.queue.waiting, ds2d.daemon.service.turns) == (0, 0, {})
+            await until(lambda: ds2d.daemon.sizes()["books.counting"].now == 0)
+    states = look(tmp_path / "state", "SELECT state, cause, count(*) FROM turns GROUP BY 1, 2")
+    assert states == [("interrupted", "client_closed", len(took) + 10)]
 
 
 async def test_a_client_that_only_stops_sending_has_left(world: World) -> None:
