@@ -19,6 +19,10 @@ MAX_ANSWER = 256 * 1024 * 1024
 """Bytes that an upstream may send as one answer; beyond it the turn fails, for what was said is held where it must be counted."""
 
 
+JOIN_AT = 256
+"""Pieces of an answer that are kept apart, before they become one."""
+
+
 class Splitting(Protocol):
     """Bytes to records: `Splitter` for event streams, `WholeBody` for one JSON body."""
 
@@ -78,6 +82,9 @@ class Pipeline:
         """True once the model produced anything a client can see."""
         self.heard_out = False
         """True once the upstream itself ended its answer: only then is its connection worth keeping."""
+        self._joined = 0
+        self.counted = 0
+        """Tokens of what was said and is in `said` no more, because it was counted and too long to keep."""
         self.said: list[str] = []
         """Everything the model produced, kept only while the upstream reports no usage: what a local count needs."""
 
@@ -169,9 +176,19 @@ class Pipeline:
             self._keep(batch)
         elif self.said:
             self.said.clear()
+            self._joined = 0
         return self._encoder.feed(batch)
 
+    def forget(self, characters: int, tokens: int) -> None:
+        """The first so many characters of `said` were counted, as so many tokens, and are not kept any longer."""
+        self.said = ["".join(self.said)[characters:]]
+        self._joined = 1
+        self.counted += tokens
+
     def _keep(self, batch: list[Event]) -> None:
+        if len(self.said) - self._joined >= JOIN_AT:  # a short text costs as much again as ten of its letters
+            self.said[self._joined :] = ["".join(self.said[self._joined :])]
+            self._joined += 1
         for event in batch:
             kind = type(event)
             if kind is Text or kind is Reasoning or kind is ToolArgs:

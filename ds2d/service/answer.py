@@ -451,7 +451,8 @@ class Service:
         usage = ending.usage or pipeline.usage
         if usage is None:
             prompt = await self._tools.count_request(turn.ask.request)
-            usage = Usage(prompt, await self._tools.count_text("".join(pipeline.said)), source="counted")
+            before, said = pipeline.counted, "".join(pipeline.said)
+            usage = Usage(prompt, before + await self._tools.count_text(said), source="counted")
         turn.usage, turn.answer_id = usage, pipeline.answer_id
         for place, stage in turn.learning:
             if stage.inside is not None:

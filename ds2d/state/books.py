@@ -30,6 +30,10 @@ MAX_COUNTING = 200
 """Interrupted turns whose tokens are being counted; those of more are estimated, for clients can leave faster than we count."""
 
 
+MAX_SAID = 64 * 1024
+"""Characters of an answer that are kept once they are counted, so that the end counts them in one piece: of more only the count
+is kept, which may be a token more for each cut. A client that does not read must not make us hold what it was sent."""
+
 CHARACTERS_A_TOKEN = 4
 """Of English text; Chinese has fewer, so an estimate errs in the caller's favour."""
 
@@ -59,7 +63,7 @@ class Entry:
         self.asked_at: float | None = None
         """When its question went to an upstream first, on the books' clock."""
         self.seen = 0
-        """Pieces of the answer that are counted in `tokens` already."""
+        """Characters of the answer that are counted in `tokens` already."""
         self.tokens = 0
 
     @property
@@ -239,13 +243,16 @@ class Books:
 
     async def _count(self, entry: Entry, pipeline: Pipeline) -> Usage:
         """What was said so far, counted here. Only what came since the last time is counted anew."""
-        said = pipeline.said
+        said = "".join(pipeline.said)
         if len(said) < entry.seen:  # another attempt began
             entry.seen = entry.tokens = 0
         new, entry.seen = said[entry.seen :], len(said)
         if new:
-            entry.tokens += await self._tools.count_text("".join(new))
-        return Usage(entry.prompt, entry.tokens, source="counted" if entry.counted else "estimated")
+            entry.tokens += await self._tools.count_text(new)
+        if entry.seen > MAX_SAID:
+            pipeline.forget(entry.seen, entry.tokens)
+            entry.seen = entry.tokens = 0
+        return Usage(entry.prompt, pipeline.counted + entry.tokens, source="counted" if entry.counted else "estimated")
 
     def _close(self, entry: Entry, turn: Answering, usage: Usage | None) -> bool:
         """Give the row its last word; False if it has had it."""
@@ -278,8 +285,8 @@ class Books:
 
 def _estimated(entry: Entry, pipeline: Pipeline) -> Usage:
     """What an answer cost so far, by its length where it was not counted yet."""
-    uncounted = sum(map(len, pipeline.said[entry.seen :]))
-    return Usage(entry.prompt, entry.tokens + -(-uncounted // CHARACTERS_A_TOKEN), source="estimated")
+    uncounted = max(0, sum(map(len, pipeline.said)) - entry.seen)
+    return Usage(entry.prompt, pipeline.counted + entry.tokens + -(-uncounted // CHARACTERS_A_TOKEN), source="estimated")
 
 
 def reserved_output(request: ChatRequest, route: Route, prompt: int, default: int) -> int:

@@ -103,6 +103,34 @@ async def test_a_stream_that_the_client_left_is_counted_here(tmp_path: Path) -> 
         assert completion == delivered == await ds2d.daemon.toolbox.count_text("one two three")
 
 
+@pytest.mark.parametrize("left", [True, False])
+async def test_of_a_long_answer_only_the_count_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: bool) -> None:
+    monkeypatch.setattr(books_module, "MAX_SAID", 5)
+    words = ["one two three ", "four five six ", "seven eight nine"]
+    frames = sse(*[chunk({"content": word}) for word in words], done=False)
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        count = ds2d.daemon.toolbox.count_text
+        holds = [Wait(), Wait()]
+        end = sse(chunk({}, "stop"))
+        upstream.scenes.append(Scene([frames[0], holds[0], frames[1], holds[1], *([Wait()] if left else [frames[2], *end])]))
+        work = asyncio.create_task(ds2d.ask("/v1/chat/completions", {**ASK, "stream": True}))
+        for number, hold in enumerate(holds, 1):
+            await hold.reached.wait()
+            (turn,) = ds2d.daemon.service.turns.values()
+            await until(lambda turn=turn, number=number: turn.pipeline and turn.pipeline.records == number)
+            await ds2d.daemon.books.checkpoint(turn)
+            assert turn.pipeline is not None
+            assert "".join(turn.pipeline.said) == ""
+            assert turn.pipeline.counted == sum([await count(word) for word in words[:number]])
+            if left and number == 2:
+                work.cancel()
+            hold.until.set()
+        await asyncio.gather(work, return_exceptions=True)
+        await closed(tmp_path)
+        ((_, _, _, completion, source, _),) = turns(tmp_path)
+        assert (completion, source) == (sum([await count(word) for word in words[: 2 if left else 3]]), "counted")
+
+
 async def test_an_answer_that_was_left_is_estimated_where_too_many_are_being_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
