@@ -79,11 +79,37 @@ async def test_every_name_and_label_that_dashboard_and_rules_use_is_in_a_real_sc
     assert all(family.startswith("ds2d_") for family in families)
 
 
-async def test_promtool_finds_nothing_to_say_of_the_page(tmp_path: Path) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip(NOT_TESTED + "the page of /metrics by promtool (Debian: apt install prometheus)")
+@pytest.fixture
+def promtool() -> str:
+    found = shutil.which("promtool")
+    if found is None:
+        pytest.skip(NOT_TESTED + "page, dashboard and rules by promtool (Debian: apt install prometheus)")
+    return found
+
+
+async def test_promtool_finds_nothing_to_say_of_the_page(tmp_path: Path, promtool: str) -> None:
     page = await a_page(tmp_path)
     words = [promtool, "check", "metrics"]
     done = await asyncio.to_thread(subprocess.run, words, input=page.text, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_expression_of_the_dashboard_is_one_for_prometheus(tmp_path: Path, promtool: str) -> None:
+    """As a rule each, since that is what promtool reads; Grafana's variables are what they are for All."""
+    dashboard = json.loads((FOLDER / "grafana-dashboard.json").read_text())
+    rules = [
+        {"record": f"panel_{panel['id']}_{target['refId']}", "expr": _for_all(target["expr"])}
+        for panel in dashboard["panels"]
+        for target in panel.get("targets", [])
+    ]
+    assert len(rules) > 50
+    file = tmp_path / "rules.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    done = subprocess.run([promtool, "check", "rules", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in dashboard["panels"]]
+    assert len(places) == len(set(places))
+
+
+def _for_all(expression: str) -> str:
+    return re.sub(r"\$\w+", ".*", expression.replace("$__rate_interval", "5m"))

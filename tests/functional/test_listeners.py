@@ -136,10 +136,7 @@ def test_a_socket_that_somebody_serves_and_a_file_are_left_alone(tmp_path: Path)
 @pytest.mark.parametrize(
     ("server", "words"),
     [
-        ({"tls": {"cert_file": "cert.pem"}}, "server.tls.key_file: is required"),
-        ({"tls": {"cert_file": "cert.pem", "key_file": "gone.pem"}}, "server.tls.key_file: the file is missing"),
         ({"tls": {"cert_file": "cert.pem", "key_file": "other.pem"}}, "server.tls: the certificate cannot be used"),
-        ({"unix_socket": "s" * 120}, "server.unix_socket: must have at most 107 bytes"),
         ({"unix_socket": "cert.pem"}, "cert.pem: File exists"),
     ],
 )
