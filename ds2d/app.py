@@ -609,10 +609,10 @@ class Daemon:
         if self.certificate is not None:
             self.certificate.renew(config.server.tls.digest)
 
-    def _gauged(self, upstream: str, load: Load | None) -> bool:
+    def _gauged(self, upstream: str, load: Load | None, ours: int) -> bool:
         """A server told its load: the queue chooses by it, and what its cache was good for is counted."""
         self.affinity.gauged(upstream, load)
-        return self.queue.gauged(upstream, load)
+        return self.queue.gauged(upstream, load, ours)
 
     def _apply_responses(self, config: Config) -> None:
         kept = config.responses

@@ -250,13 +250,13 @@ class AccountQueue:
                 slot.budget.gate.close(Cause.CONCURRENCY)
         self._grant(self.clock())
 
-    def gauged(self, upstream: str, load: Load | None) -> bool:
-        """What this upstream says of its own work (None: nothing). True where somebody waits here because it is full, so
-        that the next look should be soon."""
+    def gauged(self, upstream: str, load: Load | None, ours: int | None = None) -> bool:
+        """What this upstream says of its own work (None: nothing), and our leases while it was asked. True where somebody
+        waits here because it is full, so that the next look should be soon."""
         server = self._servers.get(upstream)
         if server is None:
             return False
-        server.gauged(load)
+        server.gauged(load, max(server.inflight, ours or 0))
         self._grant(self.clock())
         return server.full and self.waiting > 0
 

@@ -70,7 +70,7 @@ class Catalog:
         token_for: TokenFor = _no_token,
         recovered: Callable[[str], None] = lambda _name: None,
         lost: Callable[[str], None] = lambda _name: None,
-        gauged: Gauged = lambda _name, _load: False,
+        gauged: Gauged = lambda _name, _load, _ours: False,
         ours: Ours = lambda _name: 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

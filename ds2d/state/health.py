@@ -59,8 +59,8 @@ _SAME_SERVER = ("kind", "base_url", "flavour", "headers", "ca_file", "proxy", "l
 Fetch = Callable[[Call], Awaitable[Reply]]
 TokenFor = Callable[[UpstreamSpec], Awaitable[str | None]]
 Changed = Callable[[State, State], None]
-Gauged = Callable[[str, Load | None], bool]
-"""Hears what an upstream says of its load; True: look again soon."""
+Gauged = Callable[[str, Load | None, int], bool]
+"""Hears what an upstream says of its load, and how many requests were ours meanwhile; True: look again soon."""
 Ours = Callable[[str], int]
 """How many requests we have on an upstream."""
 
@@ -79,7 +79,7 @@ class World(msgspec.Struct, frozen=True):
 
     fetch: Fetch
     token_for: TokenFor
-    gauged: Gauged = lambda _name, _load: False
+    gauged: Gauged = lambda _name, _load, _ours: False
     ours: Ours = lambda _name: 0
     clock: Callable[[], float] = time.monotonic
 
@@ -253,8 +253,9 @@ class Watch:
         name, before = self.upstream.name, self._world.ours(self.upstream.name)
         load = await self._load(facts.flavour)
         orphans = self.scales.orphans
-        self.scales.take(load, max(before, self._world.ours(name)), self._world.clock())
-        self._pressed = self._world.gauged(name, load)
+        ours = max(before, self._world.ours(name))
+        self.scales.take(load, ours, self._world.clock())
+        self._pressed = self._world.gauged(name, load, ours)
         if self.scales.orphans and not orphans:
             logger.warning(
                 "upstream %s runs %d requests that are not ours: someone bypasses the gateway, or an abort was lost",
@@ -335,7 +336,7 @@ class Watch:
         self._pressed = False
         self._no_gauges_until = 0.0
         self.scales.take(None, 0, self._world.clock())
-        self._world.gauged(self.upstream.name, None)
+        self._world.gauged(self.upstream.name, None, 0)
         self._set("down", why)
 
     def _set(self, state: State, why: str, facts: Facts | None = None, models: tuple[Listed, ...] | None = None) -> None:

@@ -136,7 +136,7 @@ class Server:
 
     def __init__(self) -> None:
         self.inflight = 0
-        self.others = 0  # requests that it has beyond ours; below zero while some of ours are on their way
+        self.others = 0  # requests that it has beyond ours
         self.ceiling: int | None = None
 
     @property
@@ -149,12 +149,13 @@ class Server:
         """Whether one more would wait there. One of ours may always be there, whoever else fills the server."""
         return self.ceiling is not None and self.inflight > 0 and self.load >= self.ceiling
 
-    def gauged(self, load: Load | None) -> None:
-        """Take over what it says of itself; None: it does not say any more."""
+    def gauged(self, load: Load | None, ours: int) -> None:
+        """Take over what it says of itself; None: it does not say any more. `ours` are our leases while it was asked, the most
+        of them: it sees a request later than we do, so that fewer are no sign that it has room."""
         if load is None:
             self.others, self.ceiling = 0, None
             return
-        self.others = load.requests - self.inflight
+        self.others = max(0, load.requests - ours)
         if load.waiting:
             self.ceiling = max(1, load.running)
         elif self.ceiling is not None and load.running >= self.ceiling:

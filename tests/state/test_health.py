@@ -61,7 +61,7 @@ class Net:
     async def token_for(self, upstream: UpstreamSpec) -> str | None:
         return self.token
 
-    def gauged(self, name: str, load: Load | None) -> bool:
+    def gauged(self, name: str, load: Load | None, ours: int) -> bool:
         self.loads.append(load)
         return self.soon
 

@@ -37,6 +37,20 @@ async def test_between_two_looks_our_own_leases_correct_the_gauges() -> None:
     assert sorted(await where(world, 2)) == ["a", "b"]
 
 
+async def test_a_gauge_that_has_not_seen_our_requests_yet_is_no_sign_of_room() -> None:
+    world = servers()
+    for _ in range(4):
+        await world.run()
+    world.queue.gauged("a", Load(running=0))
+    assert sorted(await where(world, 4)) == ["a", "a", "b", "b"]
+
+
+async def test_a_request_that_ended_while_the_gauges_were_read_is_nobody_elses() -> None:
+    world = servers()
+    world.queue.gauged("a", Load(running=2), 2)
+    assert await where(world, 2) == "ab"
+
+
 async def test_a_server_that_says_nothing_any_more_counts_by_our_leases() -> None:
     world = servers()
     world.queue.gauged("a", Load(running=3))

@@ -1,0 +1,161 @@
+"""Two real vLLM servers behind one daemon: one is killed under load and started again, somebody else uses the other.
+
+Rule: they are this test's own, on ports of their own, and end with it; with the server that other tests may have running there
+are three at most. The times are the promise that operators get, measured with real processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from scripts.real_upstream.__main__ import CACHE, MODEL_NAME, ROOT, environment_is_current, model_is_current
+from tests.functional.harness import KEY, Running, running
+from tests.functional.real_upstream import SKIPPED, START_SECONDS, free_port, stop, wait_until_ready
+from tests.functional.test_queue import until
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(3 * START_SECONDS)]
+
+CHAT = "/v1/chat/completions"
+DOWN_SECONDS, BACK_SECONDS = 3.0, 5.0
+LONG = {
+    "model": MODEL_NAME,
+    "messages": [{"role": "user", "content": "Hello"}],
+    "stream": True,
+    "max_tokens": 3000,
+    "ignore_eos": True,
+}
+SHORT = {"model": MODEL_NAME, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+
+
+class Vllm:
+    """A server that can be killed and started again on its port."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.port = free_port()
+        self.log = CACHE / f"serve-{self.port}.log"
+        self._config = config
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "scripts.real_upstream", "serve", "--flavour", "v31", "--port", str(self.port)]
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+
+    def wait(self) -> None:
+        assert self.process is not None
+        wait_until_ready(self.process, self.port, self.log, self._config)
+
+    def kill(self) -> None:
+        """The whole of it at once, as an out-of-memory kill does."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def end(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            stop(self.process)
+        self.log.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def servers(request: pytest.FixtureRequest) -> Iterator[dict[str, Vllm]]:
+    if not (environment_is_current() and model_is_current("recite")):
+        pytest.skip(SKIPPED)
+    both = {"a": Vllm(request.config), "b": Vllm(request.config)}
+    try:
+        for server in both.values():
+            server.start()
+        for server in both.values():
+            server.wait()
+        yield both
+    finally:
+        for server in both.values():
+            server.end()
+
+
+class Stream:
+    """A long answer that is being read."""
+
+    def __init__(self, ds2d: Running, url: str, key: str | None = KEY) -> None:
+        self.data = bytearray()
+        self.task = asyncio.create_task(self._read(ds2d.http, url + CHAT, {"Authorization": f"Bearer {key}"} if key else {}))
+
+    async def _read(self, http: aiohttp.ClientSession, url: str, headers: dict[str, str]) -> None:
+        async with http.post(url, json=LONG, headers=headers, timeout=aiohttp.ClientTimeout(total=600)) as reply:
+            assert reply.status == 200
+            async for piece in reply.content.iter_any():
+                self.data += piece
+
+    async def leave(self) -> None:
+        self.task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.task
+
+
+def states(ds2d: Running) -> dict[str, str]:
+    return dict(ds2d.daemon.catalog.states())
+
+
+def answered(ds2d: Running, since: int) -> list[str]:
+    """The upstreams that answered the turns that ended since then, the latest first."""
+    recent: list[dict[str, Any]] = ds2d.daemon.books.recent
+    return [turn["tries"][-1]["upstream"] for turn in recent[: len(recent) - since] if turn["state"] == "completed"]
+
+
+async def test_one_of_two_is_killed_under_load_and_comes_back(
+    servers: dict[str, Vllm], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    upstreams = [{"name": name, "base_url": f"http://127.0.0.1:{server.port}/v1"} for name, server in servers.items()]
+    async with running(tmp_path, {"keys": [KEY], "upstreams": upstreams, "runtime": {"affinity": {"mode": "off"}}}) as ds2d:
+        assert states(ds2d) == {"a": "ready", "b": "ready"}
+        streams = [Stream(ds2d, ds2d.url) for _ in range(2)]  # least loaded: one on each
+        await until(lambda: all(len(stream.data) > 1000 for stream in streams), 60)
+        where = {turn.upstream: stream for turn, stream in zip(ds2d.daemon.service.turns.values(), streams, strict=True)}
+        assert set(where) == {"a", "b"}
+
+        began = time.monotonic()
+        await asyncio.get_running_loop().run_in_executor(None, servers["a"].kill)
+        await until(lambda: states(ds2d)["a"] == "down", 30)
+        down = time.monotonic() - began
+        read = len(where["b"].data)
+        since = len(ds2d.daemon.books.recent)
+        for _ in range(4):
+            status, answer, _ = await ds2d.ask(CHAT, SHORT)
+            assert status == 200, answer
+        assert set(answered(ds2d, since)) == {"b"}
+        await where["a"].task
+        assert b'"error"' in where["a"].data
+        await until(lambda: len(where["b"].data) > read, 30)
+        assert b'"error"' not in where["b"].data
+
+        stranger = Stream(ds2d, f"http://127.0.0.1:{servers['b'].port}", key=None)
+        await until(lambda: ds2d.daemon.catalog.health()[1].evidence.orphans == 1, 60)
+        await stranger.leave()
+        await where["b"].task
+        assert b"[DONE]" in where["b"].data
+
+        await asyncio.get_running_loop().run_in_executor(None, servers["a"].start)
+        await asyncio.get_running_loop().run_in_executor(None, servers["a"].wait)
+        began = time.monotonic()
+        await until(lambda: states(ds2d)["a"] == "ready", 60)
+        back = time.monotonic() - began
+        since = len(ds2d.daemon.books.recent)
+        await asyncio.gather(*(ds2d.ask(CHAT, SHORT) for _ in range(6)))
+        assert set(answered(ds2d, since)) == {"a", "b"}
+        terminal = request.config.pluginmanager.getplugin("terminalreporter")
+        if terminal is not None:
+            terminal.write_line(f"  down after {down:.2f} s, back {back:.2f} s after it answered again")
+        assert down < DOWN_SECONDS
+        assert back < BACK_SECONDS
