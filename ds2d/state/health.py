@@ -47,8 +47,8 @@ GAUGE_SECONDS = 60.0
 PRESSED_SECONDS = 0.5
 """Between two looks at the gauges of a server for which requests are held back."""
 
-TELL_ROUTES = frozenset(("vllm", "sglang", "llamacpp_python"))
-"""Flavours with a document of their routes."""
+TELL_ROUTES = frozenset(("vllm",))
+"""Flavours whose document of routes says what their model is for. SGLang leaves some out, llama.cpp has all of them always."""
 
 MAX_MODELS = 10_000
 """Of one upstream's list."""

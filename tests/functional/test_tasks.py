@@ -250,6 +250,21 @@ async def test_two_servers_that_call_their_model_the_same_are_told_apart_by_what
         assert (len(chat.seen), len(pool.seen)) == (2, 1)
 
 
+async def test_an_old_vllm_with_every_route_is_told_by_its_name(tmp_path: Path) -> None:
+    """It lists all routes whatever its model is for, and refuses in words."""
+    async with two_servers(tmp_path) as (ds2d, chat, pool):
+        for one in (chat, pool):
+            one.tell_routes(*CHATTING, *POOLING)
+        pool.models = ("team/bge-m3",)
+        await look_anew(ds2d)
+        pool.decide = lambda seen: answer(VECTORS)
+        chat.decide = lambda seen: refuse(400, {"message": "The model does not support Embeddings API", "code": 400})
+        for name in ("text-embedding-3-small", "deepseek-chat", "team/bge-m3"):
+            assert (await ds2d.ask("/v1/embeddings", {"model": name, "input": "x"}))[0] == 200
+        status, got, _ = await ds2d.ask("/v1/embeddings", {"model": "deepseek-tiny", "input": "x"})
+        assert (status, got["error"]["code"]) == (501, "not_implemented")
+
+
 async def test_native_names_are_tokenized_where_they_are_answered(tmp_path: Path) -> None:
     async with two_servers(tmp_path) as (ds2d, chat, _):
         chat.scenes.append(answer({"count": 1, "tokens": [5]}))

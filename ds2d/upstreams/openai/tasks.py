@@ -50,8 +50,8 @@ def serves(task: str, facts: Facts, flavour: str, model: str) -> bool | None:
         return False
     if facts.routes is not None and way.path not in facts.routes:
         return False
-    if flavour == "vllm" and facts.routes is not None:
-        return True  # it has exactly the routes that its model can serve
+    if facts.routes is not None and not (task in _POOLING and CHAT_ROUTE in facts.routes):
+        return True  # a vLLM has the routes that its model can serve; an old one has all of them
     return True if task == "embeddings" and matches(model, TABLES.embeds) else None
 
 
@@ -285,6 +285,9 @@ def _garbled() -> NoReturn:
 
 
 _TEXT_ONLY = ("llamacpp_python",)
+
+_POOLING = ("embeddings", "pooling", "classify", "score", "rerank")
+"""What a model that chats does not do."""
 
 _EMBEDDINGS = Way("/v1/embeddings", read=_vectors)
 
