@@ -363,14 +363,14 @@ class AccountQueue:
         """The upstreams' pools that have accounts, and the ids to narrow them to (None: all)."""
         found = (self._pools.get((name, want.direct)) for name in dict.fromkeys(want.upstreams))
         pools = tuple(pool for pool in found if pool is not None and pool.order)
+        if want.pin is None and not want.avoid:
+            return pools, None
         slots = [slot for pool in pools for _, _, slot in pool.order]
         if want.pin is not None:
             return pools, frozenset(slot.account.id for slot in slots if slot.account.answers_to(want.pin))
-        if want.avoid:
-            others = [slot for slot in slots if slot.account.id not in want.avoid]
-            serving = [slot for slot in others if slot.outlook(want.model, now).standing <= Standing.BUSY]
-            return pools, frozenset(slot.account.id for slot in serving) or None
-        return pools, None
+        others = [slot for slot in slots if slot.account.id not in want.avoid]
+        serving = [slot for slot in others if slot.outlook(want.model, now).standing <= Standing.BUSY]
+        return pools, frozenset(slot.account.id for slot in serving) or None
 
     # Those for whom waiting ends
 

@@ -7,7 +7,7 @@ rate, concurrency and balance are theirs together. An account without a group is
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -180,6 +180,6 @@ class Pool:
 
     def move(self, slot: Slot, turn: float, seq: int) -> None:
         """Give it a new turn. `seq` tells equal turns apart, and no two slots have the same."""
-        self.order.remove((slot.turn, slot.seq, slot))
+        del self.order[bisect_left(self.order, (slot.turn, slot.seq))]
         slot.turn, slot.seq = turn, seq
         self.add(slot)
