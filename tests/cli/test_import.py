@@ -155,7 +155,7 @@ def test_what_is_here_already_stays(capsys: pytest.CaptureFixture[str]) -> None:
         ("ds2api", "[1]", "object"),
         ("litellm", "keys: [a]", "model_list"),
         ("litellm", "a: [", "no YAML"),
-        ("litellm", '{"model_list": [{"model_name": "x"}]}', "litellm_params.model"),
+        ("litellm", '{"model_list": [{"model_name": "x"}]}', "litellm_params"),
         ("one-api", "a,b", "neither a SQLite file nor JSON"),
         ("one-api", "{}", "neither channels nor tokens"),
         ("one-api", "SQLite format 3\0 and no more", "cannot be read"),

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import importlib
 import json
-from typing import Any
+from typing import Annotated, Any
 
-from ds2d.config.importers.taken import DEEPSEEK, Gathering, ImportProblem, Taken, host_of, is_url
+import msgspec
+from msgspec import Meta
+
+from ds2d.config.importers.taken import DEEPSEEK, Gathering, ImportProblem, Taken, host_of, is_url, read
 
 OPEN = {
     "openai": "",
@@ -75,11 +78,41 @@ def take(raw: bytes) -> Taken:
     return Taken(found.document(runtime=runtime, model_aliases=aliases), found.left)
 
 
-def _deployment(found: Gathering, entry: Any, where: str) -> None:
-    params = entry.get("litellm_params") if isinstance(entry, dict) else None
-    if not isinstance(params, dict) or not isinstance(params.get("model"), str):
-        raise ImportProblem(f"{where}: has no litellm_params.model")
-    public = str(entry.get("model_name") or params["model"])
+class Params(msgspec.Struct):
+    """Parameters of a deployment that say what it is."""
+
+    model: str
+    api_base: str | None = None
+    base_url: str | None = None
+    api_key: str | None = None
+    custom_llm_provider: str | None = None
+    weight: Annotated[float, Meta(ge=0.1, le=100)] | None = None
+    max_parallel_requests: Annotated[int, Meta(ge=1, le=100000)] | None = None
+
+    @property
+    def address(self) -> str | None:
+        """Its own address, under either name."""
+        return self.api_base or self.base_url
+
+
+class Info(msgspec.Struct):
+    """What is known of the model."""
+
+    max_input_tokens: Annotated[int, Meta(ge=1)] | None = None
+
+
+class Deployment(msgspec.Struct):
+    """An entry of `model_list`."""
+
+    litellm_params: Params
+    model_name: str | None = None
+    model_info: Info | None = None
+
+
+def _deployment(found: Gathering, raw: Any, where: str) -> None:
+    entry = read(raw, Deployment, where)
+    params, written = entry.litellm_params, raw["litellm_params"]
+    public = entry.model_name or params.model
     provider, model = _provider(params)
     base_url = _address(provider, params)
     if base_url is None:
@@ -90,47 +123,42 @@ def _deployment(found: Gathering, entry: Any, where: str) -> None:
     name = found.upstream(base_url, provider if provider not in ("openai", "custom_openai") else host_of(base_url))
     if "*" in public:
         found.left.append(f"{where}: {public!r} is a pattern; every model that {name} lists is served under its own name anyway")
-    else:
-        body = {key: params[key] for key in BODY if key in params}
-        about = entry.get("model_info") or {}
-        more = {"context": about["max_input_tokens"]} if isinstance(about.get("max_input_tokens"), int) else {}
-        if not found.model(public, name, model, where, **more, **({"extra_body": body} if body else {})):
-            return
-    if params.get("api_key") not in (None, "", "EMPTY", "none", "None"):
-        limits = {"weight": params.get("weight"), "max_inflight": params.get("max_parallel_requests")}
-        found.account(
-            name, _secret(params["api_key"]), public, **{key: value for key, value in limits.items() if value is not None}
-        )
-    for key in params:
-        if key not in KNOWN and key not in BODY:
-            found.left.append(f"{where}.litellm_params.{key}: has no counterpart")
-    if "extra_headers" in params:
+    elif not found.model(public, name, model, where, **_about(entry, written)):
+        return
+    if params.api_key not in (None, "", "EMPTY", "none", "None"):
+        limits = {"weight": params.weight, "max_inflight": params.max_parallel_requests}
+        found.account(name, _secret(params.api_key), public, **{key: value for key, value in limits.items() if value is not None})
+    unknown = (key for key in written if key not in KNOWN and key not in BODY)
+    found.left += [f"{where}.litellm_params.{key}: has no counterpart" for key in unknown]
+    if "extra_headers" in written:
         found.left.append(f"{where}.litellm_params.extra_headers: put them into `headers` of the upstream {name}")
 
 
-def _provider(params: dict[str, Any]) -> tuple[str, str]:
+def _about(entry: Deployment, written: dict[str, Any]) -> dict[str, Any]:
+    """What a model's entry says besides its server."""
+    body = {key: written[key] for key in BODY if key in written}
+    context = entry.model_info.max_input_tokens if entry.model_info else None
+    return {**({"context": context} if context else {}), **({"extra_body": body} if body else {})}
+
+
+def _provider(params: Params) -> tuple[str, str]:
     """Who serves it, and the id there. Without a known prefix it is an OpenAI server where it has an address of its own."""
-    model: str = params["model"]
-    if stated := params.get("custom_llm_provider"):
-        return str(stated), model.removeprefix(f"{stated}/")
-    head, slash, rest = model.partition("/")
-    if slash and (head in OPEN or not _base(params)):
+    if stated := params.custom_llm_provider:
+        return stated, params.model.removeprefix(f"{stated}/")
+    head, slash, rest = params.model.partition("/")
+    if slash and (head in OPEN or not params.address):
         return head, rest
-    return "openai", model
+    return "openai", params.model
 
 
-def _address(provider: str, params: dict[str, Any]) -> str | None:
-    base = _base(params)
+def _address(provider: str, params: Params) -> str | None:
+    base = params.address
     if provider == "deepseek" and not base:
         return DEEPSEEK
-    if provider not in OPEN or not is_url(base):
+    if provider not in OPEN or base is None or not is_url(base):
         return None
     tail = OPEN[provider]
-    return str(base) if not tail or str(base).rstrip("/").endswith(tail) else str(base).rstrip("/") + tail
-
-
-def _base(params: dict[str, Any]) -> Any:
-    return params.get("api_base") or params.get("base_url")
+    return base if not tail or base.rstrip("/").endswith(tail) else base.rstrip("/") + tail
 
 
 def _router(found: Gathering, document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -138,20 +166,33 @@ def _router(found: Gathering, document: dict[str, Any]) -> tuple[dict[str, Any],
     router = _section(document, "router_settings")
     general = _section(document, "litellm_settings")
     runtime: dict[str, Any] = {}
-    retries = router.get("num_retries", general.get("num_retries"))
-    if isinstance(retries, int):
+    settings = read(router, Router, "router_settings")
+    retries = settings.num_retries if settings.num_retries is not None else read(general, Router, "litellm_settings").num_retries
+    if retries is not None:
         runtime["max_attempts"] = min(max(retries + 1, 1), 10)
-    strategy = router.get("routing_strategy")
-    if strategy in STRATEGIES:
-        runtime["routing"] = STRATEGIES[strategy]
-    elif strategy is not None:
-        found.left.append(f"router_settings.routing_strategy: {strategy!r} is not offered; the least loaded server is taken")
-    cooldown = router.get("cooldown_time")
-    if isinstance(cooldown, int | float) and cooldown >= 1:
-        runtime["breaker"] = {"open_seconds": min(cooldown, 3600)}
-    aliases = router.get("model_group_alias")
-    pairs = aliases.items() if isinstance(aliases, dict) else ()
-    return runtime, {name: to if isinstance(to, str) else str(to["model"]) for name, to in pairs}
+    if settings.routing_strategy in STRATEGIES:
+        runtime["routing"] = STRATEGIES[settings.routing_strategy]
+    elif settings.routing_strategy is not None:
+        found.left.append(f"router_settings.routing_strategy: {settings.routing_strategy!r} is not offered; load decides")
+    if settings.cooldown_time is not None and settings.cooldown_time >= 1:
+        runtime["breaker"] = {"open_seconds": min(settings.cooldown_time, 3600)}
+    aliases = settings.model_group_alias or {}
+    return runtime, {name: to if isinstance(to, str) else to.model for name, to in aliases.items()}
+
+
+class Alias(msgspec.Struct):
+    """The long form of an alias."""
+
+    model: str
+
+
+class Router(msgspec.Struct):
+    """Settings of the router that have a counterpart; one of them may stand among the general ones."""
+
+    num_retries: int | None = None
+    routing_strategy: str | None = None
+    cooldown_time: float | None = None
+    model_group_alias: dict[str, str | Alias] | None = None
 
 
 def _section(document: dict[str, Any], name: str) -> dict[str, Any]:

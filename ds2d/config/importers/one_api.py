@@ -13,9 +13,12 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from ds2d.config.importers.taken import DEEPSEEK, Gathering, ImportProblem, Taken, is_url
+import msgspec
+from msgspec import Meta
+
+from ds2d.config.importers.taken import DEEPSEEK, Gathering, ImportProblem, Taken, is_url, read
 
 SQLITE = b"SQLite format 3\0"
 OPENAI = 1
@@ -37,70 +40,109 @@ ENABLED = 1
 NEVER = -1
 
 
+class Channel(msgspec.Struct):
+    """A channel as far as it matters here."""
+
+    id: int = 0
+    name: str | None = None
+    type: int = 0
+    key: str | None = None
+    status: int = ENABLED
+    base_url: str | None = None
+    models: str | None = None
+    model_mapping: str | dict[str, str] | None = None
+    weight: int | None = None
+    priority: int | None = None
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return self.name or f"channel-{self.id}"
+
+
+class Token(msgspec.Struct):
+    """A token, likewise; `models` is one-api's limit, `model_limits` new-api's."""
+
+    id: int = 0
+    name: str | None = None
+    key: str = ""
+    status: int = ENABLED
+    expired_time: Annotated[int, Meta(ge=NEVER, le=253402300799)] | None = NEVER
+    unlimited_quota: bool = False
+    models: str | None = None
+    model_limits_enabled: bool = False
+    model_limits: str | None = None
+    subnet: str | None = None
+    allow_ips: str | None = None
+    deleted_at: Any = None
+
+
 def take(raw: bytes) -> Taken:
     """The config that means the same. Raises ImportProblem."""
     channels, tokens = _database(raw) if raw.startswith(SQLITE) else _exported(raw)
     found = Gathering()
-    for channel in channels:
-        _channel(found, channel)
-    for token in tokens:
+    for at, row in enumerate(channels):
+        _channel(found, read(_without_nulls(row), Channel, f"channels[{at}]"))
+    own = [read(_without_nulls(row), Token, f"tokens[{at}]") for at, row in enumerate(tokens)]
+    for token in own:
         _token(found, token)
-    if any(not token.get("unlimited_quota") for token in tokens):
+    if any(not token.unlimited_quota for token in own):
         found.left.append("tokens: remaining quotas count money there and tokens here: set max_tokens of the keys that need one")
     found.left.append("users, groups, redemption codes, prices and logs have no counterpart")
     return Taken(found.document(), found.left)
 
 
-def _channel(found: Gathering, channel: dict[str, Any]) -> None:
-    name = str(channel.get("name") or f"channel-{channel.get('id', '')}")
-    where = f"channel {name!r}"
+def _channel(found: Gathering, channel: Channel) -> None:
+    where = f"channel {channel.title!r}"
     base_url = _address(channel)
     if base_url is None:
-        kind = OTHERS.get(channel.get("type", 0), channel.get("type"))
+        kind = OTHERS.get(channel.type, channel.type)
         found.left.append(f"{where}: type {kind} is not spoken here, or it has no address")
         return
-    if channel.get("status", ENABLED) != ENABLED:
+    if channel.status != ENABLED:
         found.left.append(f"{where}: is disabled there and was left out")
         return
-    upstream = found.upstream(base_url, name)
-    keys = [line.strip() for line in str(channel.get("key") or "").splitlines() if line.strip()]
+    upstream = found.upstream(base_url, channel.title)
+    keys = [line.strip() for line in (channel.key or "").splitlines() if line.strip()]
+    weight = {"weight": min(channel.weight, 100)} if channel.weight and channel.weight > 0 else {}
     for key in keys:
-        found.account(upstream, key, name, **_weight(channel))
+        found.account(upstream, key, channel.title, **weight)
     if not keys:
         found.left.append(f"{where}: has no key in this file (lists leave it out, the database has it)")
-    mapping = _mapping(channel.get("model_mapping"), found, where)
-    for model in (text.strip() for text in str(channel.get("models") or "").split(",")):
-        if model:
-            found.model(model, upstream, mapping.get(model, model), where)
-    if channel.get("priority"):
-        found.left.append(f"{where}: priority {channel['priority']}: servers of one model are equal here, by load")
+    mapping = _mapping(channel.model_mapping, found, where)
+    for model in _words(channel.models):
+        found.model(model, upstream, mapping.get(model, model), where)
+    if channel.priority:
+        found.left.append(f"{where}: priority {channel.priority}: servers of one model are equal here, by load")
 
 
-def _token(found: Gathering, token: dict[str, Any]) -> None:
-    text = str(token.get("key") or "")
-    name = str(token.get("name") or f"token-{token.get('id', '')}")
-    if not text or "*" in text:
+def _token(found: Gathering, token: Token) -> None:
+    name = token.name or f"token-{token.id}"
+    if not token.key or "*" in token.key:
         found.left.append(f"token {name!r}: its key is not in this file (lists mask it, the database has it)")
         return
-    if token.get("deleted_at") or token.get("DeletedAt"):
+    if token.deleted_at:
         return
-    entry: dict[str, Any] = {"key": text if text.startswith("sk-") else f"sk-{text}", "name": _unused(found, name)}
-    if token.get("status", ENABLED) != ENABLED:
+    entry: dict[str, Any] = {"key": token.key if token.key.startswith("sk-") else f"sk-{token.key}", "name": _unused(found, name)}
+    if token.status != ENABLED:
         entry["disabled"] = True
-    if (expires := token.get("expired_time", NEVER)) not in (NEVER, 0, None):
-        entry["expires_at"] = datetime.fromtimestamp(int(expires), UTC).isoformat().replace("+00:00", "Z")
-    limits = token.get("model_limits") if token.get("model_limits_enabled") else token.get("models")
-    if limits:
-        entry["models"] = [text.strip() for text in str(limits).split(",") if text.strip()]
-    for field in ("subnet", "allow_ips"):
-        if token.get(field):
+    if token.expired_time is not None and token.expired_time > 0:
+        entry["expires_at"] = datetime.fromtimestamp(token.expired_time, UTC).isoformat().replace("+00:00", "Z")
+    if limits := _words(token.model_limits if token.model_limits_enabled else token.models):
+        entry["models"] = limits
+    for field, value in (("subnet", token.subnet), ("allow_ips", token.allow_ips)):
+        if value:
             found.left.append(f"token {name!r}: {field}: keys are not bound to addresses here")
     found.keys.append(entry)
 
 
-def _weight(channel: dict[str, Any]) -> dict[str, Any]:
-    weight = channel.get("weight")
-    return {"weight": min(weight, 100)} if isinstance(weight, int) and weight > 0 else {}
+def _without_nulls(row: dict[str, Any]) -> dict[str, Any]:
+    """A column without a value says nothing."""
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def _words(text: str | None) -> list[str]:
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
 def _unused(found: Gathering, name: str) -> str:
@@ -108,25 +150,20 @@ def _unused(found: Gathering, name: str) -> str:
     return name if name not in taken else next(free for at in range(2, len(taken) + 3) if (free := f"{name}-{at}") not in taken)
 
 
-def _address(channel: dict[str, Any]) -> str | None:
-    base = channel.get("base_url")
-    if channel.get("type") in OTHERS:
+def _address(channel: Channel) -> str | None:
+    if channel.type in OTHERS:
         return None
-    if is_url(base):
-        return str(base)
-    if channel.get("type") == OPENAI:
+    if is_url(channel.base_url):
+        return channel.base_url
+    if channel.type == OPENAI:
         return "https://api.openai.com"
-    models = str(channel.get("models") or "").split(",")
-    return DEEPSEEK if models[0].strip().startswith("deepseek-") else None
+    return DEEPSEEK if (channel.models or "").startswith("deepseek-") else None
 
 
-def _mapping(value: Any, found: Gathering, where: str) -> dict[str, str]:
-    if not value:
-        return {}
+def _mapping(value: str | dict[str, str] | None, found: Gathering, where: str) -> dict[str, str]:
     try:
-        mapping = json.loads(value) if isinstance(value, str) else value
-        return {str(name): str(to) for name, to in mapping.items()}
-    except (ValueError, AttributeError):
+        return msgspec.json.decode(value, type=dict[str, str]) if isinstance(value, str) and value else dict(value or {})
+    except msgspec.MsgspecError:
         found.left.append(f"{where}: its model_mapping cannot be read")
         return {}
 

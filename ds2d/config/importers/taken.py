@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
+
+T = TypeVar("T")
 
 DEEPSEEK = "https://api.deepseek.com"
 
@@ -20,6 +22,14 @@ class Taken(msgspec.Struct):
 
     document: dict[str, Any]
     left: list[str]
+
+
+def read(value: Any, kind: type[T], where: str) -> T:
+    """A part of somebody's file as what it should be. Raises ImportProblem that begins with its place."""
+    try:
+        return msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise ImportProblem(f"{where}: {error}") from None
 
 
 class Gathering:
