@@ -15,6 +15,7 @@ import errno
 import hashlib
 import logging
 import os
+import re
 import socket
 import ssl
 import stat
@@ -36,6 +37,9 @@ SOCKET_MODE = 0o660
 
 KEEP_FILE: Any = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 """Later Pythons take a socket's file away when they close it."""
+
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
+"""The first in a file is the server's own; keys and notes may stand before it."""
 
 Place = socket.socket | tuple[str, int]
 """A socket that listens already, or host and port."""
@@ -71,8 +75,10 @@ class Certificate:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.set_alpn_protocols(["http/1.1"])
         context.load_cert_chain(*self._files, password=_no_password)
-        own = Path(self._files[0]).read_text().partition("-----END CERTIFICATE-----")
-        return context, hashlib.sha256(ssl.PEM_cert_to_DER_cert(f"{own[0][own[0].index('-----BEGIN') :]}{own[1]}")).digest()
+        own = _CERTIFICATE.search(Path(self._files[0]).read_bytes())
+        if own is None:
+            raise OSError(errno.EINVAL, "no certificate in PEM form")
+        return context, hashlib.sha256(ssl.PEM_cert_to_DER_cert(own.group().decode("ascii"))).digest()
 
     def _choose(self, connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         connection.context = self._current

@@ -6,6 +6,7 @@ Surprise: a refused turn has a row too, closed in the moment in which it is open
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
@@ -22,6 +23,8 @@ from ds2d.core.sizes import Size, Sizes
 from ds2d.state.ledger import Ledger, Ticket
 from ds2d.state.ledger_schema import COMPLETED, INTERRUPTED, REJECTED, Row
 from ds2d.state.quotas import Permit, Quotas, counts_tokens
+
+logger = logging.getLogger("ds2d.books")
 
 REMEMBERED = 1000
 """Turns whose decisions are kept in memory."""
@@ -280,7 +283,10 @@ class Books:
 
     def _tell(self, row: Row, turn: Answering | None) -> None:
         for listener in self.listeners:
-            listener(row, turn)
+            try:
+                listener(row, turn)
+            except Exception:  # whoever watches may fail; the turn may not
+                logger.exception("somebody who watches turns failed")
 
 
 def _estimated(entry: Entry, pipeline: Pipeline) -> Usage:

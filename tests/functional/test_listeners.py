@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import socket
 import ssl
@@ -16,7 +17,7 @@ import pytest
 from cryptography import x509
 
 from ds2d.cli import main
-from ds2d.net.listening import unix_listener
+from ds2d.net.listening import Certificate, unix_listener
 from tests.functional import certificates, processes
 from tests.functional.admin import ADMIN, HASH
 from tests.functional.harness import KEY, Running, config_for, running
@@ -116,6 +117,16 @@ async def test_a_unix_socket_beside_the_port(tmp_path: Path) -> None:
                 async with client.post("http://ds2d/v1/chat/completions", json=ASK) as reply:
                     assert reply.status == 401
             assert str(path) in live.daemon.addresses()
+
+
+def test_a_file_may_hold_key_notes_and_chain(tmp_path: Path) -> None:
+    certificate, key = certificates.make("own")
+    authority, _ = certificates.make("authority")
+    plain = certificates.write(tmp_path, "other")
+    plain.write_bytes("für München\n".encode("latin-1") + key + certificate + authority)
+    (tmp_path / "key.pem").write_bytes(key)
+    found = Certificate(str(plain), str(tmp_path / "key.pem"), "1")
+    assert found.digest == hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate.decode())).digest()
 
 
 def test_a_socket_that_somebody_serves_and_a_file_are_left_alone(tmp_path: Path) -> None:

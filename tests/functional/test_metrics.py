@@ -61,6 +61,15 @@ async def test_a_mixed_run_of_all_dialects_is_counted(tmp_path: Path) -> None:
         assert "Hello" not in page.text
 
 
+async def test_whoever_watches_turns_may_fail_and_no_turn_does(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as live:
+        live.daemon.books.listeners.insert(0, lambda row, turn: 1 / 0)
+        assert (await live.ask(CHAT, ASK))[0] == 200
+        assert (await live.ask(CHAT, {**ASK, "model": "deepseek-nope"}))[0] == 404
+        assert (await scrape(live)).value("ds2d_turns_total") == 2
+    assert caplog.text.count("somebody who watches turns failed") == 2
+
+
 async def test_what_a_server_says_of_itself_is_passed_on(tmp_path: Path) -> None:
     async with scripted_upstream() as upstream:
         upstream.gauges = GAUGES
