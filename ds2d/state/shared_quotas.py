@@ -108,9 +108,9 @@ class SharedQuotas(Quotas):
         return [
             MeterState(
                 key,
-                meter.total,
-                meter.month,
-                meter.day,
+                list(meter.total),
+                list(meter.month),
+                list(meter.day),
                 meter.months,
                 meter.days,
                 meter.first_used,
