@@ -94,6 +94,9 @@ class Generations:
         """Be found. Where another daemon leads in this folder already, it is said and left alone."""
         self._opened.set()
         try:
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                connected(self._path).close()
+                raise OSError("another daemon uses this state folder")
             await self._listen()
         except OSError as error:
             m.logger.warning("`ds2d upgrade` will not find this process: %s", error)
@@ -111,6 +114,7 @@ class Generations:
         install(switch, self._shared)
         guest = self._welcome(predecessor.link)
         guest.adopt(switch.held, switch.reserved)
+        predecessor.listen(guest.received, guest.lost)
         self._server = server
         self._draft.replace(self._path)
         guest.tell(m.Leading())
@@ -206,6 +210,7 @@ class Generations:
             sent = await self._send_stored(child.link)
         except BaseException:
             child.kill()
+            self._clean()
             self._shared.reasoning.told = lambda _thought: None
             _close(listeners)
             raise
@@ -284,19 +289,27 @@ class Generations:
             self._following = None
         for guest in self._guests:
             guest.relay = None
-        await self.lead()
+            guest.tell(m.Moved())  # and come back: what it held was given back
+        self._opened.set()
+        try:
+            await self._listen()  # whatever still answers at that path is about to die
+        except OSError as error:
+            m.logger.warning("`ds2d upgrade` will not find this process: %s", error)
         await self._host.resume(listeners)
 
     # Those who come
 
     async def _listen(self) -> None:
-        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-            connected(self._path).close()
-            raise OSError("another daemon uses this state folder")
+        self._clean()
         draft = self._path.with_name(f"{CONTROL}.{os.getpid()}")
         server = await self._serve(draft)
         draft.replace(self._path)
         self._server = server
+
+    def _clean(self) -> None:
+        """Take away what a process left that was killed before it led."""
+        for left in self._path.parent.glob(f"{CONTROL}.*"):
+            left.unlink(missing_ok=True)
 
     async def _serve(self, path: Path) -> asyncio.Server:
         return await asyncio.get_running_loop().create_unix_server(self._meet, sock=listening(path))

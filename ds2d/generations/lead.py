@@ -45,8 +45,8 @@ class Guest:
         self._tasks: set[asyncio.Task[None]] = set()
         self._runs: set[str] = set()
         self.relay: Following | None = None
-        link.received = self._received
-        link.lost = self._lost
+        link.received = self.received
+        link.lost = self.lost
 
     def adopt(self, held: Iterable[Held], reserved: Iterable[Reserved]) -> None:
         """Count what its turns hold already."""
@@ -102,7 +102,8 @@ class Guest:
         except (TimeoutError, LeaderLost):
             return None
 
-    def _lost(self) -> None:
+    def lost(self) -> None:
+        """Its link has ended, as it does when it dies: nothing is held for it any more."""
         self.refuse()
         self.give_back()
         self._asking.fail()
@@ -110,7 +111,8 @@ class Guest:
             self._shared.responses.abandon(name, shut_down())
         self._left(self)
 
-    def _received(self, data: bytes) -> None:
+    def received(self, data: bytes) -> None:
+        """It said something."""
         message = m.decode(data)
         if message is not None:
             self._take(message)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Predecessor:
         self._segments: dict[int, Segment] = {}
         self._shared: Shared | None = None
         self._switched: asyncio.Future[m.Switch] | None = None
+        self._later: list[bytes] = []
         if len(self.sockets) != int(header or b"0"):
             raise PredecessorGoneError("not all sockets came through")
 
@@ -50,6 +51,15 @@ class Predecessor:
         self.link.send(m.encode(m.Ready(pid=os.getpid(), version=version, folder=str(folder), protocol=m.PROTOCOL)))
         return await self._switched
 
+    def listen(self, received: Callable[[bytes], None], lost: Callable[[], None]) -> None:
+        """Have somebody else hear what it says from now on, and what it has said since it let go."""
+        self.link.received, self.link.lost = received, lost
+        later, self._later = self._later, []
+        for data in later:
+            received(data)
+        if not self.link.is_open:
+            lost()
+
     def serving(self) -> None:
         """This process takes connections: from now on it speaks for itself."""
         self.link.send(m.encode(m.Serving()))
@@ -59,6 +69,9 @@ class Predecessor:
     def _received(self, data: bytes) -> None:
         assert self._shared is not None
         assert self._switched is not None
+        if self._switched.done():
+            self._later.append(data)
+            return
         responses = self._shared.responses
         match m.decode(data):
             case m.Kept() as kept:
