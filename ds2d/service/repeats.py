@@ -16,13 +16,12 @@ from collections.abc import Awaitable, Callable
 
 from ds2d.config.schema import Config
 from ds2d.core.errors import ErrorKind, GatewayError
-from ds2d.core.events import Finish
 from ds2d.core.models import Route
 from ds2d.core.sizes import Size, Sizes
 from ds2d.net.carrier import Outlet
 from ds2d.service.turn import Ask, Sink, Tools, Turn
 from ds2d.state.books import Books
-from ds2d.state.ledger_schema import Row
+from ds2d.state.ledger_schema import COMPLETED, Row
 
 LINGER_SECONDS = 10.0
 """How long an answer that has ended can be joined still: its client may have left just before."""
@@ -56,7 +55,10 @@ class Run:
     """One turn that may be joined: where it writes, what it has written, who reads."""
 
     def __init__(self, owner: Repeats, ask: Ask, sink: Sink | None, grace: float) -> None:
-        self.ask = ask
+        self.request_id = ask.request_id
+        self.route: Route | None = None
+        self.verdict: tuple[str, str, str | None] = "failed", "", None
+        """How the answer ended, once it has: outcome, cause and its id, as its record has them."""
         self.sink = sink
         self.grace = grace
         self.task: asyncio.Task[object]
@@ -71,6 +73,7 @@ class Run:
         """The piece before which the record of a joined answer must be on disk."""
         self.content_type = sink.content_type if sink else ""
         self.last_write = 0.0
+        self._ask: Ask | None = ask
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._pieces: deque[bytes] = deque()
@@ -78,6 +81,11 @@ class Run:
         self._room = asyncio.Event()
         self._alone_since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def turn(self) -> Turn | None:
+        """Its turn, once it has begun and as long as it is not over."""
+        return self._ask.turn if self._ask is not None else None
 
     # A sink, and an outlet
 
@@ -165,14 +173,18 @@ class Run:
     def ends(self) -> None:
         """The answer is whole but for its last pieces. An answer that nobody is there to get is an interrupted one."""
         self.last = self.written
-        turn = self.ask.turn
-        if turn is not None and not self.here and not self.readers:
+        turn = self.turn
+        if turn is None:
+            return
+        self.route, self.verdict = turn.route, (turn.outcome, turn.cause, turn.answer_id)
+        if not self.here and not self.readers:
             self._note_alone()
             turn.outcome, turn.cause = "interrupted", ErrorKind.CLIENT_CLOSED
 
     def over(self) -> None:
-        """The turn's task has ended."""
+        """The turn's task has ended: its question and its record are not held any longer, only what it wrote."""
         self._company()
+        self._ask = self.sink = None
         for reader in self.readers:
             reader.news.set()
 
@@ -215,7 +227,7 @@ class Run:
 
     def _goes_on_alone(self) -> bool:
         """Begin the time that it may go on without a client, if it may: one that waits in the queue still may not."""
-        turn = self.ask.turn
+        turn = self.turn
         if not self.grace or not self.joinable or turn is None or not turn.tries:
             return False
         if self._alone_since is None:
@@ -236,8 +248,8 @@ class Run:
             self._timer.cancel()
 
     def _note_alone(self) -> None:
-        if self._alone_since is not None and self.ask.turn is not None:
-            self.ask.turn.notes.append(f"alone_ms={(self._loop.time() - self._alone_since) * 1000:.0f}")
+        if self._alone_since is not None and self.turn is not None:
+            self.turn.notes.append(f"alone_ms={(self._loop.time() - self._alone_since) * 1000:.0f}")
             self._alone_since = None
 
 
@@ -267,16 +279,15 @@ class Repeats:
         if again is None or not runtime.retry_collapse:
             return await self._work(ask, sink)
         self.expire()
-        found = self._running.get(again.key) or self._ended.pop(again.key, None)
+        found = self._running.get(again.key) or self._ended.get(again.key)
         if found is not None and again.joins and found.joinable:
-            if found.until:
-                self._ended[again.key] = found
             return await self._join(found, ask, sink)
         run = Run(self, ask, sink, runtime.retry_grace_seconds)
         if found is not None:
             run.joinable = again.joins or found.task.done() or not found.here
+            self._ended.pop(again.key, None)
             found.forgo()
-        return await self._begin(again.key, run, sink is not None)
+        return await self._begin(again.key, run, ask, sink is not None)
 
     def expire(self) -> None:
         """Let go of answers that ended a while ago."""
@@ -306,8 +317,8 @@ class Repeats:
         count = len(self._running) + len(self._ended)
         return {"runs": Size(count, bound + MAX_ENDED), "held_bytes": Size(self.held, MAX_HELD + MAX_ANSWER)}
 
-    async def _begin(self, key: bytes, run: Run, streams: bool) -> object:
-        ask, before = run.ask, run.ask.on_ending
+    async def _begin(self, key: bytes, run: Run, ask: Ask, streams: bool) -> object:
+        before = ask.on_ending
 
         def ending() -> None:
             before()
@@ -331,7 +342,7 @@ class Repeats:
         latest = self._running.get(key) is run
         if latest:
             del self._running[key]
-        failed = task.cancelled() or task.exception() is not None or run.ask.turn is None or run.ask.turn.failure is not None
+        failed = task.cancelled() or task.exception() is not None or run.verdict[0] != COMPLETED
         if failed or not latest or not run.joinable:
             run.forgo()
             return
@@ -343,12 +354,14 @@ class Repeats:
             self._ended.pop(next(iter(self._ended))).forgo()
 
     async def _join(self, run: Run, ask: Ask, sink: Sink | None) -> object:
-        turn = Turn(ask, self._config(), self._route(ask), self._tools.monotonic(), self._tools.now())
-        turn.notes = [f"joined={run.ask.request_id}"]
+        first = run.turn
+        route = first.route if first is not None else run.route or self._route(ask)
+        turn = Turn(ask, self._config(), route, self._tools.monotonic(), self._tools.now())
+        turn.notes = [f"joined={run.request_id}"]
         ask.turn = turn
         self.joined += 1
-        if run.ask.turn is not None:
-            run.ask.turn.notes.append("shared")
+        if first is not None:
+            first.notes.append("shared")
         row = self._books.row(ask.request_id, ask.caller, ask.dialect_name, ask.request)
         reader = run.join()
         closing = Closing(self._books, row, turn, run)
@@ -404,12 +417,8 @@ class Closing:
         row, self._row = self._row, None
         if row is None:
             return
-        first, turn = self._run.ask.turn, self.turn
-        assert first is not None
-        ending = first.pipeline.ending if first.pipeline is not None else None
-        reason = ending.reason if isinstance(ending, Finish) else first.cause
-        turn.outcome, turn.cause = ("failed", first.cause) if first.failure is not None else ("completed", reason)
-        turn.answer_id = first.answer_id
+        turn = self.turn
+        turn.outcome, turn.cause, turn.answer_id = self._run.verdict
         await self._books.on_disk(self._books.joined(row, turn))
 
     def close(self) -> None:

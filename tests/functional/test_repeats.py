@@ -130,6 +130,10 @@ async def test_an_answer_that_has_just_ended_is_joined(tmp_path: Path) -> None:
             answers = [await send(ds2d, FIRST, stream=streamed), await send(ds2d, RETRY, stream=streamed)]
             assert answers[0] == answers[1]
         assert len(upstream.seen) == 2
+        ended = list(ds2d.daemon.service.repeats._ended.values())
+        assert [(run.turn, run.sink) for run in ended] == [
+            (None, None)
+        ] * 2  # of a question nothing is kept, of an answer its bytes
 
 
 async def test_an_answer_that_ended_a_while_ago_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
