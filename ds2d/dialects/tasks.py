@@ -14,7 +14,8 @@ import msgspec
 from msgspec import Meta
 
 from ds2d.core.endpoint import Endpoint
-from ds2d.core.openai_shape import NEVER_FORWARDED
+from ds2d.core.events import Event, Failure, Finish, Text
+from ds2d.core.openai_shape import NEVER_FORWARDED, error_body
 from ds2d.core.request import ChatRequest, Inbound, Upload
 from ds2d.core.validate import convert, invalid
 
@@ -125,6 +126,32 @@ class Task(msgspec.Struct, frozen=True):
         request = question(self.name, model, [], {})
         request.upload = upload
         return request
+
+
+class Encoder:
+    """The stream of a task: each event as its upstream wrote it; the end mark only after the upstream said that it was over."""
+
+    content_type = "text/event-stream; charset=utf-8"
+
+    def feed(self, batch: list[Event]) -> bytes:
+        """The frames of these events."""
+        return b"".join(map(_frame, batch))
+
+    def keep_alive(self) -> bytes:
+        """A comment."""
+        return b": keep-alive\n\n"
+
+
+def _frame(event: Event) -> bytes:
+    match event:
+        case Text():
+            return b"data: " + event.text.encode() + b"\n\n"
+        case Failure():
+            return b"data: " + error_body(event.error) + b"\n\n"
+        case Finish():
+            return b"data: [DONE]\n\n"
+        case _:
+            return b""
 
 
 def question(task: str, model: str, reads: list[str | list[int]], body: dict[str, Any], user: str | None = None) -> ChatRequest:

@@ -27,7 +27,7 @@ from ds2d.core.request import ChatRequest, Envelope
 from ds2d.core.sizes import Size, Sizes
 from ds2d.core.sse import Splitter, Tapped, WholeBody
 from ds2d.core.validate import check_image_sizes
-from ds2d.dialects import TELLS
+from ds2d.dialects import TELLS, tasks
 from ds2d.net.client import MAX_ERROR_BODY, Client
 from ds2d.net.exchange import Exchange
 from ds2d.service.heartbeat import Heartbeat
@@ -41,7 +41,7 @@ from ds2d.service.question import (
     with_tools_offered,
 )
 from ds2d.service.repeats import Repeats
-from ds2d.service.tasks import made_here, passed_on, task_route
+from ds2d.service.tasks import is_streamed, made_here, passed_on, task_route
 from ds2d.service.turn import Ask, Sink, Tools, Turn
 from ds2d.state.accounts import AccountQueue, Lease, Want
 from ds2d.state.affinity import Affinity
@@ -94,10 +94,11 @@ class Service:
         assert isinstance(body, bytes)
         return body
 
-    async def perform(self, ask: Ask) -> Passed:
-        """A task that is no answer (`request.task`), done. Raises GatewayError with the status it should have."""
-        passed = await self._turn(ask, None)
-        assert isinstance(passed, Passed)
+    async def perform(self, ask: Ask, sink: Sink | None = None) -> Passed | None:
+        """A task that is no answer (`request.task`), done; None where its answer streams and was written to the sink. Raises
+        GatewayError with the status it should have."""
+        passed = await self._turn(ask, sink)
+        assert not isinstance(passed, bytes)
         return passed
 
     async def stream(self, ask: Ask, sink: Sink) -> None:
@@ -332,7 +333,7 @@ class Service:
                     turn.same_account = self._logins.refused(lease.account, token)
                 raise _for_direct_caller(error) if turn.ask.caller.token else error
             self._observed.told(lease.account.label, turn.route.public, exchange.headers)
-            if request.task:
+            if request.task and (sink is None or not is_streamed(exchange)):
                 return await passed_on(turn, target, exchange, self._tools, self._books)
             pipeline, encoder = self._pipeline(turn, target, exchange, sink)
             turn.pipeline = pipeline
@@ -387,13 +388,14 @@ class Service:
     def _pipeline(self, turn: Turn, target: Target, exchange: Exchange, sink: Sink | None) -> tuple[Pipeline, Encoding]:
         """The stages for this answer. What the server sends decides how it is split, not what it was asked for."""
         request = turn.ask.request
-        streamed = "event-stream" in exchange.headers.get("content-type", "")
-        plain = Splitter() if streamed else WholeBody(MAX_ANSWER)
+        plain = Splitter() if is_streamed(exchange) else WholeBody(MAX_ANSWER)
         splitter: Splitting = Tapped(plain, turn.ask.recording.upstream) if turn.ask.recording is not None else plain
         decoder = UPSTREAMS[target.upstream.kind].Decoder(request, target)
         pipeline_box: list[Pipeline] = []
         if sink is None:
             encoder: Encoding = Folder()
+        elif request.task:
+            encoder = tasks.Encoder()
         else:
             encoder = turn.ask.dialect.Encoder(self._envelope(turn, None, lambda: pipeline_box[0].usage))
             turn.ask.on_encoder(encoder)
@@ -404,6 +406,8 @@ class Service:
     def _stages(self, turn: Turn, target: Target) -> list[Stage]:
         """What stands between decoder and encoder for this question on this server."""
         settings, request = turn.config.toolcall, turn.ask.request
+        if request.task:
+            return []
         place = (target.upstream.name, target.model)
         think = think_tags(target, request, self._catalog.begins_inside.get(place))
         stages = toolcalls.build(

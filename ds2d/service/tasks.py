@@ -48,6 +48,11 @@ def task_route(catalog: Catalog, request: ChatRequest, settings: Embeddings) -> 
     return Route(asked, public, (), "embeddings.provider")
 
 
+def is_streamed(exchange: Exchange) -> bool:
+    """Whether the upstream answers with a stream of events, whatever it was asked for."""
+    return "event-stream" in exchange.headers.get("content-type", "")
+
+
 async def passed_on(turn: Turn, target: Target, exchange: Exchange, tools: Tools, books: Books) -> Passed:
     """The upstream's answer as the client gets it, on record. Raises GatewayError where it cannot be understood."""
     request = turn.ask.request

@@ -183,13 +183,16 @@ class Business:
 
     async def stream(self, request: web.Request, ask: Ask) -> web.StreamResponse:
         """A turn written as it comes."""
-        headers = stream_headers(ask.request_id, ask.dialect_name)
-        sink = ClientStream(request, headers, self._draining())
+        sink = self.sink(request, ask)
         if ask.recording is not None:
             sink.listener = ask.recording.client
         await self._service.stream(ask, sink)
         await sink.end()
         return sink.response
+
+    def sink(self, request: web.Request, ask: Ask) -> ClientStream:
+        """Where a streamed answer goes."""
+        return ClientStream(request, stream_headers(ask.request_id, ask.dialect_name), self._draining())
 
     async def count(self, request: web.Request, dialect: str) -> web.StreamResponse:
         """How many tokens a question has."""

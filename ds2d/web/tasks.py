@@ -10,6 +10,7 @@ from functools import partial
 
 from aiohttp import web
 
+from ds2d.core.calls import Passed
 from ds2d.core.request import ChatRequest, Inbound
 from ds2d.dialects import gemini
 from ds2d.dialects.tasks import TASKS, Task, question
@@ -33,11 +34,17 @@ class Tasks:
 
     async def _perform(self, task: Task, request: web.Request, dialect: str) -> web.StreamResponse:
         if task.form:
-            ask = await self._business.ask_with_form(request, dialect, task)
-        else:
-            ask = await self._business.ask(request, dialect, task=(task.name, task.parse))
-        passed = await self._service.perform(ask)
-        return web.Response(body=passed.body, headers={"Content-Type": passed.content_type, **passed.headers})
+            return await self._perform_form(task, request, dialect)
+        return _reply(await self._service.perform(await self._business.ask(request, dialect, task=(task.name, task.parse))))
+
+    async def _perform_form(self, task: Task, request: web.Request, dialect: str) -> web.StreamResponse:
+        ask = await self._business.ask_with_form(request, dialect, task)
+        sink = self._business.sink(request, ask)
+        passed = await self._service.perform(ask, sink)
+        if passed is not None:
+            return _reply(passed)
+        await sink.end()
+        return sink.response
 
     async def _embed(self, request: web.Request, dialect: str) -> web.StreamResponse:
         """embedContent, batchEmbedContents: the same embeddings in Gemini's shape."""
@@ -51,6 +58,7 @@ class Tasks:
 
         ask = await self._business.ask(request, dialect, task=(dialect, parse))
         passed = await self._service.perform(ask)
+        assert passed is not None
         tokens = passed.usage.prompt if passed.usage else 0
         return json_reply(gemini.render_embed(vectors_in(passed), asked[0], tokens))
 
@@ -58,3 +66,8 @@ class Tasks:
         """How many requests are in work or wait (vllm-extras.md 1)."""
         self._business.identify(request, dialect)
         return value_reply({"server_load": len(self._service.turns)})
+
+
+def _reply(passed: Passed | None) -> web.Response:
+    assert passed is not None, "without a sink nothing streams"
+    return web.Response(body=passed.body, headers={"Content-Type": passed.content_type, **passed.headers})

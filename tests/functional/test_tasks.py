@@ -16,7 +16,7 @@ import pytest
 
 from ds2d.core.errors import ErrorKind, GatewayError
 from tests.functional.harness import KEY, Running, config_for, running
-from tests.functional.scripted import END, RESET, Scene, ScriptedUpstream, Wait, answer, refuse, scripted_upstream
+from tests.functional.scripted import END, RESET, Scene, ScriptedUpstream, Wait, answer, refuse, scripted_upstream, sse
 
 USAGE = {"prompt_tokens": 9, "total_tokens": 9, "completion_tokens": 0}
 VECTORS = {
@@ -433,6 +433,35 @@ async def test_a_recording_goes_through_as_it_is_with_the_models_own_name(tmp_pa
         status, got, headers = await ds2d.ask("/audio/translations", data=recording("whisper-1"))
         assert (status, got, headers["content-type"]) == (200, "hi", "text/plain")
         assert [turn["dialect"] for turn in ds2d.daemon.books.recent] == ["translations", "transcriptions"]
+
+
+WORDS_SO_FAR = [
+    {"object": "transcription.chunk", "model": "up", "choices": [{"delta": {"content": word}}]} for word in ("hel", "lo")
+]
+
+
+async def test_a_transcript_comes_as_it_is_made_and_ends_truthfully(tmp_path: Path) -> None:
+    async with two_servers(tmp_path) as (ds2d, _, pool):
+        pool.tell_routes("/v1/audio/transcriptions")
+        pool.models = ("openai/whisper-small",)
+        await look_anew(ds2d)
+        hold = Wait()
+        first, second, done = sse(*WORDS_SO_FAR)
+        done_by_type = sse({"type": "transcript.text.done", "text": "hello", "usage": {"input_tokens": 1}}, done=False)
+        pool.scenes += [Scene([first, hold, second, done]), Scene([first, *done_by_type]), Scene([first, END])]
+        path, headers = ds2d.url + "/v1/audio/transcriptions", {"Authorization": f"Bearer {KEY}"}
+        async with ds2d.http.post(path, data=recording("whisper-1"), headers=headers) as reply:
+            assert json.loads((await reply.content.readuntil(b"\n\n"))[6:])["model"] == "whisper-1"
+            hold.until.set()
+            rest = await reply.read()
+        assert rest.startswith(b"data: {")
+        assert rest.endswith(b"data: [DONE]\n\n")
+        _, text, _ = await ds2d.ask("/v1/audio/transcriptions", data=recording("whisper-1"))
+        assert text.endswith("data: [DONE]\n\n")
+        _, text, _ = await ds2d.ask("/v1/audio/transcriptions", data=recording("whisper-1"))
+        assert json.loads(text.split("\n\n")[-2][6:])["error"]["code"] == "upstream_disconnected"
+        assert "[DONE]" not in text
+        assert [turn["state"] for turn in ds2d.daemon.books.recent] == ["failed", "completed", "completed"]
 
 
 async def test_a_form_without_a_model_and_what_is_no_form_are_refused(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ tasks (what is asked for besides answers).
 from ds2d.core.calls import Preparation, Reply
 from ds2d.core.errors import GatewayError
 from ds2d.core.models import Target
+from ds2d.core.pipeline import Decoding
 from ds2d.core.request import ChatRequest
-from ds2d.upstreams.openai import ask, tasks
+from ds2d.upstreams.openai import ask, decode, tasks
 from ds2d.upstreams.openai import classify as refusals
 from ds2d.upstreams.openai.ask import fixed_headers, output_limit
 from ds2d.upstreams.openai.count import count_call, read_count
-from ds2d.upstreams.openai.decode import Decoder
 from ds2d.upstreams.openai.flavours import detect_flavour, prefixes, server_root
 from ds2d.upstreams.openai.gauges import SOURCES
 from ds2d.upstreams.openai.history import lacks_reasoning
@@ -29,6 +29,11 @@ def check(request: ChatRequest, target: Target) -> None:
 def prepare(request: ChatRequest, target: Target, token: str | None) -> Preparation:
     """How to ask: steps, and the call that answers the question or does the task."""
     return (tasks.prepare if request.task else ask.prepare)(request, target, token)
+
+
+def Decoder(request: ChatRequest, target: Target) -> Decoding:  # noqa: N802 - a class in the modules
+    """A new decoder for one answer, or for the stream of a task."""
+    return (tasks.Decoder if request.task else decode.Decoder)(request, target)
 
 
 def classify(reply: Reply, request: ChatRequest) -> GatewayError:

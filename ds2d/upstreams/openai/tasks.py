@@ -16,9 +16,10 @@ import orjson
 
 from ds2d.core.calls import Call, Passed, Preparation, Reply
 from ds2d.core.errors import ErrorKind, GatewayError
-from ds2d.core.events import Usage
+from ds2d.core.events import Ending, Event, Finish, Text, Usage
 from ds2d.core.models import CHAT_ROUTE, TABLES, Facts, Target, matches
 from ds2d.core.request import ChatRequest
+from ds2d.core.sse import Record
 from ds2d.core.vectors import from_base64, to_base64
 from ds2d.upstreams.openai.ask import fixed_headers, headers_for
 from ds2d.upstreams.openai.classify import judge
@@ -139,6 +140,45 @@ def embeddings_body(vectors: Iterable[list[float]], request: ChatRequest, tokens
         rows = [{**row, "embedding": to_base64(row["embedding"])} for row in rows]  # type: ignore[arg-type]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return orjson.dumps({"object": "list", "data": rows, "model": request.model, "usage": usage})
+
+
+class Decoder:
+    """The events of a streamed task: each is one text, its JSON, under the model's name as asked."""
+
+    def __init__(self, request: ChatRequest, target: Target) -> None:
+        self.usage: Usage | None = Usage(0, 0)  # what the stream itself says is not a text whose tokens could be counted
+        self.answer_id: str | None = None
+        self._name = request.model or target.model
+        self._over = False
+
+    def feed(self, records: list[Record]) -> list[Event]:
+        """Raises UPSTREAM_GARBLED, UPSTREAM_ERROR."""
+        out: list[Event] = []
+        for record in records:
+            if record.data == b"[DONE]":
+                return [*out, Finish((Ending("stop"),), self.usage)]
+            out.append(Text(self._read(record.data)))
+        return out
+
+    def finish(self) -> list[Event]:
+        """The body has ended: well, if the last event said that it was the last."""
+        return [Finish((Ending("stop"),), self.usage)] if self._over else []
+
+    def _read(self, data: bytes) -> str:
+        try:
+            event = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            _garbled()
+        if not isinstance(event, dict):
+            _garbled()
+        if event.get("error"):
+            raise GatewayError(ErrorKind.UPSTREAM_ERROR, "The upstream failed.")
+        self.usage = read_usage(event.get("usage")) or self.usage
+        endings = [choice.get("finish_reason") for choice in event.get("choices") or () if isinstance(choice, dict)]
+        self._over = str(event.get("type", "")).endswith(".done") or any(endings)
+        if "model" in event:
+            event["model"] = self._name
+        return orjson.dumps(event).decode()
 
 
 # Calls
