@@ -53,7 +53,7 @@ class Metrics:
         self._first = Histogram("ds2d_time_to_first_token_seconds", "To the first byte of a stream", FIRST_SECONDS, where)
         self._each = Histogram("ds2d_time_per_output_token_seconds", "After the first, in whole streams", TOKEN_SECONDS, where)
         self._queue = Histogram("ds2d_queue_wait_seconds", "Waiting for an account", QUEUE_SECONDS)
-        self._own = Histogram("ds2d_overhead_seconds", "From question read to asked, without the queue", OWN_SECONDS)
+        self._own = Histogram("ds2d_overhead_seconds", "From question read to asked: all our own work but the queue", OWN_SECONDS)
         self._key_turns = Counter("ds2d_key_turns_total", "Turns that are over, by key", ("key", "outcome"))
         self._key_tokens = Counter("ds2d_key_tokens_total", "Tokens used, by key", ("key", "kind"))
         self._named: frozenset[str] = frozenset()
@@ -140,7 +140,7 @@ class Metrics:
             self._attempts.values[attempt["upstream"], end] += 1
         if turn.tries and turn.entry is not None and turn.entry.asked_at is not None:
             waited = turn.tries[0]["waited_ms"] / 1000
-            self._own.observe((), max(0.0, turn.entry.asked_at - turn.began - waited))
+            self._own.observe((), max(0.0, turn.entry.asked_at - turn.arrived - waited))
         if turn.outcome == COMPLETED:
             self._calls.values[()] += turn.calls
         for note in turn.notes:

@@ -60,6 +60,8 @@ class Ask(msgspec.Struct):
     pin: str | None = None
     again: Again | None = None
     """Set where the client may send the same once more."""
+    arrived: float | None = None
+    """When the question was read, before anything was made of it."""
     turn: Turn | None = None
     recording: Recording | None = None
     """What is kept of this exchange, where captures are on."""
@@ -128,6 +130,11 @@ class Turn(msgspec.Struct):
     """The stages of the attempt that was answered last."""
     tries: list[dict[str, Any]] = []
     """The attempts: account, wait, who was skipped and why, and how it went."""
+
+    @property
+    def arrived(self) -> float:
+        """When its question was read."""
+        return self.began if self.ask.arrived is None else self.ask.arrived
 
     @property
     def calls(self) -> int:

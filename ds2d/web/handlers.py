@@ -7,6 +7,7 @@ Surprise: one path serves the model lists of three SDKs; headers decide the shap
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
@@ -29,7 +30,7 @@ from ds2d.state.captures import Captures
 from ds2d.web.again import again_of
 from ds2d.web.auth import credentials, peer_of
 from ds2d.web.body import parse_object, read_body
-from ds2d.web.keys import AGAIN, ASK, CALLER, DIALECT, REQUEST_ID, Handler
+from ds2d.web.keys import AGAIN, ARRIVED, ASK, CALLER, DIALECT, REQUEST_ID, Handler
 from ds2d.web.replies import json_reply, stream_headers, value_reply
 from ds2d.web.streaming import ClientStream
 from ds2d.web.uploads import FormUpload
@@ -128,6 +129,7 @@ class Business:
             return self._inbound(request, {})
         server = self._config().server
         raw = await read_body(request, server.body_limit_bytes, server.body_seconds)
+        request[ARRIVED] = time.monotonic()
         request[AGAIN] = await again_of(request, raw, request[CALLER].id)
         return self._inbound(request, await parse_object(raw))
 
@@ -171,6 +173,7 @@ class Business:
     def _asked(self, request: web.Request, ask: Ask) -> Ask:
         ask.pin = request.headers.get("X-Ds2-Target-Account")
         ask.again = request.get(AGAIN)
+        ask.arrived = request.get(ARRIVED)
         request[ASK] = ask
         return ask
 

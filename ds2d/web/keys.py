@@ -15,4 +15,7 @@ REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
 DIALECT: web.RequestKey[str] = web.RequestKey("dialect", str)
 AGAIN: web.RequestKey[Again | None] = web.RequestKey("again")
+ARRIVED: web.RequestKey[float] = web.RequestKey("arrived", float)
+"""When its body was there, on the monotonic clock."""
+
 ASK: web.RequestKey[Ask] = web.RequestKey("ask", Ask)
