@@ -251,7 +251,7 @@ class Service:
         self._catalog.sent(account.upstream, turn, request.choices, request.stream)
         try:
             yield
-            note["end"] = turn.failure.kind if turn.failure else "answered"
+            note["end"] = note["end"] or "answered"
         except GatewayError as error:
             note["end"] = error.kind
             raise
@@ -469,6 +469,7 @@ class Service:
         else:
             turn.outcome, turn.cause = "failed", ending.error.kind
             turn.failure = ending.error
+        turn.tries[-1]["end"] = turn.failure.kind if turn.failure else "answered"  # the record is written before the last frame
         return msgspec.structs.replace(ending, usage=usage)
 
 

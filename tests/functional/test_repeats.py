@@ -120,6 +120,7 @@ async def test_the_cost_is_counted_once_and_both_requests_have_a_row(tmp_path: P
         assert (retry["state"], original["state"]) == ("completed", "completed")
         assert retry["notes"] == [f"joined={original['request_id']}"]
         assert original["notes"] == ["shared"]
+        assert [attempt["end"] for attempt in original["tries"]] == ["answered"]
         assert (retry["tokens"]["prompt"], retry["tokens"]["completion"]) == (0, 0)
         assert original["tokens"]["completion"] == 5
 

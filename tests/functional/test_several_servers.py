@@ -213,3 +213,20 @@ async def test_conversations_of_a_server_that_went_go_on_at_another_and_stay_the
         for turn in (2, 3):
             assert (await ds2d.ask(CHAT, talk("p", turn)))[0] == 200
         assert (where("p", first), where("p", second)) == ([1], [3])
+
+
+async def test_affinity_is_switched_while_the_daemon_runs(tmp_path: Path) -> None:
+    async with two(tmp_path, affinity="on") as (ds2d, a, b):
+        named = {"x-session-id": "s"}
+        for _ in range(3):
+            await ds2d.ask(CHAT, QUESTION, headers=named)
+        assert sorted([len(a.seen), len(b.seen)]) == [0, 3]
+        ds2d.change(runtime={"affinity": {"mode": "off"}})
+        for _ in range(3):
+            await ds2d.ask(CHAT, QUESTION, headers=named)
+        assert min(len(a.seen), len(b.seen)) >= 1
+        ds2d.change(runtime={"affinity": {"mode": "on", "ttl_seconds": 60}})
+        before = len(a.seen), len(b.seen)
+        for _ in range(4):
+            await ds2d.ask(CHAT, QUESTION, headers=named)
+        assert 0 in (len(a.seen) - before[0], len(b.seen) - before[1])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from ds2d.config.schema import Affinity
 from ds2d.core.load import Load
 from ds2d.state.explain import skipped
 from tests.state.world import World, account, settle, upstream
 
 
-def servers(count: int = 2, *, limit: int = 64, **limits: int | float | str) -> World:
+def servers(count: int = 2, *, limit: int = 64, **limits: Any) -> World:
     return World([], [upstream(name, max_inflight=limit) for name in "abcdefgh"[:count]], **limits)
 
 
@@ -165,6 +168,12 @@ async def test_company_is_no_reason_to_leave_until_the_ceiling_is_reached(limit:
     assert first > spare
     load_a, load_b = taken.count("a"), taken.count("b")
     assert load_a <= (load_a + load_b) / 2 * 1.25 + spare + 1
+
+
+async def test_a_higher_ceiling_keeps_conversations_together_longer() -> None:
+    taken = [await where(servers(limit=16, affinity=Affinity(load_ceiling=ceiling)), 15, prefer="a") for ceiling in (1, 2, 100)]
+    assert [one.count("a") for one in taken] == sorted(one.count("a") for one in taken)
+    assert taken[0].count("a") < taken[2].count("a") == 15
 
 
 async def test_a_full_server_is_left_even_by_those_it_knows() -> None:
