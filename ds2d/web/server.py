@@ -121,6 +121,12 @@ class Connection(RequestHandler):
         reply.force_close()
         return reply
 
+    @property
+    def owes_an_answer(self) -> bool:
+        """A request is here, or has begun to arrive, and nothing of its answer was sent yet."""
+        request = self._current_request
+        return bool(self._head) or (request is not None and not request.writer.output_size)
+
     def _in_body(self) -> bool:
         payload = self._last_payload
         return payload is not None and not payload.is_eof()
@@ -250,6 +256,11 @@ class Runner(web.AppRunner):
     def __init__(self, app: web.Application, bounds: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(app, **kwargs)
         self._bounds = bounds
+
+    def owes_answers(self) -> bool:
+        """Whether a client has asked, or is asking, and has heard nothing yet."""
+        found = self.server.connections if self.server is not None else []
+        return any(isinstance(one, Connection) and one.owes_an_answer for one in found)
 
     def cut_unread(self) -> None:
         """Close the connections whose clients have not taken what they were sent."""
