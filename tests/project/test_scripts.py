@@ -11,6 +11,7 @@ import pytest
 
 from scripts.real_upstream import __main__ as tool
 from scripts.real_upstream.texts import TOOL_FORMATS
+from scripts.summary import CHECKS
 from scripts.summary import main as summary
 
 ROOT = Path(__file__).parents[2]
@@ -152,7 +153,8 @@ def test_the_last_line_adds_everything_up(tmp_path: Path, capsys: pytest.Capture
     report(tmp_path, "real", 1, tests=5, failures=1, errors=1)
     (tmp_path / "check.counts").write_text("1 1\n")
     assert summary(tmp_path) == 1
-    assert capsys.readouterr().out.splitlines()[-1] == "15 passed, 3 failed, 2 skipped"
+    assert capsys.readouterr().out.splitlines()[-1] == f"{CHECKS + 10} passed, 3 failed, 2 skipped"
+    assert (ROOT / "scripts" / "check").read_text().count('\ncheck "') == CHECKS
 
 
 def test_all_well_is_exit_code_zero(tmp_path: Path) -> None:
