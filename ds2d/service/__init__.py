@@ -2,7 +2,7 @@
 
 A module a task: answer (the turn itself, retries), turn (its record), question (what route, settings and server make of a
 question), heartbeat (life signs while an upstream is silent),
-repeats (one answer for a request and its retries).
+repeats and run (one answer for a request and its retries).
 """
 
 from ds2d.service.answer import Service

@@ -18,7 +18,8 @@ from ds2d.core.models import TABLES, ModelInfo, Names, Route, Seen, State, names
 from ds2d.core.settings import ModelSpec, UpstreamSpec
 from ds2d.core.sizes import Size, Sizes
 from ds2d.state.evidence import Asked
-from ds2d.state.health import MAX_MODELS, Fetch, Gauged, Health, Ours, TokenFor, Watch, World
+from ds2d.state.health import Fetch, Gauged, Health, Ours, TokenFor, Watch, World
+from ds2d.state.listing import MAX_MODELS
 from ds2d.state.task_routes import task_route
 
 MAX_ROUTES = 4096

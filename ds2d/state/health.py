@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
-import orjson
 
 from ds2d.core.calls import Call, Reply
 from ds2d.core.errors import ErrorKind, GatewayError
@@ -22,6 +21,7 @@ from ds2d.core.load import Load
 from ds2d.core.models import TABLES, Facts, Listed, Seen, State, seen
 from ds2d.core.settings import Timeouts, UpstreamSpec
 from ds2d.state.evidence import Evidence, Scales
+from ds2d.state.listing import entries_of, parsed, read_list
 from ds2d.upstreams.openai import SOURCES, detect_flavour, prefixes, routes_in, server_root
 
 logger = logging.getLogger("ds2d.health")
@@ -49,9 +49,6 @@ PRESSED_SECONDS = 0.5
 
 TELL_ROUTES = frozenset(("vllm",))
 """Flavours whose document of routes says what their model is for. SGLang leaves some out, llama.cpp has all of them always."""
-
-MAX_MODELS = 10_000
-"""Of one upstream's list."""
 
 _SAME_SERVER = ("kind", "base_url", "flavour", "headers", "ca_file", "proxy", "login", "problem")
 """Fields of an upstream's entry that decide what a look sees."""
@@ -217,7 +214,7 @@ class Watch:
         self._unanswered = 0
         self._refused = reply.status in (401, 403)
         status = reply.status
-        entries = _entries(reply) if status == 200 else None
+        entries = entries_of(reply) if status == 200 else None
         if entries is not None:
             await self._take_list(prefix, reply, entries)
         elif status == 503:
@@ -233,7 +230,7 @@ class Watch:
             self._set("degraded", f"it shows no model list ({status})", facts=facts)
 
     async def _take_list(self, prefix: str, reply: Reply, entries: list[Any]) -> None:
-        models = _read_list(entries, self.seen)
+        models = read_list(entries, self.seen)
         facts = await self._find_out(prefix, entries, reply)
         self._listed_at = self._world.clock()
         if not await self._weigh(facts):
@@ -303,14 +300,14 @@ class Watch:
             reply = await self._get(server_root(self.upstream.base_url) + "/openapi.json", None)
         except GatewayError:
             return None
-        return routes_in(_parsed(reply.body)) if reply.status == 200 else None
+        return routes_in(parsed(reply.body)) if reply.status == 200 else None
 
     async def _version(self) -> Any:
         try:
             reply = await self._get(server_root(self.upstream.base_url) + "/version", None)
         except GatewayError:
             return None
-        return _parsed(reply.body) if reply.status == 200 else None
+        return parsed(reply.body) if reply.status == 200 else None
 
     async def _get(self, path: str, token: str | None) -> Reply:
         headers = {name.lower(): value for name, secret in self.upstream.headers.items() if (value := secret.reveal())}
@@ -369,47 +366,3 @@ def _configured(upstream: UpstreamSpec) -> str:
 
 def _demo_models() -> tuple[Listed, ...]:
     return tuple(Listed(name, TABLES.native_created, TABLES.native_owner) for name in TABLES.native)
-
-
-def _parsed(body: bytes) -> Any:
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-
-
-_OWN = frozenset(("id", "object", "created", "owned_by", "max_model_len"))
-
-
-def _entries(reply: Reply) -> list[Any] | None:
-    """What a model list holds; None if the answer is none."""
-    parsed = _parsed(reply.body)
-    entries = parsed.get("data") if isinstance(parsed, dict) else parsed
-    return entries[:MAX_MODELS] if isinstance(entries, list) else None
-
-
-def _read_list(entries: list[Any], before: Seen) -> tuple[Listed, ...]:
-    """The models of a list; what cannot be read as one is left out. `created` stays as first seen: vLLM renews it each time."""
-    found: dict[str, Listed] = {}
-    for entry in entries:
-        name = entry.get("id") if isinstance(entry, dict) else None
-        if not isinstance(name, str) or not name or name in found:
-            continue
-        known = before.find(name)
-        created = known.created if known is not None and known.id == name else _whole(entry.get("created"))
-        owner, window = entry.get("owned_by"), _window(entry)
-        extra = {key: value for key, value in entry.items() if key not in _OWN}
-        found[name] = Listed(name, created or 0, owner if isinstance(owner, str) else "", window, extra)
-    return tuple(found.values())
-
-
-def _window(entry: dict[str, Any]) -> int | None:
-    """Tokens of the context: vLLM's and SGLang's name, llama-server's, and one that proxies use."""
-    meta = entry.get("meta")
-    served = meta.get("n_ctx") if isinstance(meta, dict) else None
-    candidates = (entry.get("max_model_len"), entry.get("context_length"), served)
-    return next((value for value in map(_whole, candidates) if value), None)
-
-
-def _whole(value: Any) -> int | None:
-    return value if type(value) is int and 0 < value < 2**53 else None

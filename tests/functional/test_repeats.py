@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from openai import AsyncOpenAI
 
-from ds2d.service import repeats
+from ds2d.service import repeats, run
 from tests.functional.harness import KEY, Running, config_for, running
 from tests.functional.scripted import RESET, Scene, ScriptedUpstream, Wait, chunk, refuse, say, scripted_upstream, sse, usage
 from tests.functional.test_every_dialect import QUESTIONS
@@ -132,7 +132,7 @@ async def test_an_answer_that_has_just_ended_is_joined(tmp_path: Path) -> None:
             assert answers[0] == answers[1]
         assert len(upstream.seen) == 2
         ended = list(ds2d.daemon.service.repeats._ended.values())
-        assert [(run.turn, run.sink) for run in ended] == [
+        assert [(one.turn, one.sink) for one in ended] == [
             (None, None)
         ] * 2  # of a question nothing is kept, of an answer its bytes
 
@@ -283,8 +283,8 @@ async def test_one_who_joined_a_turn_that_fails_is_told_the_same(tmp_path: Path)
 async def test_an_answer_too_long_to_keep_is_not_joined_any_more_and_goes_on_for_those_who_have(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repeats, "MAX_ANSWER", 2000)
-    monkeypatch.setattr(repeats, "BACKLOG", 1000)
+    monkeypatch.setattr(run, "MAX_ANSWER", 2000)
+    monkeypatch.setattr(run, "BACKLOG", 1000)
     async with world(tmp_path) as (ds2d, upstream):
         early, late = Wait(), Wait()
         words = [chunk({"content": f"word {number} "}) for number in range(40)]
