@@ -7,7 +7,7 @@ from hypothesis import settings
 
 from tests.aloud import NOT_TESTED
 
-pytest_plugins = ["tests.functional.real_upstream", "tests.functional.booted"]
+pytest_plugins = ["tests.output", "tests.functional.real_upstream", "tests.functional.booted"]
 
 # A deadline measures the machine, not the code; a failure prints what reproduces it.
 settings.register_profile("ds2d", deadline=None, print_blob=True)

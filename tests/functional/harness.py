@@ -20,9 +20,11 @@ from ds2d.app import Daemon
 from ds2d.config.source import Source
 from ds2d.config.store import ConfigStore
 from ds2d.core.tokens import Tokenizer
+from tests.planted import found_in, plant
 
 KEY = "sk-test-0123456789abcdef"
 ADMIN_KEY = "adm-test-0123456789abcdef"
+plant(KEY, ADMIN_KEY)
 
 
 CARRIERS = ("own", "library")
@@ -71,6 +73,8 @@ class Running:
             kwargs["json"] = body
         async with self.http.request(method, self.url + path, headers=headers, **kwargs) as reply:
             raw = await reply.read()
+            if not path.startswith("/admin"):  # what the admin API shows has tests of its own
+                assert found_in(raw.decode("utf-8", "replace") + str(reply.headers)) == [], path
             found = {name.lower(): value for name, value in reply.headers.items()}
             try:
                 return reply.status, json.loads(raw), found

@@ -16,8 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.planted import found_in, plant
+
 ROOT = Path(__file__).parents[2]
 KEY = "sk-process-0123456789abcdef"
+plant(KEY)
 ASK = {"model": "deepseek-chat", "messages": [{"role": "user", "content": "Hello"}]}
 CHAT = "/v1/chat/completions"
 CLEAN = ("PATH", "HOME", "LANG", "TMPDIR")
@@ -111,6 +114,7 @@ def serving(
         until(lambda: "serving on" in process.said() or popen.poll() is not None or (bool(command) and answers(port)))
         assert popen.poll() is None, process.said()
         yield process
+        assert found_in(process.said()) == []
     finally:
         if popen.poll() is None:
             popen.kill()
