@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ds2d.web.admin.settings import settings
 from ds2d.web.assets import load, pack
 from ds2d.web.pages import FOLDER
 
@@ -74,8 +75,14 @@ def test_every_text_that_the_pages_ask_for_is_there_and_none_is_left_over() -> N
     plain = {found for found in asked if "${" not in found and "." in found}
     known = set(texts("en"))
     assert plain <= known
-    assert not {key for key in known - plain if key.rpartition(".")[0] not in groups}
-    assert groups <= {key.rpartition(".")[0] for key in known}
+    assert not {key for key in known - plain if not any(key.startswith(f"{group}.") for group in groups)}
+    assert all(any(key.startswith(f"{group}.") for key in known) for group in groups)
+
+
+def test_what_a_setting_means_is_told_for_those_that_there_are() -> None:
+    told = {key.removeprefix("about.") for key in texts("en") if key.startswith("about.")}
+    assert told <= set(settings()), "named after a setting that is gone"
+    assert len(told) > 60
 
 
 @pytest.mark.parametrize(

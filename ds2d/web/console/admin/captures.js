@@ -25,7 +25,7 @@ class Captures extends Part {
   show({ enabled, limit, max_body_bytes: bytes, items }) {
     const columns = [
       [t("captures.at"), (one) => moment(one.created_at)],
-      [t("captures.label"), (one) => button(one.label, () => dialog(one.id, () => drawn(one), { wide: true }), "small quiet")],
+      [t("captures.label"), (one) => button(one.label, () => dialog(one.id, () => drawn(one), { wide: true }), "link")],
       [t("requests.id"), (one) => h("code", {}, one.request_id)],
       [t("requests.account"), (one) => one.account_id],
       [t("captures.status"), (one) => (one.error ? badge(one.error, "bad") : badge(String(one.status_code), one.status_code < 400 ? "good" : "bad"))],

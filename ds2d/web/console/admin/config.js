@@ -87,7 +87,7 @@ class ConfigView extends Part {
       const line = this.area.value.slice(0, begin).split("\n").length;
       this.area.scrollTop = (line - 4) * (this.area.scrollHeight / this.area.value.split("\n").length);
     };
-    return h("li", {}, button(path || "·", go, "small quiet mono"), ` ${message}`, hint && h("span", { class: "hint" }, ` (${hint})`));
+    return h("li", {}, button(path || "·", go, "link mono"), ` ${message}`, hint && h("span", { class: "hint" }, ` (${hint})`));
   }
 
   async review() {
@@ -104,7 +104,7 @@ class ConfigView extends Part {
     try {
       await call("POST", "admin/config/import", { body: { mode: "replace", config: JSON.parse(this.area.value) }, generation });
       notice(t("common.saved"));
-      await this.closed();
+      await Promise.all([this.closed(), this.loadHistory()]);
     } catch (error) {
       if (error instanceof Failure && error.status === 409) await this.conflict();
       else notice(problem(error), "bad");

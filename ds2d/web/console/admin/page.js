@@ -21,12 +21,13 @@ const VIEWS = ["overview", "accounts", "keys", "usage", "requests", "settings", 
 
 class Admin extends Part {
   start() {
-    session.watch((token) => (token ? this.show() : this.askIn()), this.signal);
+    session.watch((token) => (token ? this.show(this.asked) : this.askIn()), this.signal);
     live.watch((state) => this.tell(state), this.signal);
     addEventListener("hashchange", () => session.value && this.show(true), { signal: this.signal });
   }
 
   askIn() {
+    this.asked = true;
     const key = h("input", { type: "password", autocomplete: "current-password", required: true });
     const stay = h("input", { type: "checkbox", id: "stay" });
     const wrong = h("p", { class: "wrong", role: "alert" });

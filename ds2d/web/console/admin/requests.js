@@ -49,7 +49,7 @@ class Requests extends Part {
     const rows = this.ended.filter((one) => JSON.stringify([one.request_id, one.key, one.model, one.cause, one.state]).toLowerCase().includes(wanted));
     const columns = [
       [t("requests.began"), (one) => moment(one.began_at)],
-      [t("requests.id"), (one) => button(one.request_id, () => this.open(one.request_id), "small quiet mono")],
+      [t("requests.id"), (one) => button(one.request_id, () => this.open(one.request_id), "link mono")],
       [t("requests.key"), (one) => one.key],
       [t("requests.model"), (one) => one.model.used || one.model.asked],
       [t("requests.end"), (one) => [badge(named("end", one.state), KINDS[one.state] ?? ""), one.cause && one.state !== "completed" && h("div", { class: "hint" }, one.cause)]],

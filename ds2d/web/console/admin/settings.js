@@ -55,7 +55,7 @@ class Settings extends Part {
     return h(
       "div",
       { class: "setting", "data-path": path },
-      h("div", {}, h("label", { for: `s-${path}` }, h("code", {}, path)), h("p", { class: "hint", id: `a-${path}` }, bounds.about, h("br"), facts.filter(Boolean).join(" · "))),
+      h("div", {}, h("label", { for: `s-${path}` }, h("code", {}, path)), h("p", { class: "hint", id: `a-${path}` }, meaning(path, bounds), h("br"), facts.filter(Boolean).join(" · "))),
       h("div", { class: "control" }, control.node, held && badge(t("settings.held"), "warn")),
     );
   }
@@ -132,6 +132,12 @@ class Settings extends Part {
     if (mine.length) await this.save(mine.map((one) => ({ ...one, old: valueAt(theirs, one.path) })), theirs.generation);
     else await this.load();
   }
+}
+
+/** What a setting means: in the reader's language, else as the schema says it. */
+function meaning(path, bounds) {
+  const said = named("about", path);
+  return said === path ? bounds.about : said;
 }
 
 function password() {

@@ -115,7 +115,7 @@ class Chat extends Part {
     one.at = Date.now() / 1000;
     one.title ||= (one.messages[0]?.content ?? "").slice(0, 60);
     this.conversations = [one, ...this.conversations.filter((other) => other !== one)].slice(0, KEPT);
-    while (this.conversations.length > 1 && !browser.set("ds2d.conversations", this.conversations)) this.conversations.pop();
+    while (!browser.set("ds2d.conversations", this.conversations) && this.conversations.length > 1) this.conversations.pop(); // the oldest
     this.showList();
   }
 
@@ -131,7 +131,9 @@ class Chat extends Part {
     this.text.value = "";
     this.busy(true);
     try {
-      await Promise.all(this.panes.map((pane, index) => pane.send(text, this.pickers[index].value, this.settings)));
+      const answers = this.panes.map((pane, index) => pane.send(text, this.pickers[index].value, this.settings));
+      this.keep(); // the question, should the page go before the answer is whole
+      await Promise.all(answers);
     } finally {
       this.busy(false);
       this.keep();

@@ -10,13 +10,19 @@ import { key } from "../shared/usekey.js";
 /** The body of a request. Empty settings are left out. */
 export function bodyOf(model, messages, settings) {
   const system = settings.system ? [{ role: "system", content: settings.system }] : [];
-  const sent = messages.map(({ role, content, tool_calls, tool_call_id }) => ({ role, content, tool_calls, tool_call_id }));
+  const sent = messages.filter((message) => !message.error || message.content).map(plain);
   const body = { model, messages: [...system, ...sent] };
   if (settings.temperature !== "") body.temperature = Number(settings.temperature);
   if (settings.maxTokens !== "") body.max_tokens = Number(settings.maxTokens);
   if (settings.thinking !== "auto") body.thinking = { type: settings.thinking };
   if (settings.tools?.length) body.tools = settings.tools;
   return { ...body, stream: true, stream_options: { include_usage: true } };
+}
+
+/** A message as it may stand in a request: calls that nobody ran are told as text, for a call without its result is refused. */
+function plain({ role, content, tool_calls: calls }) {
+  const called = (calls ?? []).map((call) => `${call.function.name}(${call.function.arguments})`);
+  return { role, content: [content, ...called].filter(Boolean).join("\n") || "…" };
 }
 
 export const pinOf = (settings) => (settings.pin ? { "X-Ds2-Target-Account": settings.pin } : {});

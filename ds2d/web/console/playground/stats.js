@@ -10,6 +10,7 @@ const KINDS = { ready: "good", busy: "accent", cooling: "warn", half_open: "warn
 
 class Stats extends Part {
   start() {
+    if (!key.value) return put(this, h("div", { class: "card" }, t("stats.closed")));
     this.every(5000, () => this.load());
     this.load();
   }
