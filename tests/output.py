@@ -14,12 +14,16 @@ watch()
 logging.getLogger("ds2d").setLevel(logging.DEBUG)  # every line that could be written is looked at
 
 
+TOLD = pytest.StashKey[bool]()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, pytest.TestReport]:
     """Look through what was captured."""
     report: pytest.TestReport = yield
     captured = "\n".join(text for _, text in report.sections)
-    if report.passed and (found := found_in(captured)):
+    if report.passed and not item.stash.get(TOLD, False) and (found := found_in(captured)):
+        item.stash[TOLD] = True  # the sections stay: once is enough
         report.outcome = "failed"
         report.longrepr = f"a planted secret came out in {report.when}: {', '.join(found)}"
     return report
