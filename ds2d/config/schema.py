@@ -80,7 +80,8 @@ class Affinity(Section, frozen=True, kw_only=True):
     mode: Annotated[Literal["auto", "on", "off"], about("auto measures its payoff")] = "auto"
     ttl_seconds: Annotated[Annotated[int, Meta(ge=1, le=86400)], about("how long a conversation is remembered")] = 3600
     load_ceiling: Annotated[
-        Annotated[float, Meta(ge=1, le=100)], about("times the mean load, above which the least loaded server is taken")
+        Annotated[float, Meta(ge=1, le=100)],
+        about("times the mean load, and an eighth of its slots: above that another server is taken"),
     ] = 1.25
 
 
