@@ -25,12 +25,14 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 def page() -> str:
     """The whole page."""
     texts = found_texts()
-    head, *sections = PROSE.read_text().split("\n## ")
+    prose, _, foot = PROSE.read_text().partition("\n<!-- foot -->\n")
+    head, *sections = prose.split("\n## ")
     advice = dict(section.split("\n\n", 1) for section in sections)
     if wrong := advice.keys() ^ set(map(str, ErrorKind)):
         raise SystemExit(f"{PROSE.name}: no such kinds, or kinds without advice: {', '.join(sorted(wrong))}")
     head = head.replace("<!-- contents -->", "\n".join(_contents()))
-    return "\n".join([head.rstrip(), "", *(line for kind in ErrorKind for line in _section(kind, texts[kind], advice[kind]))])
+    made = (line for kind in ErrorKind for line in _section(kind, texts[kind], advice[kind]))
+    return "\n".join([head.rstrip(), "", *made, foot.lstrip()])
 
 
 def found_texts() -> dict[ErrorKind, list[str]]:

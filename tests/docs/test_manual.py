@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
 
@@ -40,6 +42,15 @@ def test_the_texts_of_errors_are_found_where_they_are_raised() -> None:
     assert "The model thought, but gave no answer." in found[ErrorKind.EMPTY_ANSWER]
     silent = [kind for kind, texts in found.items() if not texts]
     assert silent == []
+
+
+def test_what_the_daemon_says_is_what_the_code_says() -> None:
+    code = "\n".join(path.read_text() for path in (pages.ROOT / "ds2d").rglob("*.py"))
+    said = re.findall(r"^\| `([^`]+)` \|", MARKDOWN["errors"].partition("## What the daemon says itself")[2], re.MULTILINE)
+    assert len(said) > 12
+    systems = {os.strerror(number) for number in errno.errorcode}
+    parts = {part for text in said for part in re.split(r"…|: | \(|[?)]", text)}
+    assert [part for part in parts if len(part.strip()) > 8 and part.strip() not in code and part not in systems] == []
 
 
 def test_every_document_of_the_folder_is_a_page() -> None:
