@@ -52,6 +52,7 @@ from ds2d.state.captures import Captures
 from ds2d.state.catalog import Catalog
 from ds2d.state.keyfile import load_key
 from ds2d.state.ledger import RETRY, Ledger
+from ds2d.state.ledger_schema import Row
 from ds2d.state.logins import Logins
 from ds2d.state.observed import Observed
 from ds2d.state.reasoning import ReasoningMemory
@@ -282,8 +283,10 @@ class Daemon:
             self.store.subscribe(subscriber)
             subscriber(self.config())
         reasoning = self.toolbox.reasoning
-        shared = Shared(self.queue, self.quotas, self.callers, self.responses, reasoning, self.catalog.begins_inside)
+        inside = self.catalog.begins_inside
+        shared = Shared(self.queue, self.quotas, self.callers, self.responses, reasoning, inside, self._ended_elsewhere)
         self.generations = self.owners["generations"] = Generations(shared, self.state_dir, self)
+        self.books.listeners.append(self.generations.turn_ended)
         if predecessor is None:
             self._restore_responses()
         await self.ledger.start()
@@ -318,6 +321,11 @@ class Daemon:
                 await asyncio.sleep(RETRY)
         if self.ledger.problem is not None:
             raise UpgradeError(f"the ledger cannot be used: {self.ledger.problem}")
+
+    def _ended_elsewhere(self, row: Row) -> None:
+        """An older process has finished a turn, which nobody can ask it about any more."""
+        self.metrics.ended_elsewhere(row)
+        self.series.note(row)
 
     def listeners(self) -> list[socket.socket]:
         """The sockets it listens on, once more, to be handed on."""
@@ -429,6 +437,7 @@ class Daemon:
             },
             "tokenizer": "exact" if self.tokenizer.loaded else "loading",
             "ledger": self.ledger.problem or "ok",
+            "older_processes": self.generations.older,
         }
         return "ready" if ready else "not_ready", details
 
@@ -523,6 +532,12 @@ class Daemon:
             monotonic=time.monotonic,
             itself=self._itself,
         )
+
+        async def admit(request: web.Request, auth: str) -> object:
+            if self.draining:  # whoever follows a live view finds the newer process
+                raise GatewayError(ErrorKind.SHUTTING_DOWN, "The gateway is shutting down.")
+            return await guard.admit(request, auth)
+
         live = self.owners["live"] = Live(
             desk,
             queue=self.queue,
@@ -530,7 +545,7 @@ class Daemon:
             series=self.series,
             turns=self.service.turns,
             monotonic=time.monotonic,
-            admit=guard.admit,
+            admit=admit,
             name=secrets.token_hex(4),
         )
         areas = {

@@ -114,6 +114,8 @@ def _print(status: dict[str, Any]) -> None:
     config = status.get("config", {})
     if config:
         print(f"  config: generation {config['generation']}")
+    if older := status.get("older_processes"):
+        print(f"  upgrade: {older} older {'process finishes its' if older == 1 else 'processes finish their'} streams")
     for kind in ("problem", "warnings", "pending_restart"):
         for line in config.get(kind, []):
             print(f"  {kind}: {line}")

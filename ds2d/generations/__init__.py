@@ -23,6 +23,7 @@ from ds2d.generations.lead import Guest
 from ds2d.generations.predecessor import Predecessor, PredecessorGoneError, install
 from ds2d.generations.shared import Shared
 from ds2d.net.link import Link, connected, listening
+from ds2d.state.ledger_schema import Row
 from ds2d.state.responses import Entry
 
 __all__ = ["CONTROL", "Generations", "Predecessor", "PredecessorGoneError", "Shared", "UpgradeError"]
@@ -139,6 +140,16 @@ class Generations:
             guest.close()
         for link in list(self._links):
             link.close()
+
+    def turn_ended(self, row: Row, _turn: object = None) -> None:
+        """A turn of this process is over: the one that is asked about turns must know, where that is another one."""
+        if self._following is not None:
+            self._following.closed(row)
+
+    @property
+    def older(self) -> int:
+        """How many older processes still finish their streams."""
+        return len(self._guests)
 
     @property
     def leads(self) -> bool:

@@ -23,6 +23,7 @@ from ds2d.net.link import Link, attach, connected
 from ds2d.state.background import BackgroundResponse
 from ds2d.state.leader import LeaderLost
 from ds2d.state.leases import Want
+from ds2d.state.ledger_schema import Row
 from ds2d.state.reasoning import Thought
 from ds2d.state.responses import Entry
 from ds2d.state.shared_responses import AnswerState, Piece
@@ -111,6 +112,10 @@ class Following:
     def run_ended(self, run: BackgroundResponse, answer: Answer | None) -> None:
         last = AnswerState.of(answer) if answer is not None else None
         self._tell(m.RunEnded(name=run.id, last=last), former=True)
+
+    def closed(self, row: Row) -> None:
+        """A turn is over, for those who count them."""
+        self._tell(m.Closed(row=row), lasting=True)
 
     def remember(self, thought: Thought) -> None:
         """Reasoning that clients lose, for their next turn."""

@@ -126,7 +126,7 @@ class Guest:
                     self._decide(message)
             case m.Release() | m.Report() | m.Charge():
                 self._lease(message)
-            case m.Kept() | m.Forget() | m.Remember():
+            case m.Kept() | m.Forget() | m.Remember() | m.Closed():
                 self._keep(message)
             case m.Settle():
                 self._settle(message)
@@ -160,9 +160,14 @@ class Guest:
         else:
             lease.charge(message.tokens)
 
-    def _keep(self, message: m.Kept | m.Forget | m.Remember) -> None:
+    def _keep(self, message: m.Kept | m.Forget | m.Remember | m.Closed) -> None:
         responses = self._shared.responses
-        if isinstance(message, m.Forget):
+        if isinstance(message, m.Closed):
+            if self.relay is not None:
+                self.relay.closed(message.row)
+            else:
+                self._shared.ended(message.row)
+        elif isinstance(message, m.Forget):
             responses.delete(message.caller, message.name)
         elif isinstance(message, m.Remember):
             self._shared.reasoning.adopt(message.thought)

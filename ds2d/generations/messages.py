@@ -13,6 +13,7 @@ import msgspec
 
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.state.leases import Want
+from ds2d.state.ledger_schema import Row
 from ds2d.state.reasoning import Thought
 from ds2d.state.shared_accounts import AccountState, Held
 from ds2d.state.shared_quotas import MeterState, Reserved
@@ -165,6 +166,12 @@ class Settle(Message, tag="settle"):
     completion: int
 
 
+class Closed(Message, tag="closed"):
+    """A turn is over, for those who count them; its row is written by the process that ran it."""
+
+    row: Row
+
+
 class Kept(Message, tag="kept"):
     """A stored response."""
 
@@ -242,7 +249,7 @@ class Stop(Message, tag="stop"):
 
 Any = (
     Answered | Upgrade | Upgraded | Ready | Switch | Leading | Serving | Moved | Join | Acquire | Release | Report | Charge
-    | Admit | Settle | Kept | Forget | Remember | RunBegan | RunWrote | RunEnded | Fetch | Do | Sync | Look | Stop
+    | Admit | Settle | Closed | Kept | Forget | Remember | RunBegan | RunWrote | RunEnded | Fetch | Do | Sync | Look | Stop
 )  # fmt: skip
 
 _decoder = msgspec.json.Decoder(Any)

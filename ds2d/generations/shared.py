@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from itertools import count
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from ds2d.generations.messages import Answered, Message, encode
 from ds2d.net.link import Link
 from ds2d.state.callers import Callers
 from ds2d.state.leader import LeaderLost
+from ds2d.state.ledger_schema import Row
 from ds2d.state.reasoning import ReasoningMemory
 from ds2d.state.shared_accounts import SharedQueue
 from ds2d.state.shared_quotas import SharedQuotas
@@ -17,7 +19,8 @@ from ds2d.state.shared_responses import SharedResponses
 
 
 class Shared(NamedTuple):
-    """Its owners. `inside` says of (upstream, model) whether its answers begin inside the thinking."""
+    """Its owners. `inside` says of (upstream, model) whether its answers begin inside the thinking; `ended` is told of turns that
+    ended in an older process."""
 
     queue: SharedQueue
     quotas: SharedQuotas
@@ -25,6 +28,7 @@ class Shared(NamedTuple):
     responses: SharedResponses
     reasoning: ReasoningMemory
     inside: dict[tuple[str, str], bool]
+    ended: Callable[[Row], None]
 
 
 class Asking:

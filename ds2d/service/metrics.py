@@ -17,7 +17,7 @@ from ds2d.core.metrics import Counter, Family, Histogram, Labels
 from ds2d.core.models import TABLES
 from ds2d.core.sizes import Size, Sizes
 from ds2d.state.books import Answering
-from ds2d.state.ledger_schema import COMPLETED, Row
+from ds2d.state.ledger_schema import COMPLETED, REJECTED, Row
 from ds2d.toolcalls import notes
 
 OTHER, NONE = "other", "none"
@@ -80,6 +80,21 @@ class Metrics:
 
     def ended(self, row: Row, turn: Answering | None) -> None:
         """A turn is over; without `turn` it was refused before it began."""
+        where = self._count(row)
+        if turn is not None:
+            self._measure(row, where)
+            self._count_tokens(row, where)
+            self._count_work(row, turn)
+
+    def ended_elsewhere(self, row: Row) -> None:
+        """A turn of an older process is over (docs/upgrade.md); what it had to do for it is not known here."""
+        where = self._count(row)
+        if row.state != REJECTED:
+            self._measure(row, where)
+            self._count_tokens(row, where)
+
+    def _count(self, row: Row) -> tuple[str, str]:
+        """Count the turn; its model and upstream as labels."""
         model = row.used if row.used in self._named else self._label(row.used)
         where = model, row.upstream or NONE
         self._turns.values[row.dialect, *where, row.state] += 1
@@ -89,10 +104,7 @@ class Metrics:
             self._unfinished.values[row.state, row.cause] += 1
             if row.streamed and row.first_ms is not None:
                 self._cut.values[row.cause,] += 1
-        if turn is not None:
-            self._measure(row, where)
-            self._count_tokens(row, where)
-            self._count_work(row, turn)
+        return where
 
     def families(self) -> Iterator[Family]:
         """Everything, for the page."""

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.functional.test_process import answers, ds2d, environment, free_port, serving
+from tests.functional.processes import answers, ds2d, environment, free_port, serving
 
 ROOT = Path(__file__).parents[2]
 PORT = 5001

@@ -14,6 +14,7 @@ from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.settings import BreakerSpec, KeySpec
 from ds2d.generations import follow
 from ds2d.state.leases import Lease
+from ds2d.state.ledger_schema import Row
 from tests.generations.world import WANT, World, ask, caller, in_use, through, until
 
 Make = Callable[..., World]
@@ -218,6 +219,19 @@ async def test_what_was_used_is_counted_though_nobody_knows_the_permit(make: Mak
     bond.following.settled(77, "k", 3, 4)
     await through(bond)
     assert newer.quotas.meter("k").total == [3, 4]
+
+
+async def test_turns_that_end_in_an_older_process_are_told_once(make: Make) -> None:
+    world = make()
+    oldest, older, newest = world.process(), world.process(), world.process()
+    bond = await world.follow(oldest, older)
+    row = Row("req_1", "k", "k", "openai_chat", "m", 1000.0, state="completed", prompt_tokens=3)
+    bond.following.closed(row)
+    await through(bond)
+    assert world.ended == [row]
+    bond.guest.relay = (await world.follow(older, newest)).following
+    bond.following.closed(row)  # said before it knew of the newest
+    await until(lambda: world.ended == [row, row])
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -21,6 +21,7 @@ from ds2d.net.link import Link, attach
 from ds2d.state.accounts import Want
 from ds2d.state.callers import Callers
 from ds2d.state.leases import Lease
+from ds2d.state.ledger_schema import Row
 from ds2d.state.reasoning import ReasoningMemory
 from ds2d.state.shared_accounts import SharedQueue
 from ds2d.state.shared_quotas import SharedQuotas
@@ -47,6 +48,8 @@ class World:
         self.accounts = [account(name) for name in accounts]
         self._numbers = itertools.count(1)
         self.bonds: list[Bond] = []
+        self.ended: list[Row] = []
+        """Turns that leaders were told of."""
 
     def process(self, keys: tuple[KeySpec, ...] = ()) -> Shared:
         """The state of one more process."""
@@ -56,7 +59,7 @@ class World:
         callers = Callers(b"secret", lambda: NOON)
         callers.apply(keys, (), False)
         responses = SharedResponses(self.time, lambda prefix: f"{prefix}{next(self._numbers):024d}")
-        return Shared(queue, quotas, callers, responses, ReasoningMemory(self.time, Remembering), {})
+        return Shared(queue, quotas, callers, responses, ReasoningMemory(self.time, Remembering), {}, self.ended.append)
 
     async def follow(self, older: Shared, newer: Shared) -> Bond:
         """Let the older process follow the newer one, which learns first what the older one holds."""
