@@ -49,7 +49,7 @@ def test_what_the_daemon_says_is_what_the_code_says() -> None:
     said = re.findall(r"^\| `([^`]+)` \|", MARKDOWN["errors"].partition("## What the daemon says itself")[2], re.MULTILINE)
     assert len(said) > 12
     systems = {os.strerror(number) for number in errno.errorcode}
-    parts = {part for text in said for part in re.split(r"…|: | \(|[?)]", text)}
+    parts = {part for text in said for part in re.split(r"…|: | \(|[?);]", text)}
     assert [part for part in parts if len(part.strip()) > 8 and part.strip() not in code and part not in systems] == []
 
 
