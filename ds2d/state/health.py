@@ -29,7 +29,7 @@ logger = logging.getLogger("ds2d.health")
 LOOK_TIMEOUTS = Timeouts(connect=2, headers=5, first_payload=5, payload_gap=5, answer=5, total=5)
 """Seconds; a look that takes longer tells nothing about the models."""
 
-BACK_OFF = 2.0
+BACK_OFF = 1.5
 """How much longer than `poll_seconds` the next look at a server without an answer may wait: back within 5 s by default."""
 
 REFUSED_SECONDS = 60.0

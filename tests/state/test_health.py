@@ -287,7 +287,7 @@ async def test_how_long_until_the_next_look() -> None:
     await net.look(GONE)
     assert net.watch.pause() == 2
     await net.look(GONE)
-    assert net.watch.pause() == 4  # so that a server started again is back within 5 s
+    assert net.watch.pause() == 3  # so that a server started again is back within 5 s
     await net.look(Reply(401, {}, b"{}"))
     assert net.watch.pause() == REFUSED_SECONDS
     await net.look(GatewayError(ErrorKind.UPSTREAM_AUTH, "The login was refused."))
