@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import socket
+import sqlite3
 import time
 from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
@@ -58,7 +59,7 @@ from ds2d.state.observed import Observed
 from ds2d.state.reasoning import ReasoningMemory
 from ds2d.state.response_file import load, save
 from ds2d.state.responses import Limits
-from ds2d.state.series import Series
+from ds2d.state.series import Series, recalled
 from ds2d.state.shared_accounts import SharedQueue
 from ds2d.state.shared_quotas import SharedQuotas
 from ds2d.state.shared_responses import SharedResponses
@@ -295,6 +296,7 @@ class Daemon:
             self.catalog.run(),
             self.store.watch(),
             self._load_tokenizer(),
+            self._recall(time.time()),
             self._keep_house(),
             self.lag.run(),
         )
@@ -645,6 +647,13 @@ class Daemon:
 
     async def _load_tokenizer(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self.tokenizer.load)
+
+    async def _recall(self, now: float) -> None:
+        """The day before this start, for the console's charts."""
+        try:
+            self.series.absorb(await asyncio.get_running_loop().run_in_executor(None, recalled, self.state_dir, now))
+        except sqlite3.Error as error:
+            logger.warning("the last day's figures could not be read: %s", error)
 
     async def _keep_house(self) -> None:
         """What must happen now and then though nobody asks."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ds2d.core.sizes import Size, Sizes
+from ds2d.state import usage
 from ds2d.state.ledger_schema import COMPLETED, INTERRUPTED, Row
 
 HOUR = (60, 60)
@@ -22,6 +24,9 @@ DAY = (900, 96)
 GROWTH = math.log(1.25)
 LARGEST = 70
 """Of a latency's size; about 100 minutes."""
+
+RECALLED = 50_000
+"""Turns of the ledger that are read at the start: a second of a thread's time."""
 
 MAX_CAUSES = 64
 """Different causes in one step; they are kinds of errors, of which there are fewer."""
@@ -39,6 +44,15 @@ class Step:
         self.first: Counter[int] = Counter()
         self.between: Counter[int] = Counter()
         self.causes: Counter[str] = Counter()
+
+    def add(self, other: Step) -> None:
+        """Count what another step of the same time has counted."""
+        self.turns += other.turns
+        self.prompt += other.prompt
+        self.tokens += other.tokens
+        self.first += other.first
+        self.between += other.between
+        self.causes += other.causes
 
     def shown(self, at: int) -> dict[str, Any]:
         """As the admin API tells it; `at` is the step's beginning."""
@@ -96,6 +110,17 @@ class Ring:
         return {"step_seconds": self.seconds, "steps": steps, "causes": dict(causes.most_common())}
 
 
+def recalled(folder: Path, before: float) -> Series:
+    """The day before this moment (Unix seconds), as the ledger has it; of a busy day the last `RECALLED` turns. For a thread.
+
+    Raises sqlite3.Error.
+    """
+    series = Series(lambda: before)
+    for row in usage.latest(folder, before - DAY[0] * DAY[1], before, RECALLED):
+        series.note(row)
+    return series
+
+
 class Series:
     """The two rings. `wall` is Unix seconds."""
 
@@ -124,6 +149,12 @@ class Series:
                 step.first[_size(row.first_ms)] += 1
                 if row.completion_tokens > 1:
                     step.between[_size((end - begin) * 1000 / (row.completion_tokens - 1))] += 1
+
+    def absorb(self, older: Series) -> None:
+        """Add what another one counted: turns that this one has not seen."""
+        for name, ring in self._rings.items():
+            for number, step in older._rings[name].steps.items():
+                ring.at(number * ring.seconds).add(step)
 
     def sizes(self) -> Sizes:
         """Steps that are kept."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ds2d.state.ledger_file import NAME
-from ds2d.state.ledger_schema import FIELDS
+from ds2d.state.ledger_schema import FIELDS, Row
 
 COLUMNS = ("id", *(name for name in FIELDS if name != "why"))
 PAGE = 500
@@ -28,6 +28,11 @@ ORDER BY began_at, id LIMIT ?6
 _ERRORS = """
 SELECT request_id, asked, state, cause, began_at FROM turns
 WHERE key = ? AND state IN ('failed', 'interrupted', 'rejected') ORDER BY began_at DESC, id DESC LIMIT ?
+"""
+
+_LATEST = """
+SELECT began_at, ended_at, streamed, state, cause, first_ms, prompt_tokens, completion_tokens FROM turns
+WHERE began_at >= ? AND began_at < ? AND state <> 'open' ORDER BY began_at DESC LIMIT ?
 """
 
 _DAILY = """
@@ -96,6 +101,18 @@ def turns(folder: Path, *, since: float = -1.0, before: float = 1e18, key: str |
     while after is not None:
         rows, after = page(folder, after, before=before, key=key)
         yield from rows
+
+
+def latest(folder: Path, since: float, before: float, limit: int) -> list[Row]:
+    """The last turns that began in this time and are over, newest first, with what figures over time need of them."""
+    with reading(folder) as db:
+        rows = db.execute(_LATEST, (since, before, limit)).fetchall() if db else []
+    found = []
+    for began, ended, streamed, state, cause, first, prompt, completion in rows:
+        row = Row("", "", "", "", "", began, bool(streamed), state=state, cause=cause, ended_at=ended, first_ms=first)
+        row.prompt_tokens, row.completion_tokens = prompt, completion
+        found.append(row)
+    return found
 
 
 def daily(folder: Path, first: str, last: str, key: str | None = None) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from ds2d.core.connect import Setup, connect
 from tests.clients.acting import ANSWER, RAN, THOUGHT, ask_for
 from tests.clients.running import Case, Outcome, Stage
 from tests.functional.harness import KEY
@@ -72,6 +73,34 @@ def cases() -> list[Case]:
     return [*_claude_code(), *_gemini_cli(), *_codex()]
 
 
+QUIET = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1", "IS_SANDBOX": "1"}
+"""What keeps Claude Code from asking anybody else."""
+
+
+def _as_told(name: str, client: str, run: Callable[[str], Callable[[Stage], list[str]]], more: str = "") -> Case:
+    """The client set up by nothing but what Connect and `ds2d env` say, for a model that it has never heard of; `more` is
+    added to its file to keep it quiet."""
+
+    def setup(stage: Stage) -> Setup:
+        return connect(client, stage.url, KEY, "deepseek-chat")
+
+    def prepare(stage: Stage) -> None:
+        for file in setup(stage).files:
+            path = stage.home / file.path.removeprefix("~/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(file.text + more)
+
+    quiet = {**QUIET, "GEMINI_CLI_NO_RELAUNCH": "true"}
+    return Case(
+        name,
+        "as Connect says",
+        run("plain"),
+        plain,
+        prepare=prepare,
+        environment=lambda stage: {**quiet, **setup(stage).variables},
+    )
+
+
 def _six(
     client: str, run: Callable[[str], Callable[[Stage], list[str]]], thinks: Callable[[Outcome], str], **more: object
 ) -> list[Case]:
@@ -99,12 +128,10 @@ def _claude_code() -> list[Case]:
             "ANTHROPIC_BASE_URL": stage.url,
             "ANTHROPIC_API_KEY": KEY,
             "ANTHROPIC_MODEL": "claude-sonnet-4-6",
-            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-            "DISABLE_AUTOUPDATER": "1",
-            "IS_SANDBOX": "1",
+            **QUIET,
         }
 
-    return _six("Claude Code", run, thought, environment=environment)
+    return [*_six("Claude Code", run, thought, environment=environment), _as_told("Claude Code", "claude-code", run)]
 
 
 def _gemini_cli() -> list[Case]:
@@ -124,13 +151,16 @@ def _gemini_cli() -> list[Case]:
         (stage.home / ".gemini").mkdir()
         (stage.home / ".gemini" / "settings.json").write_text(json.dumps(settings))
 
-    return _six("Gemini CLI", run, hid_its_thoughts, environment=environment, prepare=prepare)
+    six = _six("Gemini CLI", run, hid_its_thoughts, environment=environment, prepare=prepare)
+    return [*six, _as_told("Gemini CLI", "gemini-cli", run)]
 
 
 CODEX_CONFIG = """\
 model = "gpt-5.5"
 check_for_update_on_startup = false
 {provider}
+"""
+CODEX_QUIET = """\
 [analytics]
 enabled = false
 [feedback]
@@ -155,7 +185,9 @@ def _codex() -> list[Case]:
     def configured(provider: str) -> Callable[[Stage], None]:
         def prepare(stage: Stage) -> None:
             (stage.home / ".codex").mkdir()
-            (stage.home / ".codex" / "config.toml").write_text(CODEX_CONFIG.format(provider=provider.format(url=stage.url)))
+            (stage.home / ".codex" / "config.toml").write_text(
+                CODEX_CONFIG.format(provider=provider.format(url=stage.url)) + CODEX_QUIET
+            )
             (stage.work / "notes.txt").write_text("old line\n")
 
         return prepare
@@ -163,6 +195,7 @@ def _codex() -> list[Case]:
     own = configured(OWN_PROVIDER)
     return [
         *_six("Codex", run, thought, prepare=own),
+        _as_told("Codex", "codex", run, CODEX_QUIET),
         Case("Codex", "a freeform patch changes a file", run("patch"), changed_the_file, prepare=own),
         Case(
             "Codex",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
+from ds2d.state.series import recalled
 from tests.functional.admin import ADMIN, administered
 from tests.functional.harness import KEY
 from tests.functional.scripted import Scene, chunk, sse
@@ -81,3 +83,21 @@ async def test_a_capture_names_the_request_it_is_of(tmp_path: Path) -> None:
         await ds2d.ask(CHAT, ASK, headers={"x-request-id": "mine"})
         _, answer, _ = await ds2d.ask("/admin/dev/captures", **ADMIN)
         assert answer["items"][0]["request_id"] == "mine"
+
+
+async def test_the_figures_of_the_last_day_outlive_a_restart(tmp_path: Path) -> None:
+    async with administered(tmp_path) as (ds2d, upstream):
+        done = {"usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}}
+        upstream.scenes.append(Scene(sse(chunk({"content": "one"}), chunk({}, "stop"), {**chunk({}), "choices": [], **done})))
+        await ds2d.ask(CHAT, ASK)
+        await ds2d.ask(CHAT, {**ASK, "model": "nobody-knows"})
+    series = recalled(tmp_path / "state", time.time() + 1)
+    shown = series.shown()
+    assert sum(step["completion_tokens"] for step in shown["hour"]["steps"]) == 5
+    assert shown["day"]["causes"] == {"model_not_found": 1}
+    async with administered(tmp_path) as (ds2d, _):
+        while True:
+            _, answer, _ = await ds2d.ask("/admin/series", **ADMIN)
+            if answer["day"]["causes"]:
+                break
+        assert sum(step["turns"] for step in answer["hour"]["steps"]) == 2
