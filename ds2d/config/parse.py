@@ -26,7 +26,6 @@ from ds2d.config.reader import Reader
 from ds2d.config.references import Sources, digest_of
 from ds2d.config.schema import Config, struct_type
 from ds2d.config.strict_json import load
-from ds2d.config.unbuilt import unbuilt
 from ds2d.core.settings import KeySpec, Secret
 
 NO_EFFECT = ("proxies", "compat", "current_input_file", "thinking_injection", "history_split")
@@ -170,7 +169,6 @@ def _completed(config: Config, environ: Mapping[str, str], base_dir: str) -> Con
         config,
         state_dir=os.path.normpath(os.path.join(base_dir, folder)),
         admin_key=Secret(admin_key) if admin_key and not config.admin.password_hash else None,
-        warnings=(*config.warnings, *unbuilt(config)),
     )
 
 

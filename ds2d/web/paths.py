@@ -16,8 +16,11 @@ IDS = re.compile(r"^((?:/anthropic)?/(?:v1|v1beta)/models/|/models/)(.*)$")
 SLASHES = re.compile(r"/{2,}")
 
 
-def tidy_path(path: str) -> str:
-    """The canonical form of a path that a client sent."""
+def tidy_path(path: str, root: str = "") -> str:
+    """The canonical form of a path that a client sent. `root` (server.root_path) may stand before it: proxies that take it
+    away and proxies that leave it there are both served."""
+    if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
+        path = path[len(root) :] or "/"
     if path.startswith("//"):
         path = "/" + path.lstrip("/")
     path = DOUBLED.sub(r"\1", path)

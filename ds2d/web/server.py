@@ -271,9 +271,10 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         plain = await super()._make_server()
+        root = self._bounds["limits"]().root_path
 
         def tidy_request(message: RawRequestMessage, *more: Any) -> web.BaseRequest:
-            return plain.request_factory(tidied(message), *more)
+            return plain.request_factory(tidied(message, root), *more)
 
         return BoundedServer(
             plain.request_handler,
@@ -312,10 +313,10 @@ class Site(web.BaseSite):
         return [socket.socket(fileno=os.dup(one.fileno())) for one in found]
 
 
-def tidied(message: RawRequestMessage) -> RawRequestMessage:
-    """The request line with its path in canonical form; the query stays as it came."""
+def tidied(message: RawRequestMessage, root: str) -> RawRequestMessage:
+    """The request line with its path in canonical form, without `server.root_path`; the query stays as it came."""
     path, mark, query = message.path.partition("?")
-    tidy = tidy_path(path)
+    tidy = tidy_path(path, root)
     if tidy == path or not path.startswith("/"):
         return message
     whole = tidy + mark + query

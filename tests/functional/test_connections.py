@@ -24,3 +24,12 @@ async def test_the_header_clock_does_not_run_while_an_answer_is_waited_for(tmp_p
             wait.until.set()
             status, answer, _ = await asked
             assert status == 200, answer
+
+
+async def test_behind_a_prefix_every_route_answers_with_and_without_it(tmp_path: Path) -> None:
+    server = {"root_path": "/ai"}
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url, server=server)) as ds2d:
+        for path in ("/ai/v1/models", "/v1/models", "/ai/readyz", "/ai"):
+            assert (await ds2d.ask(path))[0] == 200
+        assert (await ds2d.ask("/ai/v1/chat/completions", {"model": "m", "messages": []}))[0] == 400
+        assert (await ds2d.ask("/other/readyz"))[0] == 404

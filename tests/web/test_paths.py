@@ -54,3 +54,18 @@ def test_routes_below_v1_have_a_short_form() -> None:
 )
 def test_an_unmatched_path_gets_the_error_shape_of_whoever_asks_there(path: str, headers: dict[str, str], dialect: str) -> None:
     assert dialect_of(path, headers) == dialect
+
+
+@pytest.mark.parametrize(
+    ("sent", "canonical"),
+    [
+        ("/ds2d/v1/models", "/v1/models"),
+        ("/ds2d", "/"),
+        ("/ds2d/", "/"),
+        ("/v1/models", "/v1/models"),  # from a proxy that takes the prefix away
+        ("/ds2dx/v1/models", "/ds2dx/v1/models"),
+        ("/ds2d//v1/v1/models", "/v1/models"),
+    ],
+)
+def test_a_prefix_that_a_proxy_leaves_is_taken_away(sent: str, canonical: str) -> None:
+    assert tidy_path(sent, "/ds2d") == canonical
