@@ -47,6 +47,9 @@ GAUGE_SECONDS = 60.0
 PRESSED_SECONDS = 0.5
 """Between two looks at the gauges of a server for which requests are held back."""
 
+INTERRUPTED = frozenset(("llamacpp_python",))
+"""Flavours that break off the running answer when another request comes, be it a look (upstreams.md 6)."""
+
 TELL_ROUTES = frozenset(("vllm",))
 """Flavours whose document of routes says what their model is for. SGLang leaves some out, llama.cpp has all of them always."""
 
@@ -144,6 +147,8 @@ class Watch:
             return
         if not self.upstream.usable:
             self._set("down", f"out of use: {self.upstream.problem}")
+            return
+        if self.seen.facts.flavour in INTERRUPTED and self._world.ours(self.upstream.name) and self._state == "ready":
             return
         try:
             if self._pressed and self._world.clock() - self._listed_at < self.upstream.poll_seconds:

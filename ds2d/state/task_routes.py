@@ -31,7 +31,8 @@ def task_route(task: str, name: str, names: Names, upstreams: Sequence[Seen]) ->
     route = _resolved(task, asked, names, upstreams)
     if route is not None:
         meant = route.why in ("listed", "models entry")
-        able = tuple(target for target in route.targets if _may_do(task, target, sure=not (meant or everywhere)))
+        sure = tuple(target for target in route.targets if _may_do(task, target, sure=True))
+        able = sure or tuple(target for target in route.targets if (meant or everywhere) and _may_do(task, target, sure=False))
         if able:
             return msgspec.structs.replace(route, asked=asked or route.public, targets=able)
         if meant:

@@ -165,6 +165,10 @@ async def test_a_failure_before_the_answer_is_tried_again_elsewhere(tmp_path: Pa
     ("scene", "status", "code"),
     [
         (refuse(404, {"detail": "Not Found"}), 501, "not_implemented"),
+        (refuse(500, {"error": {"message": "Llama model must be created with embedding=True"}}), 501, "not_implemented"),
+        (answer({"data": [{"index": 0, "embedding": [[0.5, 0.5], [0.1, 0.2]]}]}), 501, "not_implemented"),
+        (answer({"data": [{"index": 0, "embedding": None}]}), 503, "upstream_error"),
+        (answer({"data": [{"index": 0, "embedding": ["a"]}]}), 503, "upstream_error"),
         (refuse(400, {"error": {"message": "bad dimensions", "type": "BadRequestError", "code": 400}}), 400, "invalid_request"),
         (refuse(400, {"error": {"message": "maximum context length is 8 tokens"}}), 400, "context_length_exceeded"),
         (refuse(500, {"error": {"message": "boom"}}), 503, "upstream_error"),
@@ -178,7 +182,8 @@ async def test_refusals_and_broken_answers_have_the_shape_of_the_gateway(
 ) -> None:
     async with two_servers(tmp_path) as (ds2d, _, pool):
         pool.decide = lambda seen: scene
-        got = await ds2d.ask("/v1/embeddings", {"model": "team/vectors", "input": "x"})
+        asked = {"model": "team/vectors", "input": "x", "encoding_format": "base64"}
+        got = await ds2d.ask("/v1/embeddings", asked)
         assert (got[0], got[1]["error"]["code"]) == (status, code)
         assert set(got[1]["error"]) == {"message", "type", "code", "param"}
 

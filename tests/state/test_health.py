@@ -133,6 +133,17 @@ async def test_a_server_that_does_not_tell_its_routes_may_have_any(reply: Reply)
     assert (net.watch.seen.state, net.watch.seen.facts.routes) == ("ready", None)
 
 
+async def test_a_server_that_lets_a_look_break_its_answer_is_not_looked_at_meanwhile() -> None:
+    net = Net()
+    await net.look(listing({"id": "m", "owned_by": "me"}))
+    net.ours = 1
+    await net.look(listing({"id": "m", "owned_by": "me"}))
+    assert net.paths.count("/v1/models") == 1
+    net.ours = 0
+    await net.look(listing({"id": "m", "owned_by": "me"}))
+    assert net.paths.count("/v1/models") == 2
+
+
 async def test_a_configured_flavour_is_not_doubted() -> None:
     net = Net(flavour="sglang")
     assert net.watch.seen.facts.flavour == "sglang"

@@ -8,6 +8,7 @@ everybody (upstreams.md 6); llama-cpp-python takes `encoding_format` and `dimens
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
@@ -98,7 +99,7 @@ def prepare(request: ChatRequest, target: Target, token: str | None) -> Preparat
 def classify(reply: Reply, request: ChatRequest) -> GatewayError:
     """What a refusal means: a route that is missing means that the server does not do this."""
     refusal = read_body(reply.body)
-    if reply.status in (404, 405) and is_no_route(refusal):
+    if (reply.status in (404, 405) and is_no_route(refusal)) or _NOT_DONE(refusal.text):
         return absent(request.task, request.model)
     return judge(reply.status, refusal, ChatRequest(request.model, []), reply.headers)
 
@@ -239,8 +240,16 @@ def _vectors(answer: Body, request: ChatRequest, _target: Target) -> Body:
     in_base64 = request.extra.get("encoding_format") == "base64"
     for row in rows:
         vector = row.get("embedding") if isinstance(row, dict) else None
-        if isinstance(vector, str) != in_base64 and isinstance(vector, str | list) and vector:
-            row["embedding"] = to_base64(vector) if isinstance(vector, list) else from_base64(vector)
+        if not isinstance(vector, str | list) or not vector:
+            _garbled()
+        if isinstance(vector[0], list):
+            message = f"Model '{request.model}' gives a vector for each token here, and none for a text."
+            raise GatewayError(ErrorKind.NOT_IMPLEMENTED, message, param="model")
+        try:
+            if isinstance(vector, str) != in_base64:
+                row["embedding"] = to_base64(vector) if isinstance(vector, list) else from_base64(vector)
+        except (TypeError, OverflowError):
+            _garbled()
         if wanted is not None and (length := _length(vector)) != wanted:
             message = f"dimensions: this model's vectors have {length} dimensions."
             raise GatewayError(ErrorKind.UNSUPPORTED_PARAMETER, message, param="dimensions")
@@ -318,6 +327,14 @@ def _prompt_in(reply: Reply) -> str:
     if not isinstance(prompt, str):
         raise GatewayError(ErrorKind.UPSTREAM_REJECTED, "The upstream cannot make a prompt of these messages.", param="messages")
     return prompt
+
+
+_NOT_DONE = re.compile(
+    r"embedding=True|not (?:appear to be )?an? embedding model"
+    r"|does not support (?:the )?(?:embeddings?|pooling|score|rerank|classif)",
+    re.IGNORECASE,
+).search
+"""How servers that have a route say that their model has no use for it: llama-cpp-python (as a 500), SGLang, earlier vLLMs."""
 
 
 def _garbled() -> NoReturn:
