@@ -303,12 +303,14 @@ class Daemon:
         for work in jobs:
             self._background.append(asyncio.create_task(work))
         if predecessor is None:
-            port = await self._listen(self.config().server.port if port is None else port, sockets)
+            runner = await self._prepare()
+            port = await self._listen(runner, self.config().server.port if port is None else port, sockets)
             await self.generations.lead()
             return port
         await self._check_itself()
+        runner = await self._prepare()
         await self.generations.succeed(predecessor)
-        await self._listen(0, predecessor.sockets)
+        await self._listen(runner, 0, predecessor.sockets)
         predecessor.serving()
         return 0
 
@@ -443,7 +445,8 @@ class Daemon:
         }
         return "ready" if ready else "not_ready", details
 
-    async def _listen(self, port: int, sockets: Sequence[socket.socket]) -> int:
+    async def _prepare(self) -> Runner:
+        """Everything of the listener but the sockets. Raises OSError for a certificate that cannot be used."""
         server = self.config().server
         connections = connections_at_most(server.max_connections)
         if connections < server.max_connections:
@@ -463,15 +466,19 @@ class Daemon:
         files = server.tls
         if files.cert_file and files.key_file:
             self.certificate = Certificate(files.cert_file, files.key_file, files.digest)
+        return self._runner
+
+    async def _listen(self, runner: Runner, port: int, sockets: Sequence[socket.socket]) -> int:
+        server = self.config().server
         places: Sequence[Place] = sockets or [(server.host, port)]
-        self._sites = [Site(self._runner, place, self.certificate) for place in places]
+        self._sites = [Site(runner, place, self.certificate) for place in places]
         for site in self._sites:
             await site.start()
         path = server.unix_socket
-        if path and path not in self._runner.addresses:  # the port first: whoever has it already serves this path, too
-            self._sites.append(Site(self._runner, unix_listener(path)))
+        if path and path not in runner.addresses:  # the port first: whoever has it already serves this path, too
+            self._sites.append(Site(runner, unix_listener(path)))
             await self._sites[-1].start()
-        return int(self._runner.addresses[0][1]) if not sockets else 0
+        return int(runner.addresses[0][1]) if not sockets else 0
 
     def _application(self) -> web.Application:
         layer = around(new_id, lambda: self.draining, self.metrics.answered)

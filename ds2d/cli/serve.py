@@ -107,6 +107,7 @@ async def _serve(daemon: Daemon, predecessor: Predecessor | None) -> int:
     logger.info("serving on %s generation=%d", ", ".join(daemon.addresses()), config.generation)
     notify(f"READY=1\nMAINPID={os.getpid()}\nSTATUS=serving")
     await _first(stopping, daemon.generations.handed_over)
+    await daemon.generations.abort()
     if daemon.generations.handed_over.is_set():
         feeding.cancel()  # the newer process is watched now
         logger.info("handed over: %d turns run", len(daemon.service.turns))

@@ -12,7 +12,7 @@ import contextlib
 import os
 import socket
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from ds2d import __version__
 from ds2d.core.sizes import Size, Sizes
@@ -22,6 +22,7 @@ from ds2d.generations.follow import Following
 from ds2d.generations.lead import Guest
 from ds2d.generations.predecessor import Predecessor, PredecessorGoneError, install
 from ds2d.generations.shared import Shared
+from ds2d.generations.talk import Talk, UpgradeError
 from ds2d.net.link import Link, connected, listening
 from ds2d.state.ledger_schema import Row
 from ds2d.state.responses import Entry
@@ -50,15 +51,12 @@ SLICE = 64
 """Stored responses that go over in one step of the loop."""
 
 
-T = TypeVar("T", bound=m.Message)
-
-
-class UpgradeError(Exception):
-    """The running process goes on as if nothing had been asked. The text says why, for people."""
-
-
 class Host(Protocol):
     """The daemon, as far as its listener goes."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether it takes no more connections."""
 
     def listeners(self) -> list[socket.socket]:
         """The sockets it listens on."""
@@ -83,6 +81,7 @@ class Generations:
         self._opened = asyncio.Event()
         self._following: Following | None = None
         self._upgrade: asyncio.Task[m.Upgraded] | None = None
+        self._answering: set[asyncio.Task[None]] = set()
         self._joined = asyncio.Event()
         self._draft: Path | None = None
         self.handed_over = asyncio.Event()
@@ -126,11 +125,16 @@ class Generations:
                     await self._joined.wait()
         self._opened.set()
 
-    async def close(self) -> None:
-        """Let go of everything; what others hold here they take elsewhere."""
+    async def abort(self) -> None:
+        """Give up an upgrade that is under way: this process is told to stop."""
         if self._upgrade is not None:
             self._upgrade.cancel()
             await asyncio.gather(self._upgrade, return_exceptions=True)
+            await asyncio.sleep(0)  # whoever asked hears of it
+
+    async def close(self) -> None:
+        """Let go of everything; what others hold here they take elsewhere."""
+        await self.abort()
         if self._server is not None:
             self._server.close()
             self._path.unlink(missing_ok=True)
@@ -187,11 +191,17 @@ class Generations:
         """Have the version on disk take over; returns once it serves. Raises UpgradeError."""
         if self._upgrade is not None or self._following is not None:
             raise UpgradeError("an upgrade is under way already")
+        if self._host.draining:
+            raise UpgradeError("the running daemon is about to end")
         if len(self._guests) >= MAX_OLDER:
             raise UpgradeError(f"{MAX_OLDER} older versions still finish their streams: try again when one of them has ended")
-        self._upgrade = asyncio.get_running_loop().create_task(self._hand_over())
+        self._upgrade = work = asyncio.get_running_loop().create_task(self._hand_over())
         try:
-            done = await asyncio.shield(self._upgrade)
+            done = await asyncio.shield(work)
+        except asyncio.CancelledError:
+            if work.cancelled():
+                raise UpgradeError("the running daemon was told to end") from None
+            raise
         finally:
             self._upgrade = None
         self.drain_seconds = drain_seconds
@@ -213,7 +223,7 @@ class Generations:
             raise UpgradeError(f"{error}\n{words}".strip()) from None
 
     async def _hand_over_to(self, child: Child, listeners: list[socket.socket]) -> m.Upgraded:
-        talk = _Talk(child.link)
+        talk = Talk(child.link)
         try:
             ready = await talk.expect(m.Ready, READY_SECONDS)
             self._check(ready)
@@ -250,18 +260,20 @@ class Generations:
         reasoning.told = lambda thought: link.send(m.encode(m.Remember(thought=thought)))
         for number, thought in enumerate(reasoning.kept(), 1):
             link.send(m.encode(m.Remember(thought=thought)))
+            await link.drained()
             if not number % SLICE:
-                await _breathe(link)
+                await asyncio.sleep(0)
         sent: dict[tuple[str, str], Entry] = {}
         self._numbers: dict[int, int] = {}
         for number, entry in enumerate(store.kept(), 1):
             link.send(m.encode(m.Kept(piece=store.pack(entry, self._numbers))))
             sent[entry.caller, entry.id] = entry
+            await link.drained()
             if not number % SLICE:
-                await _breathe(link)
+                await asyncio.sleep(0)
         return sent
 
-    async def _let_go(self, link: Link, sent: dict[tuple[str, str], Entry], talk: _Talk) -> None:
+    async def _let_go(self, link: Link, sent: dict[tuple[str, str], Entry], talk: Talk) -> None:
         """Stop taking connections, say how things stand, and follow: one step, in which nothing else happens."""
         await self._host.pause()
         shared, now = self._shared, {}
@@ -339,7 +351,8 @@ class Generations:
         match m.decode(data):
             case m.Upgrade() as wish:
                 task = asyncio.get_running_loop().create_task(self._do_upgrade(link, wish))
-                self._answering = task
+                self._answering.add(task)
+                task.add_done_callback(self._answering.discard)
             case m.Join() as join:
                 self._links.discard(link)
                 self._welcome(link).adopt(join.held, join.reserved)
@@ -359,43 +372,6 @@ class Generations:
         self._guests.append(guest)
         self._joined.set()
         return guest
-
-
-class _Talk:
-    """What the new process says, awaited in order."""
-
-    def __init__(self, link: Link) -> None:
-        self._said: asyncio.Queue[m.Message | None] = asyncio.Queue()
-        self._serves = False
-        link.received = lambda data: self.said(m.decode(data))
-        link.lost = lambda: self._said.put_nowait(None)
-
-    def said(self, message: m.Message | None) -> None:
-        """It said something."""
-        self._serves = self._serves or isinstance(message, m.Serving)
-        if message is not None:
-            self._said.put_nowait(message)
-
-    def lost(self) -> bool:
-        """It has gone; whether that was before it served."""
-        self._said.put_nowait(None)
-        return not self._serves
-
-    async def expect(self, kind: type[T], seconds: float) -> T:
-        """The next message of that kind. Raises UpgradeError: the other side is gone, or too slow."""
-        try:
-            async with asyncio.timeout(seconds):
-                while (message := await self._said.get()) is not None:
-                    if isinstance(message, kind):
-                        return message
-        except TimeoutError:
-            raise UpgradeError(f"the new version took more than {seconds:g} s") from None
-        raise UpgradeError("the new version ended before it served")
-
-
-async def _breathe(link: Link) -> None:
-    await link.drained()
-    await asyncio.sleep(0)
 
 
 def _close(listeners: list[socket.socket]) -> None:

@@ -19,7 +19,7 @@ from typing import cast
 MAX_MESSAGE = 512 * 1024 * 1024
 """Bytes of one message; what is larger comes from no process of ours."""
 
-MAX_BEHIND = 64 * 1024 * 1024
+MAX_BEHIND = 256 * 1024 * 1024
 """Bytes that wait for the other side; one that is further behind hangs."""
 
 _LENGTH = 4

@@ -49,6 +49,7 @@ BOUNDED = {
     "SharedQuotas._own": "service.turns",
     "SharedResponses.mirrors": "responses.background",
     "Generations._guests": "generations.older",
+    "Generations._answering": "generations.links",
     "Generations._links": "generations.links",
     "Captures._kept": "captures.kept",
     "Feed._deltas": "live.deltas_bytes",

@@ -230,6 +230,18 @@ async def test_a_new_version_that_dies_on_the_way_leaves_everything_as_it_was(tm
         await until(lambda: len(daemons(tmp_path)) == 1)
 
 
+async def test_a_daemon_that_is_told_to_stop_gives_up_its_upgrade(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, daemons_in(tmp_path, config_for(upstream.base_url)) as line:
+        new_version(tmp_path, "import time\ntime.sleep(600)")
+        upgrade = asyncio.create_task(line.upgrade())
+        await until(lambda: len(daemons(tmp_path)) == 2)
+        assert "under way" in (await line.upgrade()).stderr
+        assert await asyncio.to_thread(line.process.end) == 0
+        done = await upgrade
+        assert (done.returncode, "told to end" in done.stderr) == (1, True)
+        await until(lambda: daemons(tmp_path) == [])
+
+
 async def test_an_old_version_outlives_a_new_one_and_joins_the_next(tmp_path: Path) -> None:
     """By hand nothing starts a killed daemon again; whoever is started next counts what the old one still holds."""
     held = Wait()
