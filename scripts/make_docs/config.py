@@ -9,7 +9,6 @@ from typing import Any
 
 from ds2d.config.describe import Key, keys
 from ds2d.config.parse import NO_EFFECT, NO_EFFECT_INSIDE
-from ds2d.config.unbuilt import NOT_BUILT
 
 PROSE = Path(__file__).parents[2] / "docs" / "parts" / "config.md"
 
@@ -78,8 +77,7 @@ def _bounds(key: Key) -> str:
 
 
 def _notes(key: Key) -> str:
-    waiting = any(key.path == path or key.path.startswith(f"{path}.") for path in NOT_BUILT)
-    found = ["restart"] * key.restart + ["settings"] * key.settings + ["no effect yet"] * waiting
+    found = ["restart"] * key.restart + ["settings"] * key.settings
     return ", ".join(found)
 
 
