@@ -179,8 +179,14 @@ def sit_down(browser: Browser, daemons: Daemons, **options: Any) -> Seat:
     context.add_init_script(WATCH_POLICY)
     seat = Seat(daemons, context, context.new_page())
     seat.page.on("console", lambda message: seat.complaints.append(message.text) if message.type == "error" else None)
+    seat.page.on("request", lambda request: seat.complaints.append(request.url) if is_foreign(request.url, daemons.url) else None)
     seat.page.on("pageerror", lambda error: seat.complaints.append(f"exception: {error}"))
     return seat
+
+
+def is_foreign(url: str, own: str) -> bool:
+    """Whether a page asks for something that is not the daemon's: without a network it would be missing."""
+    return not url.startswith((own, f"blob:{own}"))
 
 
 @pytest.fixture

@@ -70,6 +70,18 @@ def test_an_account_is_added_edited_found_and_deleted_and_the_file_follows(seat:
     assert len(seat.daemons.config()["accounts"]) == 2
 
 
+def test_many_accounts_come_a_page_at_a_time(seat: Seat) -> None:
+    many = [{"name": f"account {number:02}", "upstream": "gpu", "token": f"tok-{number:016}"} for number in range(45)]
+    seat.daemons.put(accounts=many)
+    page = seat.admin("accounts")
+    expect(page.locator("ds-accounts tbody tr")).to_have_count(20)
+    page.get_by_role("button", name="Next page").click()
+    page.get_by_role("button", name="Next page").click()
+    expect(page.locator("ds-accounts tbody tr")).to_have_count(5)
+    expect(page.locator(".pager")).to_contain_text("3 of 3 (45)")
+    expect(page.get_by_role("button", name="Next page")).to_be_disabled()
+
+
 def test_accounts_are_tried_one_by_one_and_all_and_one_put_aside_says_why(seat: Seat) -> None:
     bad = {"name": "bad", "upstream": "gpu", "token": "tok-bad-0123456789"}
     seat.daemons.put(accounts=[{"name": "good", "upstream": "gpu", "token": TOKENS[0]}, bad])
@@ -263,13 +275,17 @@ def test_the_config_goes_out_and_comes_in(seat: Seat) -> None:
         page.click("text=Save as JSON")
     saved = json.loads(download.value.path().read_text())
     assert saved == seat.daemons.config()
+    seat.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.click("text=Copy as base64")
+    expect(page.locator(".notice")).to_have_text("Copied.")
+    assert json.loads(base64.b64decode(page.evaluate("navigator.clipboard.readText()"))) == saved
     more = {"keys": ["sk-imported-0123456789"], "model_aliases": {"mine": "deepseek-chat"}}
     page.get_by_label("Config to take in").fill(base64.b64encode(json.dumps(more).encode()).decode())
     page.click("text=Show what would change")
     expect(page.locator("dialog .changes")).to_contain_text("model_aliases")
     assert "sk-imported-0123456789" not in page.locator("dialog").inner_text()
     page.locator("dialog").get_by_role("button", name="Import").click()
-    expect(page.locator(".notice")).to_contain_text("Imported: 1 keys")
+    expect(page.locator(".notice").last).to_contain_text("Imported: 1 keys")
     seat.daemons.ask(CHAT, {**ASK, "model": "mine"}, "sk-imported-0123456789")
     page.get_by_label("Config to take in").fill(json.dumps(saved))
     page.get_by_label("How").select_option("replace")
