@@ -83,12 +83,27 @@ def account_status(slot: Slot, instant: Instant) -> dict[str, Any]:
         "put_aside_until": None if until is None else instant.show(until),
         "reason": aside[0].cause if aside else None,
         "last_error": slot.last_error,
+        "models_aside": _models_aside(slot, instant),
+    }
+
+
+def _models_aside(slot: Slot, instant: Instant) -> dict[str, Any]:
+    """The models that the account does not serve now, or serves on trial, each with the reason."""
+    return {
+        model: {
+            "state": breaker.state(instant.now),
+            "until": instant.show(_until(breaker)),
+            "reason": breaker.cause,
+            "window": breaker.window,
+        }
+        for model, breaker in _models(slot)
+        if breaker.state(instant.now) != "closed"
     }
 
 
 def _token(slot: Slot, instant: Instant) -> dict[str, Any]:
-    models = {model: breaker for model, breaker in _models(slot) if breaker.state(instant.now) != "closed"}
-    blocked = [breaker for breaker in [*_wholes(slot), *models.values()] if breaker.state(instant.now) in ("open", "cooling")]
+    breakers = [*_wholes(slot), *(breaker for _, breaker in _models(slot))]
+    blocked = [breaker for breaker in breakers if breaker.state(instant.now) in ("open", "cooling")]
     until = max((_until(breaker) for breaker in blocked), default=None)
     return {
         "key": slot.account.label,
@@ -100,15 +115,7 @@ def _token(slot: Slot, instant: Instant) -> dict[str, Any]:
         "reason": blocked[0].cause if blocked else None,
         "inflight": slot.inflight,
         "upstream": slot.account.upstream,
-        "models": {
-            model: {
-                "state": breaker.state(instant.now),
-                "until": instant.show(_until(breaker)),
-                "reason": breaker.cause,
-                "window": breaker.window,
-            }
-            for model, breaker in models.items()
-        },
+        "models": _models_aside(slot, instant),
     }
 
 

@@ -79,6 +79,9 @@ async def test_what_is_blocked_says_why_and_until_when() -> None:
     )  # fmt: skip
     assert a["models"] == {"m": {"state": "open", "until": "1970-01-01T00:17:40Z", "reason": "server", "window": None}}
     assert (b["blocked"], b["reason"], b["state"], b["models"]) == (True, "auth", "open", {})
+    shown = queue_status(world.queue)["accounts"]
+    assert (shown[0]["state"], shown[0]["models_aside"]) == ("ready", a["models"]), "it serves other models"
+    assert (shown[1]["reason"], shown[1]["models_aside"]) == ("auth", {})
     assert (c["state"], c["blocked"]) == ("disabled", False)
     status = queue_status(world.queue)
     assert status["accounts"][1]["put_aside_until"] == "1970-01-01T00:17:40Z"

@@ -26,7 +26,7 @@ NAMES = ("email", "mobile", "name")
 ONLY_SHOWN = frozenset(
     {
         "identifier", "has_password", "has_token", "token_preview", "state", "inflight", "put_aside_until", "reason",
-        "last_error", "test_status", "problem",
+        "last_error", "models_aside", "test_status", "problem",
     }
 )  # fmt: skip
 """What a listing adds: accepted when it is posted back, and of no effect."""

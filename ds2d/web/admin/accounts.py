@@ -142,7 +142,7 @@ class Accounts:
 
     def _item(self, spec: AccountSpec, states: dict[str, Body]) -> Body:
         state = states.get(f"account:{spec.identifier}", {"state": spec.problem or "no_upstream", "inflight": 0})
-        own = {name: state.get(name) for name in ("state", "inflight", "put_aside_until", "reason", "last_error")}
+        own = {name: state.get(name) for name in ("state", "inflight", "put_aside_until", "reason", "last_error", "models_aside")}
         return {**account_edits.describe(spec), **own, "test_status": self._tested.get(spec.identifier, "")}
 
     def _account(self, identifier: str) -> Account:

@@ -66,7 +66,8 @@ class Accounts extends Part {
       badge(named("state", one.state), KINDS[one.state] ?? ""),
       one.reason && h("div", {}, named("reason", one.reason)),
       one.put_aside_until && h("div", { class: "hint" }, t("accounts.until", { time: moment(one.put_aside_until) })),
-      one.last_error && h("div", { class: "hint" }, one.last_error),
+      Object.entries(one.models_aside ?? {}).map(([model, aside]) => h("div", { class: "hint" }, t("accounts.model", { model, state: named("state", aside.state), reason: named("reason", aside.reason), time: moment(aside.until) }))),
+      one.last_error && h("div", { class: "hint" }, t("accounts.lastError", { error: one.last_error })),
     ];
     const columns = [
       [t("accounts.name"), (one) => [h("strong", {}, one.name || one.identifier), one.name && one.identifier !== one.name && h("div", { class: "hint" }, one.identifier)]],
@@ -85,7 +86,7 @@ class Accounts extends Part {
       "div",
       { class: "row" },
       button(t("accounts.test"), (pressed) => this.test(one, pressed), "small"),
-      one.put_aside_until || ["open", "cooling", "half_open"].includes(one.state) ? button(t("accounts.reset"), (pressed) => this.reset(one, pressed), "small") : null,
+      one.put_aside_until || ["open", "cooling", "half_open"].includes(one.state) || Object.keys(one.models_aside ?? {}).length ? button(t("accounts.reset"), (pressed) => this.reset(one, pressed), "small") : null,
       button(t("common.edit"), () => this.edit(one), "small"),
       button(t("common.delete"), () => this.remove(one), "small danger"),
     );

@@ -402,6 +402,8 @@ export default {
   "fact.queries": "Looked for in its cache",
   "fact.hits": "Found in its cache",
   "fact.asleep": "Asleep",
+  "accounts.model": "{model}: {state}, {reason}, until {time}",
+  "accounts.lastError": "last error: {error}",
   "about.model_aliases": "Other names of public models, over the built-in table",
   "about.claude_mapping.fast": "The model behind other Claude names",
   "about.claude_mapping.slow": "The model behind opus, reasoner and slow",

@@ -402,6 +402,8 @@ export default {
   "fact.queries": "캐시 조회 토큰",
   "fact.hits": "캐시 적중 토큰",
   "fact.asleep": "절전 중",
+  "accounts.model": "{model}: {state}, {reason}, {time}까지",
+  "accounts.lastError": "마지막 오류: {error}",
   "about.model_aliases": "공개 모델의 다른 이름(내장 표보다 우선)",
   "about.claude_mapping.fast": "그 밖의 Claude 이름이 가리키는 모델",
   "about.claude_mapping.slow": "opus, reasoner, slow가 가리키는 모델",

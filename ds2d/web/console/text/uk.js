@@ -402,6 +402,8 @@ export default {
   "fact.queries": "Шукали в кеші",
   "fact.hits": "Знайшли в кеші",
   "fact.asleep": "Спить",
+  "accounts.model": "{model}: {state}, {reason}, до {time}",
+  "accounts.lastError": "остання помилка: {error}",
   "about.model_aliases": "Інші назви публічних моделей, понад вбудовану таблицю",
   "about.claude_mapping.fast": "Модель за іншими назвами Claude",
   "about.claude_mapping.slow": "Модель за opus, reasoner і slow",

@@ -402,6 +402,8 @@ export default {
   "fact.queries": "缓存查询令牌",
   "fact.hits": "缓存命中令牌",
   "fact.asleep": "休眠中",
+  "accounts.model": "{model}：{state}，{reason}，直到 {time}",
+  "accounts.lastError": "最近错误：{error}",
   "about.model_aliases": "公共模型的其他名称，优先于内置表",
   "about.claude_mapping.fast": "其他 Claude 名称对应的模型",
   "about.claude_mapping.slow": "opus、reasoner、slow 对应的模型",
