@@ -68,14 +68,14 @@ async def test_the_field_is_found_and_replaced_wherever_the_form_is_cut(body: by
 async def test_the_rest_is_read_only_as_it_is_sent_on() -> None:
     request = Incoming(None)
     upload = request.upload()
-    request.content.pieces.append(MODEL + FILE[:40])
+    request.content.pieces.append(MODEL + FILE[:-10])
     assert await upload.find_model() == "whisper-1"
     _, length, pieces = upload.form("m")
     assert length is None
     first = await anext(pieces) + await anext(pieces)
-    assert first == (MODEL + FILE[:40]).replace(b" whisper-1 ", b"m")
-    request.content.pieces.append(FILE[40:] + END)
-    assert b"".join([piece async for piece in pieces]) == FILE[40:] + END
+    assert first == (MODEL + FILE[:-10]).replace(b" whisper-1 ", b"m")
+    request.content.pieces.append(FILE[-10:] + END)
+    assert b"".join([piece async for piece in pieces]) == FILE[-10:] + END
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,13 @@ async def test_the_rest_is_read_only_as_it_is_sent_on() -> None:
     [
         (FILE + END, "model"),
         (b"--b-1\r\n" + b"x" * 9000, "body"),
+        (MODEL + MODEL + END, "model"),
+        (part('name="file"; name="model"', b"x") + END, "body"),
+        (part('name="mo\\del"', b"x") + END, "body"),
+        (part("name*=utf-8''model", b"x") + END, "body"),
+        (part('name="a"\r\nContent-Disposition: form-data; name="model"', b"x") + END, "body"),
+        (part('name="a"\r\n ; name="model"', b"x") + END, "body"),
+        (part('filename="x"', b"x") + END, "body"),
         (part('name="model"', b"x" * 600) + END, "model"),
         (b'--b-1\r\nContent-Disposition: form-data; name="model"\r\n\r\n' + b"x" * 600, "model"),
     ],
@@ -104,7 +111,7 @@ def test_what_is_no_form_is_refused(kind: str) -> None:
 async def test_the_limit_holds_for_what_is_sent_on_too() -> None:
     request = Incoming(None)
     upload = request.upload(limit=500)
-    request.content.pieces.append(MODEL + FILE[:40])
+    request.content.pieces.append(MODEL + FILE[:-10])
     await upload.find_model()
     _, _, pieces = upload.form("m")
     request.content.pieces.append(b"x" * 600)
@@ -112,3 +119,23 @@ async def test_the_limit_holds_for_what_is_sent_on_too() -> None:
         async for _ in pieces:
             pass
     assert caught.value.kind is ErrorKind.BODY_TOO_LARGE
+
+
+async def test_a_second_model_behind_the_file_is_refused_before_it_is_sent() -> None:
+    """A server that takes the last of two would be asked for a model that nobody permitted."""
+    request = Incoming(None)
+    request.content.pieces += [MODEL + FILE, part('name="model"', b"another"), END]
+    upload = request.upload()
+    assert await upload.find_model() == "whisper-1"
+    _, _, pieces = upload.form("m")
+    assert b"".join([await anext(pieces) for _ in range(2)]).startswith(MODEL[:40])
+    with pytest.raises(GatewayError) as caught:
+        await anext(pieces)
+    assert caught.value.param == "model"
+
+
+@pytest.mark.parametrize("head", ["name=model", 'filename="a\\"b"; name="model"', "name=\"model\"; filename*=utf-8''a%20b"])
+async def test_spellings_that_everybody_reads_alike_are_taken(head: str) -> None:
+    request = Incoming(None)
+    request.content.pieces.append(part(head, b"m") + END)
+    assert await request.upload().find_model() == "m"
