@@ -251,14 +251,14 @@ class AccountQueue:
         self._grant(self.clock())
 
     def gauged(self, upstream: str, load: Load | None, ours: int | None = None) -> bool:
-        """What this upstream says of its own work (None: nothing), and our leases while it was asked. True where somebody
-        waits here because it is full, so that the next look should be soon."""
+        """What this upstream says of its own work (None: nothing), and our leases while it was asked. True where it is full, so
+        that requests are held here and the next look should be soon."""
         server = self._servers.get(upstream)
         if server is None:
             return False
         server.gauged(load, max(server.inflight, ours or 0))
         self._grant(self.clock())
-        return server.full and self.waiting > 0
+        return server.full
 
     def inflight(self, upstream: str) -> int:
         """Our leases on this upstream."""

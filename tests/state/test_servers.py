@@ -83,7 +83,7 @@ async def test_running_leases_stay_counted_over_an_edit() -> None:
 async def test_while_a_server_makes_requests_wait_the_next_ones_wait_here() -> None:
     world = servers(1)
     ours = [await world.run() for _ in range(5)]
-    assert not world.queue.gauged("a", Load(running=3, waiting=2))
+    assert world.queue.gauged("a", Load(running=3, waiting=2))  # look again soon
     waiting = world.ask()
     await settle()
     assert not waiting.done()
@@ -112,7 +112,7 @@ async def test_a_look_that_finds_room_lets_those_held_go_little_by_little() -> N
     world.queue.gauged("a", Load(running=16, waiting=2))
     waiting = [world.ask() for _ in range(8)]
     await settle()
-    assert world.queue.gauged("a", Load(running=16, waiting=2)) is True  # somebody waits for it: look again soon
+    assert world.queue.gauged("a", Load(running=16, waiting=2))
     world.queue.gauged("a", Load(running=18))
     await settle()
     assert sum(ask.done() for ask in waiting) == 2  # an eighth more, not all at once
