@@ -18,7 +18,7 @@ from ds2d.core.errors import ErrorKind, GatewayError
 from tests.functional import ailing
 from tests.functional.ailing import Decide, Healthy, standing_before
 from tests.functional.harness import KEY, Running, config_for, running
-from tests.functional.scripted import Scene, ScriptedUpstream, answer, chunk, scripted_upstream, sse, usage
+from tests.functional.scripted import Scene, ScriptedUpstream, answer, chunk, refuse, scripted_upstream, sse, usage
 
 SERVER, GATE, FRONT = "upstream gpu", "ds2d", "what stands in front of ds2d"
 
@@ -170,6 +170,21 @@ async def test_who_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureF
         nobody = pointing_at(ds2d, 9)
         assert (await doctor(nobody))[1]["daemon"].startswith("nothing answers")
     assert "FAIL" in capsys.readouterr().out
+
+
+async def test_a_login_that_fails_is_named(tmp_path: Path) -> None:
+    async with examined(tmp_path) as (ds2d, upstream, config):
+        changed = ds2d.config()
+        changed["upstreams"][0]["login"] = {
+            "type": "oauth2",
+            "url": f"http://127.0.0.1:{upstream.port}/token",
+            "grant": "password",
+        }
+        changed["accounts"] = [{"upstream": "gpu", "email": "a@b.example", "password": "wrong"}]
+        config.write_text(json.dumps({**changed, "server": {"port": 9}}))
+        upstream.decide = lambda seen: refuse(401, {"error": "invalid_grant"})
+        code, report = await doctor(config)
+        assert (code, culprits(report)) == (1, {"login": "login of upstream gpu"})
 
 
 async def test_a_report_for_people_has_everything_but_keys(tmp_path: Path) -> None:

@@ -21,12 +21,14 @@ from pathlib import Path
 import msgspec
 
 from ds2d.cli.asking import daemon_of
-from ds2d.cli.doctor.examine import Examination, Line, Progress, examine, examine_endpoints
+from ds2d.cli.doctor.checks import Found
+from ds2d.cli.doctor.examine import Examination, Line, Progress, examine, examine_endpoints, told
 from ds2d.cli.doctor.hearing import Ear, Hop
 from ds2d.cli.doctor.report import as_dict, as_text, counts
 from ds2d.cli.looking import Looked, look
 from ds2d.cli.reading import read_config
 from ds2d.config.schema import Config
+from ds2d.core.errors import GatewayError
 from ds2d.core.models import CHAT_ROUTE, Seen
 from ds2d.net.address import proxy_for
 from ds2d.net.client import trust
@@ -115,7 +117,12 @@ async def _examine_upstream(ear: Ear, seen: Seen, looked: Looked, gate: Gate, pr
     if model is None:
         progress("  it does not chat; what it does is asked for with the endpoints")
         return Examination(name, about, [])
-    server = await _server_hop(seen, looked, model)
+    try:
+        server = await _server_hop(seen, looked, model)
+    except GatewayError as error:
+        line = Line("login", {f"login of upstream {name}": Found("fail", error.message)})
+        progress(told(line))
+        return Examination(name, about, [line])
     if server is not None:
         about["version"] = str((await ear.ask(server, "//version")).json.get("version") or "")
     account = looked.account_of(name)
