@@ -74,7 +74,7 @@ def _turns(turns: Mapping[str, Turn]) -> Iterator[Reading]:
     answering = [turn for turn in turns.values() if turn.first is not None]
     yield _gauge("ds2d_turns_running", "Turns that run or wait now", len(turns))
     yield _gauge("ds2d_turns_streaming", "Those whose answers are being written", len(answering))
-    pieces = sum(len(turn.pipeline.said) for turn in answering if turn.pipeline is not None)
+    pieces = sum(turn.pipeline.records for turn in answering if turn.pipeline is not None)
     yield _gauge("ds2d_answer_pieces", "Pieces that these answers have so far, about as many as tokens", pieces)
 
 

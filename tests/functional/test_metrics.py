@@ -92,7 +92,7 @@ async def test_what_runs_and_waits_is_read_in_the_moment(tmp_path: Path) -> None
         page = await scrape(live)
         assert page.value("ds2d_account_inflight", account="a") == page.value("ds2d_account_inflight_limit", account="a") == 1
         assert (page.value("ds2d_queue_waiting"), page.value("ds2d_turns_running")) == (1, 2)
-        assert (page.value("ds2d_turns_streaming"), page.value("ds2d_answer_pieces")) == (1, 1)
+        assert (page.value("ds2d_turns_streaming"), page.value("ds2d_answer_pieces")) == (1, 2)
         assert page.value("ds2d_upstream_inflight", upstream="gpu") == 1
         held.until.set()
         await asyncio.gather(first, second)
