@@ -188,6 +188,9 @@ def main() -> int:
         parser.error(f"not measured: {', '.join(sorted(unknown))}")
     scores = [Score(name) for name in names]
     if options.report:
+        for score in scores:
+            if score.results:
+                score.save()  # reasons may have been written since
         return report(scores)
     os.chdir(ROOT)
     for name in (*FOREIGN, *{plugin.module for plugin in importlib.metadata.entry_points(group="pytest11")}):

@@ -82,6 +82,7 @@ def test_the_limit_is_one_records_and_a_record_of_just_that_size_passes() -> Non
 def test_the_mark_of_utf_8_is_dropped_at_the_very_beginning_only() -> None:
     assert split(BOM + b"data: a\n\n") == [Record(b"a")]
     assert split(b"data: a\n\n" + BOM + b"data: b\n\ndata: c\n\n") == [Record(b"a"), Record(b"c")]
+    assert split(b"data: a\n\n", BOM + b"data: b\n\n", b"data: c\n\n") == [Record(b"a"), Record(b"c")]
     assert split(b"data: " + BOM + b"a\n\n") == [Record(BOM + b"a")]
 
 

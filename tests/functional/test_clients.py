@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from ds2d.config.schema import Server
+from ds2d.web import body as body_module
 from tests.functional.departures import departures, percentile
 from tests.functional.harness import CARRIERS, KEY, Running, config_for, running
 from tests.functional.scripted import Scene, ScriptedUpstream, Wait, chunk, say, scripted_upstream, sse, whole
@@ -399,3 +401,74 @@ async def test_two_requests_in_one_write_are_two_answers_in_order(world: World) 
             assert b"HTTP/1.1 200" in await reader.readuntil(b'{"status":"ok"}')
             writer.write(get[-2:])
             assert b"HTTP/1.1 200" in await reader.readuntil(b'{"status":"ok"}')
+
+
+# Clocks as they are by default, and a body's least speed
+
+
+async def test_the_clocks_of_heads_and_bodies_are_those_that_are_promised() -> None:
+    server = Server()
+    assert (server.header_seconds, server.body_seconds) == (15, 60)
+    assert (body_module.SLOW_WINDOW, body_module.SLOW_BYTES) == (30, 30 * 1024)
+
+
+async def test_a_body_slower_than_its_least_speed_is_ended_before_its_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body_module, "SLOW_WINDOW", 0.5)
+    monkeypatch.setattr(body_module, "SLOW_BYTES", 1000)
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        body = b" " * 100_000 + BODY
+        async with connected(ds2d) as (reader, writer):
+            writer.write(request(body)[: -len(body) + 100])
+            async with asyncio.timeout(20):  # of a clock of 60
+                answer = asyncio.create_task(reader.readuntil(b"\r\n\r\n"))
+                while not answer.done():
+                    writer.write(b" ")
+                    await asyncio.sleep(0.02)
+            assert answer.result().startswith(b"HTTP/1.1 408")
+        async with connected(ds2d) as (reader, writer):
+            writer.write(request(body)[: -len(body)])
+            for begin in range(0, len(body), 10_000):
+                writer.write(body[begin : begin + 10_000])
+                await asyncio.sleep(0.02)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        assert len(upstream.seen) == 1
+
+
+# Where we connect
+
+
+async def test_nothing_in_a_request_makes_us_connect_anywhere(world: World) -> None:
+    """URLs in bodies, headers and queries are the model's to read or nobody's: the trap hears of none."""
+    ds2d, upstream = world
+    heard: list[bytes] = []
+
+    async def trap(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(100))
+        writer.close()
+
+    server = await asyncio.start_server(trap, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    named = {"base_url": url, "api_base": url, "callback_url": url, "webhook_url": url, "proxy": url, "endpoint": url}
+    lines = {
+        "X-Upstream": url,
+        "X-Base-Url": url,
+        "X-Forwarded-Host": url[7:-3],
+        "Forwarded": f"host={url[7:-3]}",
+        "Referer": url,
+    }
+    image = {"type": "image_url", "image_url": {"url": f"{url}/a.png"}}
+    for dialect in QUESTIONS:
+        path, body, _, _ = QUESTIONS[dialect]
+        await ds2d.ask(f"{path}?base_url={url}", {**body, **named}, headers=lines)
+        await ds2d.ask(path, {**body, "model": url}, headers={"Host": url[7:-3]})
+    seen = [{"role": "user", "content": [{"type": "text", "text": "x"}, image]}]
+    await ds2d.ask(CHAT, {**ASK, "messages": seen})
+    assert upstream.seen
+    assert not any(
+        name in seen.headers for seen in upstream.seen for name in ("x-upstream", "x-base-url", "forwarded", "referer")
+    )
+    server.close()
+    await server.wait_closed()
+    assert heard == []

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from ds2d.core.caller import Caller
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.settings import KeySpec, Secret
-from ds2d.state.callers import MAX_LENT, Callers, expiry
+from ds2d.state.callers import MAX_LENT, Callers, expiry, key_records
 
 NOON = datetime(2026, 3, 31, 12, tzinfo=UTC)
 SECRET = b"0" * 32
@@ -139,7 +140,8 @@ def test_a_mapped_network_counts_as_it_is_written() -> None:
 
 def test_the_entry_named_anonymous_limits_those_without_a_key() -> None:
     known = callers(KeySpec(name="anonymous", rpm=3), networks=OPEN)
-    assert known.identify([], "127.0.0.1").spec == KeySpec(name="anonymous", rpm=3)
+    found = known.identify([], "127.0.0.1")
+    assert (found.id, found.name, found.spec) == ("anonymous", "anonymous", KeySpec(name="anonymous", rpm=3))
     known.apply([KeySpec(name="anonymous", disabled=True)], OPEN, False)
     assert refusal(lambda: known.identify([], "127.0.0.1"))[0] is ErrorKind.KEY_EXPIRED
     known.apply([key("sk-a", name="anonymous")], OPEN, False)
@@ -172,3 +174,46 @@ def test_the_same_key_is_looked_up_by_another_hash_in_every_process() -> None:
     two.apply([key("sk-a")], (), False)
     assert set(one._entries).isdisjoint(two._entries)
     assert hashlib.sha256(b"sk-a").digest() not in one._entries
+
+
+def test_before_any_config_nobody_is_let_in() -> None:
+    made = Callers(SECRET, lambda: NOON)
+    assert refusal(lambda: made.identify(["tok"], "127.0.0.1"))[0] is ErrorKind.INVALID_KEY
+    assert made.is_open("127.0.0.1") is False
+    assert made.is_open("no address") is False
+    assert made.is_open(None) is False
+
+
+def test_a_token_that_is_no_text_is_told_apart_all_the_same() -> None:
+    known = callers(direct=True)
+    assert known.identify(["\ud800"], None).id != known.identify(["\udfff"], None).id
+
+
+def test_what_the_ledger_keeps_of_keys() -> None:
+    spec = key(
+        "sk-a",
+        name="team-a",
+        models=("m-*",),
+        max_tokens=1,
+        max_prompt_tokens=2,
+        max_completion_tokens=3,
+        active_days=4,
+        created_at=NOON,
+        expires_at=NOON + timedelta(days=1),
+    )
+    digest, stamp = hashlib.sha256(b"sk-a").hexdigest(), NOON.timestamp()
+    records = key_records([spec, key("sk-b"), KeySpec(name="anonymous"), KeySpec(name="nobody"), KeySpec()])
+    assert [msgspec.structs.astuple(record) for record in records] == [
+        (digest, "team-a", '["m-*"]', 1, 2, 3, 4, stamp, stamp + 86400, None),
+        (hashlib.sha256(b"sk-b").hexdigest(), "key-2", '["*"]', *[None] * 7),
+        ("anonymous", "anonymous", '["*"]', *[None] * 7),
+    ]
+
+
+def test_a_caller_is_found_again_by_its_id_whatever_became_of_its_key() -> None:
+    known = callers(key("sk-a", name="a"), KeySpec(name="anonymous", rpm=3))
+    owner = known.identify(["sk-a"], None)
+    assert known.known(owner.id) is owner
+    assert known.known("anonymous").spec == KeySpec(name="anonymous", rpm=3)
+    gone = known.known("f" * 64)
+    assert (gone.id, gone.name, gone.spec) == ("f" * 64, "", None)

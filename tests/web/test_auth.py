@@ -71,5 +71,9 @@ def test_what_anybody_else_says_never_counts_as_open(peer: Any, headers: dict[st
     assert peer_of(request(peer=peer, **headers), PROXIES) is None
 
 
+def test_a_network_of_proxies_may_be_written_with_a_host_in_it() -> None:
+    assert peer_of(request(peer=("10.0.0.7", 1), X_Forwarded_For="192.0.2.1"), ["10.0.0.9/24"]) == "192.0.2.1"
+
+
 def test_a_forwarded_line_alone_names_nobody_even_from_a_proxy() -> None:
     assert peer_of(request(peer=("10.0.0.7", 1), Forwarded="for=127.0.0.1"), PROXIES) is None
