@@ -126,14 +126,14 @@ class Following:
     async def fetch(self, caller: str, name: str) -> None:
         """Have that stored response here, if the leader has it."""
         answer = await self._ask_soon(m.Fetch(caller=caller, name=name))
-        if answer is not None and answer.body is not None:
+        if answer is not None and answer.body != m.NOTHING:
             piece = msgspec.json.decode(answer.body, type=Piece)
             self._shared.responses.restore(self._shared.responses.unpack(piece, {}), piece.row.age)
 
     async def do(self, verb: str, caller: str, name: str, query: dict[str, str]) -> bytes | None:
         """Have the leader treat that stored response. Raises what its route raises; None: nobody answers."""
         answer = await self._ask_soon(m.Do(verb=verb, caller=caller, name=name, query=query))
-        return bytes(answer.body) if answer is not None and answer.body is not None else None
+        return bytes(answer.body) if answer is not None and answer.body != m.NOTHING else None
 
     async def _ask_soon(self, message: m.Message) -> m.Answered | None:
         try:
@@ -184,7 +184,7 @@ class Following:
             link.send(m.encode(m.Answered(number=message.number)))
         elif isinstance(message, m.Look):
             run = responses.running(message.name)
-            body = msgspec.Raw(msgspec.json.encode(AnswerState.of(run.snapshot()))) if run is not None else None
+            body = msgspec.Raw(msgspec.json.encode(AnswerState.of(run.snapshot()))) if run is not None else m.NOTHING
             link.send(m.encode(m.Answered(number=message.number, body=body)))
         elif isinstance(message, m.Stop):
             if (run := responses.running(message.name)) is not None:

@@ -68,7 +68,7 @@ class Guest:
         """Renew the mirror of a background response of its."""
         answer = await self._ask(m.Look(name=name))
         mirror = self._shared.responses.mirrors.get(name)
-        if answer is not None and answer.body is not None and mirror is not None:
+        if answer is not None and answer.body != m.NOTHING and mirror is not None:
             mirror.last = msgspec.json.decode(answer.body, type=AnswerState).answer()
 
     def works_on(self, name: str) -> bool:

@@ -24,6 +24,9 @@ logger = logging.getLogger("ds2d.upgrade")
 PROTOCOL = 1
 
 
+NOTHING = msgspec.Raw(b"null")
+
+
 class Fault(msgspec.Struct):
     """A GatewayError on its way."""
 
@@ -52,7 +55,7 @@ class Answered(Message, tag="answered"):
     """To the message of that number."""
 
     account: str = ""
-    body: msgspec.Raw | None = None
+    body: msgspec.Raw = NOTHING
     fault: Fault | None = None
 
 

@@ -24,10 +24,10 @@ CHAT = "/v1/chat/completions"
 ASK = {"model": "deepseek-chat", "messages": [{"role": "user", "content": "Hello"}]}
 
 
-def half(wait: Wait) -> Scene:
-    """An answer that stops in the middle until the test says so."""
+def half(*waits: Wait) -> Scene:
+    """An answer that stops in the middle until the test says so; after every piece, with more than one wait."""
     first, *rest = sse(chunk({"role": "assistant", "content": "one "}), chunk({"content": "two"}), chunk({}, "stop"), usage())
-    return Scene([first, wait, *rest])
+    return Scene([first, waits[0], rest[0], *waits[1:], *rest[1:]])
 
 
 def config_for(base_url: str, **sections: Any) -> dict[str, Any]:
@@ -91,10 +91,10 @@ async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
 
 
 async def test_chains_and_background_work_go_on_over_two_upgrades(tmp_path: Path) -> None:
-    first, second, third = Wait(), Wait(), Wait()
+    first, later, second, third = Wait(), Wait(), Wait(), Wait()
     async with scripted_upstream() as upstream, daemons_in(tmp_path, config_for(upstream.base_url)) as line:
         _, begun = await line.ask(RESPONSES, QUESTION)
-        upstream.scenes += [half(first), half(second), half(third)]
+        upstream.scenes += [half(first, later), half(second), half(third)]
         _, run = await line.ask(RESPONSES, {**QUESTION, "background": True})
         await first.reached.wait()
         _, doomed = await line.ask(RESPONSES, {**QUESTION, "background": True})
@@ -122,6 +122,10 @@ async def test_chains_and_background_work_go_on_over_two_upgrades(tmp_path: Path
                 assert (status, gone["status"]) == (200, "cancelled")
                 await upstream.seen[2].closed.wait()
                 first.until.set()
+                await later.reached.wait()
+                while (await line.ask(path))[1]["output"][0]["content"][0]["text"] != "one two":  # noqa: ASYNC110 - it comes by way of three processes
+                    await asyncio.sleep(0.01)
+                later.until.set()
                 assert (await follower.read()).endswith(b"data: [DONE]\n\n")  # through the one in the middle
             assert (await old_follower.read()).endswith(b"data: [DONE]\n\n")
             third.until.set()
@@ -134,6 +138,44 @@ async def test_chains_and_background_work_go_on_over_two_upgrades(tmp_path: Path
         assert done["output"][0]["content"][0]["text"] == "one two"
         await until(lambda: len(daemons(tmp_path)) == 1)
         assert (await line.ask(path))[1] == done
+        assert "not understand" not in line.process.said()
+
+
+async def test_a_connection_that_the_old_process_holds_finds_what_the_new_one_has(tmp_path: Path) -> None:
+    """Clients keep connections open: the next request on such a one is still the old process's."""
+    held = Wait()
+    async with scripted_upstream() as upstream, daemons_in(tmp_path, config_for(upstream.base_url)) as line:
+        kept = [aiohttp.ClientSession(headers=line.http.headers) for _ in range(5)]
+        for one in kept:
+            async with one.get(line.url + "/healthz") as reply:
+                await reply.read()
+        upstream.scenes.append(half(held))
+        async with line.stream(CHAT, {**ASK, "stream": True}) as stream:  # keeps the old process alive
+            await held.reached.wait()
+            assert (await line.upgrade()).returncode == 0
+            _, made = await line.ask(RESPONSES, QUESTION)
+            _, other = await line.ask(RESPONSES, QUESTION)
+            path = f"{RESPONSES}/{made['id']}"
+            asked = [
+                (kept[0].get(line.url + path), 200),
+                (kept[1].get(line.url + path + "/input_items"), 200),
+                (kept[2].post(line.url + RESPONSES, json={**QUESTION, "previous_response_id": made["id"]}), 200),
+                (kept[3].delete(line.url + f"{RESPONSES}/{other['id']}"), 200),
+                (kept[4].get(line.url + f"{RESPONSES}/resp_{'0' * 32}"), 404),
+            ]
+            answers = []
+            for request, status in asked:
+                async with request as reply:
+                    answers.append(await reply.json())
+                    assert (reply.status, reply.headers["Connection"]) == (status, "close"), answers[-1]
+            assert answers[0] == made
+            assert (await line.ask(f"{RESPONSES}/{answers[2]['id']}"))[0] == 200  # what the old one made is in the new one
+            assert (await line.ask(f"{RESPONSES}/{other['id']}"))[0] == 404
+            for one in kept:
+                await one.close()
+            held.until.set()
+            assert (await stream.read()).endswith(b"data: [DONE]\n\n")
+        assert "not understand" not in line.process.said()
 
 
 async def test_slots_rates_and_breakers_hold_over_both_and_the_dead_hold_nothing(tmp_path: Path) -> None:
