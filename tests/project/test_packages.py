@@ -136,6 +136,7 @@ def test_the_debian_package_works_where_it_is_unpacked(dist: Path, tmp_path: Pat
     else:
         command = [root / "usr/bin/ds2d"]
     answers_a_chat(command, tmp_path / "here")
+    assert not list(root.rglob("direct_url.json")), "where it was built is nobody's business"
     manual = gzip.decompress((root / "usr/share/man/man1/ds2d.1.gz").read_bytes()).decode()
     assert all(command.usage.replace("-", r"\-") in manual for command in commands())
     for place in ("bash-completion/completions/ds2d", "zsh/vendor-completions/_ds2d", "fish/vendor_completions.d/ds2d.fish"):
