@@ -17,7 +17,7 @@ TYPED = [name for name, path in DOCUMENTS.items() if any(block.language in ("sh"
 
 NOT_RUN = {
     "a GPU": 2, "a bundle": 1, "a clone": 3, "root": 5, "pipx": 2,
-    "Claude Code": 3, "Codex": 1, "Gemini CLI": 1, "opencode": 1, "openai SDK": 1, "Open WebUI": 1, "aider": 1,
+    "Claude Code": 3, "Codex": 1, "Gemini CLI": 1, "opencode": 1, "openai SDK": 1, "Open WebUI": 1, "aider": 1, "Qwen Code": 1,
 }  # fmt: skip
 """How many blocks are marked with which need. A new one is a decision."""
 
