@@ -2,9 +2,8 @@
 
 Rule: a certificate that does not fit its key is never shown: the one before it stays. A socket's path always leads to
 somebody who listens, or to nobody; a file that is no socket is not touched.
-Surprise: a server keeps the TLS context that it was made with, so the one it has only chooses, for each handshake, the
-context that holds the current certificate. And the file of a socket outlives its process on purpose: whoever starts next
-takes its place, also while the one before still serves what it has accepted.
+Surprise: the file of a socket outlives its process on purpose: whoever starts next takes its place, also while the one
+before still serves what it has accepted.
 """
 
 from __future__ import annotations
@@ -30,9 +29,6 @@ BACKLOG = 4096
 AT_ONCE = 64
 """Connections that asyncio tries to take in one go: without descriptors left it fails and says so as many times."""
 
-HANDSHAKE_SECONDS = 15.0
-"""For a whole TLS handshake."""
-
 SOCKET_MODE = 0o660
 
 KEEP_FILE: Any = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
@@ -46,7 +42,7 @@ Place = socket.socket | tuple[str, int]
 
 
 class Certificate:
-    """A certificate in two files. `context` is for servers; `version` tells what the files held apart.
+    """A certificate in two files. `context` is for the next handshake; `version` tells what the files held apart.
 
     Raises OSError (ssl.SSLError is one) if it cannot be used.
     """
@@ -54,16 +50,14 @@ class Certificate:
     def __init__(self, cert_file: str, key_file: str, version: str) -> None:
         self._files = cert_file, key_file
         self._version = version
-        self._current, self.digest = self._loaded()
-        self.context = self._current
-        self.context.sni_callback = self._choose
+        self.context, self.digest = self._loaded()
 
     def renew(self, version: str) -> None:
         """Show what the files hold now to new connections, if that is another version and fits together."""
         if version == self._version:
             return
         try:
-            self._current, self.digest = self._loaded()
+            self.context, self.digest = self._loaded()
         except OSError as error:
             logger.error("the certificate of server.tls was not taken up, the one before stays: %s", error.strerror or error)
             return
@@ -79,9 +73,6 @@ class Certificate:
         if own is None:
             raise OSError(errno.EINVAL, "no certificate in PEM form")
         return context, hashlib.sha256(ssl.PEM_cert_to_DER_cert(own.group().decode("ascii"))).digest()
-
-    def _choose(self, connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        connection.context = self._current
 
 
 def unix_listener(path: str) -> socket.socket:
@@ -99,18 +90,16 @@ def unix_listener(path: str) -> socket.socket:
     return listener
 
 
-async def listen(factory: Callable[[], asyncio.Protocol], where: Place, context: ssl.SSLContext | None) -> asyncio.Server:
-    """Have connections taken, at an address or from a socket that listens already. TLS is for the network only."""
+async def listen(factory: Callable[[], asyncio.Protocol], where: Place, *, serve: bool = True) -> asyncio.Server:
+    """Have connections taken, at an address or from a socket that listens already. Without `serve` it listens, and others
+    take them."""
     loop = asyncio.get_running_loop()
-    seconds = HANDSHAKE_SECONDS if context else None
     if isinstance(where, tuple):
-        server = await loop.create_server(
-            factory, *where, backlog=AT_ONCE, reuse_address=True, ssl=context, ssl_handshake_timeout=seconds
-        )
+        server = await loop.create_server(factory, *where, backlog=AT_ONCE, reuse_address=True, start_serving=serve)
     elif where.family == socket.AF_UNIX:
-        server = await loop.create_unix_server(factory, sock=where, backlog=AT_ONCE, **KEEP_FILE)
+        server = await loop.create_unix_server(factory, sock=where, backlog=AT_ONCE, start_serving=serve, **KEEP_FILE)
     else:
-        server = await loop.create_server(factory, sock=where, backlog=AT_ONCE, ssl=context, ssl_handshake_timeout=seconds)
+        server = await loop.create_server(factory, sock=where, backlog=AT_ONCE, start_serving=serve)
     for listener in server.sockets:
         with socket.socket(fileno=os.dup(listener.fileno())) as same:
             same.listen(BACKLOG)  # how many may wait is the kernel's affair, and another number

@@ -14,7 +14,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.http_parser import RawRequestMessage
@@ -26,6 +26,7 @@ from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.logs import Event, Sparing
 from ds2d.core.sizes import Size, Sizes
 from ds2d.dialects import REGISTRY
+from ds2d.net.handshakes import TlsServer
 from ds2d.net.listening import Certificate, Place, listen
 from ds2d.web.paths import tidy_path
 from ds2d.web.replies import error_reply
@@ -51,6 +52,7 @@ class Connection(RequestHandler):
         "_stall_timer",
         "_unsent",
         "has_room",
+        "is_admitted",
     )
 
     def __init__(self, manager: BoundedServer, *, loop: asyncio.AbstractEventLoop, **kwargs: Any) -> None:
@@ -64,11 +66,13 @@ class Connection(RequestHandler):
         self._stall_timer: asyncio.TimerHandle | None = None
         self._unsent = 0
         self._refused = False
+        self.is_admitted = False
+        """Whether it counts already, since before its TLS stood."""
         self.has_room = True
         """Whether the client takes what it is sent, as far as can be told: no more is to be sent while it does not."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not self._bounds.admit():
+        if not self.is_admitted and not self._bounds.admit():
             self._refused = True
             transport.close()
             return
@@ -228,6 +232,12 @@ class BoundedServer(web.Server):
     def __call__(self) -> RequestHandler:
         return Connection(self, loop=self._loop, **self._kwargs)
 
+    def admitted(self) -> RequestHandler:
+        """The protocol of a connection that was admitted already."""
+        connection = Connection(self, loop=self._loop, **self._kwargs)
+        connection.is_admitted = True
+        return connection
+
     def admit(self) -> bool:
         """Whether one more connection may be taken; says it once when it may not."""
         if self.open_connections >= self.max_connections:
@@ -289,11 +299,14 @@ class Runner(web.AppRunner):
 class Site(web.BaseSite):
     """One listener of a runner: at an address, or on a socket that listens already. `certificate` is for the network."""
 
-    __slots__ = ("_where",)
+    __slots__ = ("_certificate", "_tls", "_where")
 
     def __init__(self, runner: Runner, where: Place, certificate: Certificate | None = None) -> None:
-        super().__init__(runner, ssl_context=certificate.context if certificate else None)
+        super().__init__(runner)
         self._where = where
+        is_local = isinstance(where, socket.socket) and where.family == socket.AF_UNIX
+        self._certificate = None if is_local else certificate
+        self._tls: TlsServer | None = None
 
     @property
     def name(self) -> str:
@@ -304,8 +317,18 @@ class Site(web.BaseSite):
         """Take connections. Raises OSError."""
         await super().start()
         server = self._runner.server
-        assert server is not None
-        self._server = await listen(server, self._where, self._ssl_context)
+        assert isinstance(server, BoundedServer)
+        self._server = plain = await listen(server, self._where, serve=self._certificate is None)
+        if self._certificate is not None:
+            self._tls = TlsServer(self.twins(), server, self._certificate)
+            self._server = cast(asyncio.AbstractServer, self._tls)  # as far as aiohttp uses one
+            plain.close()
+
+    async def stop(self) -> None:
+        """Take no more; who shakes hands still was not taken."""
+        await super().stop()
+        if self._tls is not None:
+            await self._tls.wait_closed()
 
     def twins(self) -> list[socket.socket]:
         """Its sockets once more: they go on listening when this site has stopped."""

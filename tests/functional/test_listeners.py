@@ -160,16 +160,36 @@ def test_what_cannot_be_listened_with_is_named_at_the_start(tmp_path: Path, serv
     assert words in done.stderr, done.stderr
 
 
-async def test_a_handshake_has_its_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ds2d.net.listening.HANDSHAKE_SECONDS", 0.2)
+async def test_who_only_shakes_hands_counts_and_has_its_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silent connections would take as many descriptors as there are, if they were counted only when their TLS stands."""
+    monkeypatch.setattr("ds2d.net.handshakes.HANDSHAKE_SECONDS", 1.0)
     trusted = certificates.write(tmp_path, "own")
-    async with running(tmp_path, {"keys": [KEY], "upstreams": DEMO, "server": {"tls": TLS}}) as live:
+    server = {"tls": TLS, "max_connections": 3}
+    async with running(tmp_path, {"keys": [KEY], "upstreams": DEMO, "server": server}) as live:
+        silent = [await asyncio.open_connection("127.0.0.1", live.port) for _ in range(3)]
+        await until(lambda: live.daemon.sizes()["connections.open"].now == 3)
         reader, writer = await asyncio.open_connection("127.0.0.1", live.port)
-        async with asyncio.timeout(20):
-            with contextlib.suppress(ConnectionError):
-                assert await reader.read() == b""
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""  # at once: there is no place
         writer.close()
-        assert (await until_answered(live, trusted)) == 200
+        assert live.daemon.sizes()["connections.open"].now <= 3
+        for reader, writer in silent:
+            async with asyncio.timeout(20):
+                with contextlib.suppress(ConnectionError):
+                    assert await reader.read() == b""
+            writer.close()
+        await until(lambda: live.daemon.sizes()["connections.open"].now == 0)
+        assert await until_answered(live, trusted) == 200
+    assert live.daemon.sizes()["connections.open"].now == 0
+
+
+async def test_a_daemon_stops_while_somebody_shakes_hands(tmp_path: Path) -> None:
+    certificates.write(tmp_path, "own")
+    async with running(tmp_path, {"keys": [KEY], "upstreams": DEMO, "server": {"tls": TLS}}) as live:
+        _, writer = await asyncio.open_connection("127.0.0.1", live.port)
+        await until(lambda: live.daemon.sizes()["connections.open"].now == 1)
+    assert live.daemon.sizes()["connections.open"].now == 0
+    writer.close()
 
 
 async def until_answered(live: Running, trusted: Path) -> int:
