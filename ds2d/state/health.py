@@ -29,6 +29,10 @@ logger = logging.getLogger("ds2d.health")
 LOOK_TIMEOUTS = Timeouts(connect=2, headers=5, first_payload=5, payload_gap=5, answer=5, total=5)
 """Seconds; a look that takes longer tells nothing about the models."""
 
+RETURN_SECONDS = 900.0
+"""How long a server that takes no connection is looked for twice as often as one that serves: it is being started again, and
+to be refused costs nothing. After that it is backed off from."""
+
 BACK_OFF = 1.5
 """How much longer than `poll_seconds` the next look at a server without an answer may wait: back within 5 s by default."""
 
@@ -114,6 +118,7 @@ class Watch:
         self._unanswered = 0
         self._failed = 0
         self._refused = False
+        self._gone_at: float | None = None  # when it was seen to take no connection
         self._known = False  # flavour and prefix were found out, and the server has not been away since
         self._hurry = asyncio.Event()
         if upstream.kind == "demo":
@@ -173,7 +178,11 @@ class Watch:
             pause = DEEPSEEK_SECONDS
         if self._refused:
             return max(pause, REFUSED_SECONDS)
-        return min(pause, PRESSED_SECONDS) if self._pressed else pause * (BACK_OFF if self._unanswered > 1 else 1.0)
+        if self._pressed:
+            return min(pause, PRESSED_SECONDS)
+        if self._gone_at is not None and self._world.clock() - self._gone_at < RETURN_SECONDS and self.upstream.login is None:
+            return max(min(pause, 1.0), pause / 2)
+        return pause * (BACK_OFF if self._unanswered > 1 else 1.0)
 
     def note_success(self) -> None:
         """A turn was answered."""
@@ -237,7 +246,10 @@ class Watch:
     async def _take_list(self, prefix: str, reply: Reply, entries: list[Any]) -> None:
         models = read_list(entries, self.seen)
         facts = await self._find_out(prefix, entries, reply)
-        self._listed_at = self._world.clock()
+        self._listed_at, self._gone_at = self._world.clock(), None
+        if self._state == "down":  # back, whoever it is now: its gauges may take their time
+            self._failed = 0
+            self._set("ready", "it lists its models", facts=facts, models=models)
         if not await self._weigh(facts):
             return
         doubtful = self._state == "degraded" and self._failed > 0
@@ -326,6 +338,7 @@ class Watch:
         self._unanswered += 1
         self._refused = error.kind is ErrorKind.UPSTREAM_AUTH  # the login for the look's token
         if error.kind is ErrorKind.UPSTREAM_UNREACHABLE:
+            self._gone_at = self._world.clock() if self._gone_at is None else self._gone_at
             self._away("it takes no connection")
         elif self._unanswered >= PATIENCE:
             self._away(f"{self._unanswered} looks in a row got no answer")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 
@@ -13,7 +14,7 @@ from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.load import Load
 from ds2d.core.models import State
 from ds2d.core.settings import Secret, UpstreamSpec
-from ds2d.state.health import LOOK_TIMEOUTS, PATIENCE, PRESSED_SECONDS, REFUSED_SECONDS, Watch, World
+from ds2d.state.health import LOOK_TIMEOUTS, PATIENCE, PRESSED_SECONDS, REFUSED_SECONDS, RETURN_SECONDS, Watch, World
 from tests.state.world import settle
 
 GONE = GatewayError(ErrorKind.UPSTREAM_UNREACHABLE, "The upstream could not be reached.")
@@ -295,10 +296,17 @@ async def test_a_bug_in_a_look_does_not_end_the_looking(caplog: pytest.LogCaptur
 async def test_how_long_until_the_next_look() -> None:
     net = Net()
     assert net.watch.pause() == 2
-    await net.look(GONE)
+    await net.look(LATE)
     assert net.watch.pause() == 2
+    await net.look(LATE)
+    assert net.watch.pause() == 3
     await net.look(GONE)
-    assert net.watch.pause() == 3  # so that a server started again is back within 5 s
+    assert net.watch.pause() == 1  # so that a server started again is back within 5 s
+    net.now += RETURN_SECONDS - 1
+    await net.look(GONE)
+    assert net.watch.pause() == 1
+    net.now += 1
+    assert net.watch.pause() == 3
     await net.look(Reply(401, {}, b"{}"))
     assert net.watch.pause() == REFUSED_SECONDS
     await net.look(GatewayError(ErrorKind.UPSTREAM_AUTH, "The login was refused."))
@@ -553,3 +561,21 @@ async def test_each_state_says_why(reply: Reply | GatewayError, state: State, wh
     net = Net()
     assert await net.look(reply) == state
     assert net.watch.health().why == why
+
+
+async def test_a_server_that_is_back_serves_before_its_gauges_are_read() -> None:
+    net = Weighed()
+    await net.weigh(metrics(0))
+    await net.look(GONE)
+    net.fault = None
+    states: list[State] = []
+    fetch = net.watch._world.fetch
+
+    async def watched(call: Call) -> Reply:
+        if call.path.endswith("/metrics"):
+            states.append(net.watch.seen.state)
+        return await fetch(call)
+
+    net.watch._world = msgspec.structs.replace(net.watch._world, fetch=watched)
+    assert await net.weigh(None) == "ready"
+    assert states == ["ready"]
