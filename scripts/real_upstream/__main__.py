@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import fcntl
 import hashlib
+import importlib
 import os
 import shutil
 import socket
@@ -188,6 +189,8 @@ def serve_command(flavour: str, port: int, more: list[str]) -> list[str]:
 
 def serve(flavour: str, port: int, more: list[str]) -> None:
     """Become the server: in the foreground, on 127.0.0.1. Does not return."""
+    if flavour == "llama":
+        importlib.import_module("scripts.real_upstream.llama").serve(port, more)
     if not environment_is_current() or not model_is_current(model_of(flavour)):
         sys.exit("error: not all is there; run: scripts/real-upstream install && scripts/real-upstream model")
     with socket.socket() as probe:
@@ -210,15 +213,25 @@ def serve(flavour: str, port: int, more: list[str]) -> None:
     os.execvpe(PYTHON, serve_command(flavour, port, more), environment)
 
 
-def status(*, quiet: bool) -> int:
-    """Say what is there; the exit code is 0 if `serve` would work."""
-    ready = environment_is_current() and all(map(model_is_current, MODELS))
+def install_llama() -> None:
+    """llama.cpp, and the model in its format once there is one."""
+    llama = importlib.import_module("scripts.real_upstream.llama")
+    llama.install()
+    if model_is_current("recite"):
+        llama.make_model()
+
+
+def status(*, quiet: bool, llama_too: bool) -> int:
+    """Say what is there; the exit code is 0 if `serve` would work (`llama_too`: if it would with llama.cpp)."""
+    llama = importlib.import_module("scripts.real_upstream.llama")
+    ready = llama.is_current() if llama_too else environment_is_current() and all(map(model_is_current, MODELS))
     if not quiet:
         size = subprocess.run(["du", "-sh", CACHE], capture_output=True, text=True, check=False).stdout.split("\t")[0] or "0"
         print(f"folder       {CACHE} ({size})")
         print(f"environment  {'vLLM ' + VLLM + ', torch ' + TORCH if environment_is_current() else 'missing or out of date'}")
         for name, about in MODELS.items():
             print(f"model        {name} ({about}): {'current' if model_is_current(name) else 'missing or out of date'}")
+        print(f"llama.cpp    {'current' if llama.is_current() else 'missing or out of date'}")
     return 0 if ready else 1
 
 
@@ -226,16 +239,21 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line; what argparse does not know goes to `vllm serve`."""
     parser = argparse.ArgumentParser(prog="scripts/real-upstream", description=DESCRIPTION)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("install", help="install vLLM into the cache folder (3.5 GB, 2 to 4 minutes)")
+    installing = verbs.add_parser("install", help="install vLLM into the cache folder (3.5 GB, 2 to 4 minutes)")
+    installing.add_argument("what", nargs="?", choices=("vllm", "llama"), default="vllm", help="llama: llama.cpp, 4 minutes")
     model = verbs.add_parser(
         "model", help="build the tiny models and train the one that recites (1 to 4 minutes; no weights are downloaded)"
     )
     model.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MODELS)}; default: all")
     server = verbs.add_parser("serve", help="run the server in the foreground; options it does not know go to vLLM")
-    server.add_argument("--flavour", choices=FLAVOURS, default="v31", help="which of vLLM's parsers run (default v31)")
+    flavours = (*FLAVOURS, "llama")
+    server.add_argument(
+        "--flavour", choices=flavours, default="v31", help="which of vLLM's parsers run (default v31); or llama.cpp"
+    )
     server.add_argument("--port", type=int, default=8000)
     shown = verbs.add_parser("status", help="say what is there; exit code 0 if serve would work")
     shown.add_argument("--quiet", action="store_true")
+    shown.add_argument("what", nargs="?", choices=("vllm", "llama"), default="vllm")
     verbs.add_parser("clean", help="remove the cache folder")
     options, more = parser.parse_known_args(arguments)
     if more and options.verb != "serve":
@@ -253,7 +271,7 @@ def main(arguments: list[str]) -> int:
         match options.verb:
             case "install":
                 with only_one():
-                    install()
+                    install_llama() if options.what == "llama" else install()
             case "model":
                 with only_one():
                     for name in options.names or MODELS:
@@ -261,7 +279,7 @@ def main(arguments: list[str]) -> int:
             case "serve":
                 serve(options.flavour, options.port, options.more)
             case "status":
-                return status(quiet=options.quiet)
+                return status(quiet=options.quiet, llama_too=options.what == "llama")
             case "clean":
                 with only_one():
                     say(f"removing {CACHE}")
