@@ -29,7 +29,6 @@ from ds2d.upstreams.openai.refusal import is_no_route, read_body
 from ds2d.upstreams.openai.usage import read_usage
 
 Body = dict[str, Any]
-Steps = Preparation
 
 
 def _same(body: Body, _request: ChatRequest, _target: Target) -> Body:
@@ -76,9 +75,7 @@ def check(request: ChatRequest, target: Target) -> None:
 
 def absent(task: str, model: str) -> GatewayError:
     """Nobody does this here: 404 for what only some servers have as an extra (vllm-extras.md 1), else 501."""
-    kind = (
-        ErrorKind.ROUTE_NOT_FOUND if task in ("tokenizer_info", "transcriptions", "translations") else ErrorKind.NOT_IMPLEMENTED
-    )
+    kind = ErrorKind.ROUTE_NOT_FOUND if task in _EXTRAS else ErrorKind.NOT_IMPLEMENTED
     what = task.replace("_", " ")
     return GatewayError(kind, f"Model '{model[:200]}' does not offer {what} here." if model else f"No model here offers {what}.")
 
@@ -340,6 +337,8 @@ _NOT_DONE = re.compile(
 def _garbled() -> NoReturn:
     raise GatewayError(ErrorKind.UPSTREAM_GARBLED, "The upstream sent an answer that cannot be read.")
 
+
+_EXTRAS = ("tokenizer_info", "transcriptions", "translations")
 
 _TEXT_ONLY = ("llamacpp_python",)
 
