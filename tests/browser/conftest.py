@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from ds2d.core.secrets import hash_password
 from tests.aloud import NOT_TESTED
@@ -28,6 +28,8 @@ from tests.functional.test_process import Process, demo, free_port, serving
 KEY = "sk-browser-0123456789abcdef"
 ADMIN_KEY = "adm-browser-0123456789abcdef"
 TOKENS = ("tok-first-0123456789", "tok-second-0123456789")
+SLOW = "slow-model"
+"""A model whose answers take about ten seconds: time enough to see and to end them."""
 HASH = hash_password(ADMIN_KEY, b"0123456789abcdef")
 CHROMIUM = shutil.which(os.environ.get("DS2D_CHROMIUM", "chromium"))
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "ds2d", "browser")
@@ -43,6 +45,9 @@ document.addEventListener("securitypolicyviolation", (event) => {
   window.breaches.push(`${event.violatedDirective} ${event.blockedURI}`);
 });
 """
+
+
+expect.set_options(timeout=30000)  # a busy machine is slow, not wrong
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +108,7 @@ class Daemons:
         return json.loads(text) if text.startswith(("{", "[")) else text
 
 
-def until(condition: Any, seconds: float = 20) -> Any:
+def until(condition: Any, seconds: float = 30) -> Any:
     """What the condition says, once it says something."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -117,7 +122,9 @@ def daemons(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Itera
     """Both, running."""
     behind, folder = tmp_path_factory.mktemp("behind"), tmp_path_factory.mktemp("console")
     port = free_port()
-    with serving(behind, config=demo(10, keys=list(TOKENS)), port=port):
+    config = demo(10, keys=list(TOKENS), models={SLOW: {"upstream": "slow", "model": "deepseek-chat"}})
+    config["upstreams"].append({"name": "slow", "kind": "demo", "pace_ms": 100})
+    with serving(behind, config=config, port=port):
         start = {"keys": [KEY], "admin": {"password_hash": HASH}}
         with serving(folder, config=start) as process:
             yield Daemons(process, folder, f"http://127.0.0.1:{port}")
@@ -175,7 +182,7 @@ class Seat:
 def sit_down(browser: Browser, daemons: Daemons, **options: Any) -> Seat:
     """A browser of one's own: nothing is remembered in it."""
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, "locale": "en-US", **options})
-    context.set_default_timeout(20000)
+    context.set_default_timeout(30000)
     context.add_init_script(WATCH_POLICY)
     seat = Seat(daemons, context, context.new_page())
     seat.page.on("console", lambda message: seat.complaints.append(message.text) if message.type == "error" else None)

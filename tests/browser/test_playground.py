@@ -8,7 +8,7 @@ import sys
 
 from playwright.sync_api import expect
 
-from tests.browser.conftest import KEY, Seat, until
+from tests.browser.conftest import KEY, SLOW, Seat, until
 
 
 def test_the_key_is_asked_for_once_and_an_answer_streams(seat: Seat) -> None:
@@ -54,6 +54,7 @@ def test_reasoning_is_folded_a_tool_call_is_shown_and_a_long_answer_can_be_stopp
     expect(call).to_contain_text('"city"')
     page.fill(".options textarea.mono", "")
     page.locator(".options textarea.mono").blur()
+    page.locator("ds-models select").select_option(SLOW)
     page.fill(".composer textarea", "Go on for long " * 12)
     page.click("text=Send")
     expect(page.locator(".message.assistant").last.locator(".text")).to_contain_text("This is")
