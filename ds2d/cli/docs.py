@@ -11,7 +11,9 @@ import argparse
 import html
 import os
 import re
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 
 from ds2d.web.manual import pages
@@ -49,11 +51,42 @@ def _title(name: str) -> str:
     return html.unescape(found[1]) if found else name
 
 
+_BLOCK = re.compile(
+    r"<pre>(?P<pre>.*?)</pre>|<tr>(?P<row>.*?)</tr>|<(?P<tag>h[1-4]|p|li)[^>]*>(?P<text>.*?)(?=</?(?:h[1-4]|p|li|ul|ol|div)\b)",
+    re.DOTALL,
+)
+
+
 def _as_text(name: str) -> str:
-    """What stands on a page, without its tags: a package has the HTML only."""
-    body = re.split(r"</?main>", pages.page(name))[1]
-    body = re.sub(r"<h[1-4][^>]*>", "\n## ", body)
-    body = re.sub(r"<li>", "- ", body)
-    body = re.sub(r"</(t[dh])>(?=<t[dh]>)|</th>\n(?=<th>)", "  |  ", body)
-    body = re.sub(r"</(tr|li|p|h[1-4]|pre|ul|ol)>", "\n", body)
-    return re.sub(r"\n{3,}", "\n\n", html.unescape(re.sub(r"<[^>]+>", "", body))).strip()
+    """What stands on a page, without its tags, for a terminal: a package has the HTML only."""
+    width = min(shutil.get_terminal_size((100, 24)).columns, 110)
+    lines: list[str] = []
+    before = ""
+    for found in _BLOCK.finditer(re.split(r"</?main>", pages.page(name))[1]):
+        kind = found["tag"] or ("pre" if found["pre"] is not None else "row")
+        if not (kind == before and kind in ("row", "li")):
+            lines.append("")
+        lines += _block(kind, found, width)
+        before = kind
+    return "\n".join(lines).strip()
+
+
+def _block(kind: str, found: re.Match[str], width: int) -> list[str]:
+    if kind == "pre":
+        return [f"    {line}" for line in _plain(found["pre"]).splitlines()]
+    if kind == "row":
+        cells = [" ".join(_plain(cell).split()) for cell in re.findall(r"<t[dh]>(.*?)</t[dh]>", found["row"], re.DOTALL)]
+        return textwrap.wrap(
+            "  |  ".join(cells), width, subsequent_indent="      ", break_long_words=False, break_on_hyphens=False
+        ) or [""]
+    text = " ".join(_plain(found["text"]).split())
+    if kind.startswith("h"):
+        return [text.upper() if kind in ("h1", "h2") else text]
+    mark = "- " if kind == "li" else ""
+    return textwrap.wrap(
+        text, width, initial_indent=mark, subsequent_indent=" " * len(mark), break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _plain(text: str) -> str:
+    return html.unescape(re.sub(r"<[^>]+>", "", text))

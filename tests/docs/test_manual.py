@@ -130,3 +130,13 @@ def test_it_is_written_out_for_a_host_without_a_network(tmp_path: Path, capsys: 
     assert main(["docs", "errors"]) == 0
     assert "The queue is full" in capsys.readouterr().out
     assert main(["docs", "erors"]) == 1
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("name", MARKDOWN)
+def test_a_page_on_a_terminal_has_every_word_of_its_prose(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["docs", name]) == 0
+    shown = capsys.readouterr().out
+    assert not re.search(r"</?(?:p|td|code|li)>", shown)
+    prose = re.sub(r"```.*?```|<!--.*?-->|\]\([^)]*\)", "", MARKDOWN[name], flags=re.DOTALL).lower()
+    assert set(re.findall(r"[a-z]{5,}", prose)) - set(re.findall(r"[a-z]{5,}", shown.lower())) == set()
