@@ -124,6 +124,44 @@ async def test_a_quota_holds_for_tasks_as_for_chat(tmp_path: Path) -> None:
         assert len(pool.seen) == 3
 
 
+async def test_a_rate_holds_too_and_what_was_used_is_on_the_keys_record(tmp_path: Path) -> None:
+    keys = [{"key": KEY, "name": "slow", "rpm": 2}]
+    async with two_servers(tmp_path, keys=keys) as (ds2d, _, pool):
+        pool.scenes += [answer(VECTORS), answer({"results": [], "usage": USAGE})]
+        assert (await ds2d.ask("/v1/embeddings", {"model": "team/vectors", "input": "x"}))[0] == 200
+        assert (await ds2d.ask("/rerank", {"model": "team/vectors", "query": "a", "documents": ["b"]}))[0] == 200
+        status, got, headers = await ds2d.ask("/tokenize", {"model": "team/vectors", "prompt": "a"})
+        assert (status, got["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert int(headers["retry-after"]) > 0
+        _, usage, _ = await ds2d.ask("/v1/usage")
+        assert usage["used"]["total"] == {"prompt_tokens": 18, "completion_tokens": 0, "total_tokens": 18}
+
+
+async def test_who_leaves_frees_the_server(tmp_path: Path) -> None:
+    async with two_servers(tmp_path) as (ds2d, _, pool):
+        hold = Wait()
+        pool.decide = lambda seen: Scene([hold], content_type="application/json")
+        for path, body in (("/v1/embeddings", {"input": "x"}), ("/v1/audio/transcriptions", None)):
+            pool.seen.clear()
+            hold.reached.clear()
+            more = {} if body else {"data": recording("team/vectors")}
+            asked = asyncio.create_task(ds2d.ask(path, body and {"model": "team/vectors", **body}, **more))
+            await asyncio.wait_for(hold.reached.wait(), 20)
+            asked.cancel()
+            await asyncio.wait_for(pool.seen[0].closed.wait(), 20)
+            if body:
+                pool.tell_routes("/v1/audio/transcriptions")
+                await look_anew(ds2d)
+        await asyncio.wait_for(all_done(ds2d), 20)
+        assert {turn["state"] for turn in ds2d.daemon.books.recent} == {"interrupted"}
+
+
+async def all_done(ds2d: Running) -> None:
+    """Until no turn runs."""
+    while ds2d.daemon.service.turns:  # noqa: ASYNC110 - there is no event for it
+        await asyncio.sleep(0)
+
+
 async def test_a_task_waits_in_the_same_queue(tmp_path: Path) -> None:
     runtime = {"account_max_queue": 1, "account_max_inflight": 1}
     async with two_servers(tmp_path, runtime=runtime) as (ds2d, _, pool):
