@@ -551,3 +551,40 @@ async def written(form: aiohttp.FormData, content_type: str) -> bytes:
     await payload.write(Writer())
     boundary = content_type.partition("boundary=")[2].strip('"')
     return bytes(held).replace(payload.boundary.encode(), boundary.encode())
+
+
+async def test_a_client_that_stops_sending_is_nobodys_fault_but_its_own(tmp_path: Path) -> None:
+    async with two_servers(tmp_path) as (ds2d, _, pool):
+        pool.tell_routes("/v1/audio/transcriptions")
+        await look_anew(ds2d)
+        whole = await written(recording("team/vectors"), "boundary=b-1")
+        stopped = asyncio.Event()
+
+        async def half() -> AsyncIterator[bytes]:
+            yield whole[: len(whole) // 2]
+            stopped.set()
+            await asyncio.Event().wait()
+
+        headers = {
+            "Authorization": f"Bearer {KEY}",
+            "Content-Type": "multipart/form-data; boundary=b-1",
+            "Content-Length": str(len(whole)),
+        }
+        url = ds2d.url + "/v1/audio/transcriptions"
+        async with aiohttp.ClientSession() as client:
+            asking = asyncio.create_task(client.post(url, data=half(), headers=headers))
+            await asyncio.wait_for(stopped.wait(), 20)
+            await asyncio.wait_for(one_runs(ds2d), 20)
+            asking.cancel()
+        await asyncio.wait_for(all_done(ds2d), 20)
+        [turn] = ds2d.daemon.books.recent
+        assert (turn["state"], turn["cause"]) == ("interrupted", "client_closed")
+        assert ds2d.daemon.catalog.states() == {"gpu": "ready", "pool": "ready"}
+        assert ds2d.daemon.queue.running == 0
+        assert pool.seen == []
+
+
+async def one_runs(ds2d: Running) -> None:
+    """Until a turn has been given its place."""
+    while not ds2d.daemon.queue.running:  # noqa: ASYNC110 - there is no event for it
+        await asyncio.sleep(0)
