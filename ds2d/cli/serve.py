@@ -172,6 +172,7 @@ def _apply_log(config: Config) -> None:
 
 def _set_log(level: str, form: str) -> None:
     logging.getLogger("ds2d").setLevel(level.upper())
+    logging.getLogger().setLevel("ERROR" if level == "error" else "WARNING")
     for handler in logging.getLogger().handlers:
         handler.setFormatter(FORMATS[form](_is_journal()))
 
