@@ -165,7 +165,7 @@ class Embeddings(Section, frozen=True, kw_only=True):
 
     provider: Annotated[
         Literal["upstream", "deterministic", "mock", "builtin"] | None,
-        about("absent: a served model that embeds, else 501; the last three are one", settings=True),
+        about("absent: a served model that embeds, else 501; all but upstream are one: vectors without meaning", settings=True),
     ] = None
     dimensions: Annotated[Annotated[int, Meta(ge=1, le=65536)], about("of deterministic vectors")] = 768
 
