@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from ds2d.core.errors import MATRIX, ErrorKind
@@ -35,6 +36,7 @@ def page() -> str:
     return "\n".join([head.rstrip(), "", *made, foot.lstrip()])
 
 
+@cache
 def found_texts() -> dict[ErrorKind, list[str]]:
     """The texts of each kind, as far as they stand in the code."""
     found: dict[ErrorKind, dict[str, None]] = {kind: {} for kind in ErrorKind}

@@ -123,3 +123,11 @@ def test_pyproject_holds_nothing_but_how_to_build() -> None:
 @pytest.mark.parametrize("name", ["config.json", "config.json.tmp", ".ds2d.env", "state/ledger.sqlite", ".venv/pyvenv.cfg"])
 def test_secrets_and_state_stay_out_of_git(name: str) -> None:
     assert subprocess.run(["git", "check-ignore", "-q", name], cwd=ROOT, check=False).returncode == 0
+
+
+def test_what_builds_the_wheel_needs_nothing_installed() -> None:
+    """`pipx install ./ds2d` builds in an environment that holds setuptools only."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import ds2d.web.assets, ds2d.web.manual.pages as p; print(len(p.page('index')))"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 1000
