@@ -127,7 +127,8 @@ def test_secrets_and_state_stay_out_of_git(name: str) -> None:
 
 def test_what_builds_the_wheel_needs_nothing_installed() -> None:
     """`pipx install ./ds2d` builds in an environment that holds setuptools only."""
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import ds2d.web.assets, ds2d.web.manual.pages as p; print(len(p.page('index')))"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import ds2d.web.assets; from ds2d.web.manual import pages; "
+    code += "print(len(pages.page(pages.INDEX)))"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 1000
