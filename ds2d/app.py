@@ -695,9 +695,9 @@ class Daemon:
             logger.warning("stored responses were not kept: %s", problem)
 
     def _busy(self) -> bool:
-        """Whether somebody still gets an answer, from here or through here, or has asked for one."""
+        """Whether somebody still gets an answer, from here, through here or from an older process, or has asked for one."""
         asking = self._runner is not None and self._runner.owes_answers()
-        return bool(self.service.turns or self.responses.mirrors) or asking
+        return bool(self.service.turns or self.responses.mirrors or self.generations.older) or asking
 
     async def _quiet(self, at_once: asyncio.Event) -> None:
         """Return when no turn has run for a moment, or at once when told."""

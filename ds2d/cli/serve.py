@@ -84,9 +84,12 @@ async def _serve(daemon: Daemon, predecessor: Predecessor | None) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(Shortage())
     stopping, at_once = asyncio.Event(), asyncio.Event()
+    started = False
 
     def terminate() -> None:
         (at_once if stopping.is_set() else stopping).set()
+        if started:
+            daemon.generations.hurry()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, terminate)
@@ -103,6 +106,8 @@ async def _serve(daemon: Daemon, predecessor: Predecessor | None) -> int:
         await daemon.stop()
         return 1
     _spare_collector()
+    started = True
+    daemon.generations.hurried = terminate
     feeding = loop.create_task(_feed_watchdog())
     logger.info("serving on %s generation=%d", ", ".join(daemon.addresses()), config.generation)
     notify(f"READY=1\nMAINPID={os.getpid()}\nSTATUS=serving")

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -32,10 +33,10 @@ __all__ = ["CONTROL", "Generations", "Predecessor", "PredecessorGoneError", "Sha
 CONTROL = "control.sock"
 """In the state folder: where `ds2d upgrade` and older generations find the one that leads."""
 
-READY_SECONDS = 45.0
+READY_SECONDS = 40.0
 """How long a new process may take to check itself; systemd waits for 60."""
 
-SWITCH_SECONDS = 10.0
+SWITCH_SECONDS = 8.0
 """How long it may take from there to its first connection. Nobody is answered in that time."""
 
 JOIN_SECONDS = 2.0
@@ -85,6 +86,8 @@ class Generations:
         self._joined = asyncio.Event()
         self._draft: Path | None = None
         self.handed_over = asyncio.Event()
+        self.hurried: Callable[[], None] = lambda: None
+        """Called when the process that leads was told to end."""
         self.drain_seconds: float | None = None
         """How long this process may finish its streams, once it has handed over; None: as long as they last."""
 
@@ -150,10 +153,18 @@ class Generations:
         if self._following is not None:
             self._following.closed(row)
 
+    def _hurried(self) -> None:
+        self.hurried()
+
+    def hurry(self) -> None:
+        """This process was told to end, and so are the older ones."""
+        for guest in self._guests if self.leads else ():
+            guest.tell(m.Hurry())
+
     @property
     def older(self) -> int:
-        """How many older processes still finish their streams."""
-        return len(self._guests)
+        """How many older processes still finish their streams, and follow this one."""
+        return len(self._guests) if self.leads else 0
 
     @property
     def leads(self) -> bool:
@@ -295,7 +306,7 @@ class Generations:
         for guest in self._guests:
             guest.refuse()
         self._following = following = Following(shared, self._path)
-        following.failed, following.other = talk.lost, talk.said
+        following.failed, following.other, following.hurried = talk.lost, talk.said, self._hurried
         following.begin(link)
         for guest in self._guests:
             guest.relay = following

@@ -53,6 +53,8 @@ class Following:
         self._asking = Asking()
         self._held: list[bytes] = []
         self._seeking: asyncio.Task[None] | None = None
+        self.hurried: Callable[[], None] = lambda: None
+        """Called when the leader was told to end."""
         self.other: Callable[[m.Message], None] = lambda _message: None
         """Told of what is not for followers in general."""
         self.failed: Callable[[], bool] = lambda: False
@@ -189,6 +191,9 @@ class Following:
         elif isinstance(message, m.Stop):
             if (run := responses.running(message.name)) is not None:
                 run.stop(message.fault.error())
+        elif isinstance(message, m.Hurry):
+            if link is self._link:
+                self.hurried()
         elif isinstance(message, m.Moved):
             if link is self._link:
                 self._former.append(link)

@@ -108,6 +108,10 @@ class Serving(Message, tag="serving"):
     """The new process takes connections: there is no way back."""
 
 
+class Hurry(Message, tag="hurry"):
+    """The one that leads was told to end: so are those that follow. The second time means at once."""
+
+
 class Moved(Message, tag="moved"):
     """Somebody else leads now: join there."""
 
@@ -251,8 +255,9 @@ class Stop(Message, tag="stop"):
 
 
 Any = (
-    Answered | Upgrade | Upgraded | Ready | Switch | Leading | Serving | Moved | Join | Acquire | Release | Report | Charge
-    | Admit | Settle | Closed | Kept | Forget | Remember | RunBegan | RunWrote | RunEnded | Fetch | Do | Sync | Look | Stop
+    Answered | Upgrade | Upgraded | Ready | Switch | Leading | Serving | Hurry | Moved | Join | Acquire | Release | Report
+    | Charge | Admit | Settle | Closed | Kept | Forget | Remember | RunBegan | RunWrote | RunEnded | Fetch | Do | Sync | Look
+    | Stop
 )  # fmt: skip
 
 _decoder = msgspec.json.Decoder(Any)

@@ -107,6 +107,28 @@ def test_a_reload_is_an_upgrade_that_nobody_notices(machine: Machine) -> None:
     assert machine.show("ds2d.service", "ActiveState") == "active"
 
 
+def test_a_crash_waits_for_no_older_process_and_cuts_none_of_its_answers(machine: Machine) -> None:
+    machine.write_config(CONFIG.replace('"pace_ms": 60', '"pace_ms": 400'))
+    machine.run("systemctl", "reload", "ds2d.service")
+    begun = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(one_answer, machine, begun)
+        assert begun.wait(20)
+        machine.run("systemctl", "reload", "ds2d.service")
+        crashes = machine.show("ds2d.service", "MainPID")
+        machine.run("kill", "-KILL", crashes)
+        for _ in itertools.repeat(None, 200):
+            if machine.show("ds2d.service", "MainPID") not in {crashes, "0"}:
+                break
+            time.sleep(0.1)
+        machine.wait_for("ds2d.service", "ActiveState", "active")
+        assert not answer.done()
+        assert ready(machine) == 200
+        assert answer.result()[-1] == "data: [DONE]"
+    machine.wait_for_processes("ds2d.service", [machine.show("ds2d.service", "MainPID")])
+    machine.write_config(CONFIG)
+
+
 def test_a_reload_to_a_version_that_cannot_serve_changes_nothing(machine: Machine) -> None:
     before = machine.show("ds2d.service", "MainPID")
     machine.write_config('{"nonsense": 1}')

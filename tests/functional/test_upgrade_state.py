@@ -272,6 +272,26 @@ async def test_a_new_version_that_dies_on_the_way_leaves_everything_as_it_was(tm
         await until(lambda: len(daemons(tmp_path)) == 1)
 
 
+async def test_the_newest_is_told_to_stop_and_tells_the_older_ones(tmp_path: Path) -> None:
+    """Once: what runs is finished, and the newest waits for it. Twice: what runs is ended, everywhere."""
+    first, second = Wait(), Wait()
+    async with scripted_upstream() as upstream, daemons_in(tmp_path, config_for(upstream.base_url)) as line:
+        upstream.scenes += [half(first), half(second)]
+        async with line.stream(CHAT, {**ASK, "stream": True}) as stream, line.stream(CHAT, {**ASK, "stream": True}) as late:
+            await second.reached.wait()
+            assert (await line.upgrade()).returncode == 0
+            _, newest = line.pids()
+            os.kill(newest, signal.SIGTERM)
+            await until(lambda: line.process.said().count("draining") == 1)
+            first.until.set()
+            assert (await stream.read()).endswith(b"data: [DONE]\n\n")
+            assert len(line.pids()) == 2
+            os.kill(newest, signal.SIGTERM)
+            assert b'"code":"shutting_down"' in await late.read()
+            await until(lambda: daemons(tmp_path) == [])
+            assert await asyncio.to_thread(line.process.popen.wait, 20) == 0
+
+
 async def test_a_daemon_that_is_told_to_stop_gives_up_its_upgrade(tmp_path: Path) -> None:
     async with scripted_upstream() as upstream, daemons_in(tmp_path, config_for(upstream.base_url)) as line:
         new_version(tmp_path, "import time\ntime.sleep(600)")
