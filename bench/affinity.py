@@ -25,7 +25,7 @@ from typing import Any
 
 import aiohttp
 
-from bench.gateway import KEY, free_port, started
+from bench.programs import KEY, free_port, started
 from bench.transcripts import sessions
 
 ROOT = Path(__file__).resolve().parent.parent
