@@ -107,6 +107,13 @@ class AccountQueue:
         """Every account in config order, as it stands; for reports, not to be changed."""
         return list(self._slots.values())
 
+    def nearest(self, want: Want, count: int) -> list[Slot]:
+        """Every account, or where there are more than `count`, so many of each wanted upstream whose turn is next."""
+        if len(self._slots) <= count:
+            return list(self._slots.values())
+        pools = (self._pools.get((name, want.direct)) for name in want.upstreams)
+        return [slot for pool in pools if pool is not None for _, _, slot in pool.order[:count]]
+
     @property
     def waiting_by_caller(self) -> dict[str, int]:
         """How many requests of each caller (by id) wait."""

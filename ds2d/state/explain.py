@@ -13,6 +13,9 @@ from ds2d.state.slots import Slot, Standing
 MAX_LISTED = 16
 """Accounts that are named; a record is for reading."""
 
+MAX_LOOKED = 32
+"""Accounts that are looked at where there are many: those whose turn is next. A thousand accounts must not cost each request."""
+
 _WORDS = {Standing.BUSY: "busy", Standing.COOLING: "cooling down", Standing.OPEN: "breaker open"}
 
 
@@ -20,7 +23,7 @@ def skipped(queue: AccountQueue, want: Want) -> list[dict[str, Any]]:
     """The accounts of the wanted upstreams that could not serve at this moment, each with the reason."""
     now = queue.clock()
     found: list[dict[str, Any]] = []
-    for slot in queue.slots:
+    for slot in queue.nearest(want, MAX_LOOKED):
         account = slot.account
         if account.upstream in want.upstreams and account.direct == want.direct and (reason := _reason(slot, want, now)):
             found.append({"account": account.label, **reason})
