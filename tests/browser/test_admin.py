@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import http.server
 import json
 import re
 import threading
 import urllib.error
+from typing import ClassVar
 
 import pytest
 from playwright.sync_api import expect
@@ -329,12 +331,48 @@ def test_usage_is_shown_by_key_model_and_day_and_exported(seat: Seat) -> None:
     assert json.loads(download.value.path().read_text())[-1]["completion_tokens"] > 0
 
 
-def test_vercel_says_what_is_missing_and_whether_the_copy_is_fresh(seat: Seat) -> None:
-    page = seat.admin("vercel")
-    seat.forgiven.append("400")
-    expect(page.locator("ds-vercel")).to_contain_text("never copied")
-    page.click("text=Copy now")
-    expect(page.locator(".notice.bad")).to_contain_text("vercel_token")
+class Vercel(http.server.BaseHTTPRequestHandler):
+    """As much of the real one as a copy needs: a project without a repository, and its variables."""
+
+    got: ClassVar[list[dict[str, str]]] = []
+
+    def do_GET(self) -> None:
+        self.say({"envs": []} if self.path.startswith("/v9/projects/prj_1/env") else {"id": "prj_1", "name": "mine"})
+
+    def do_POST(self) -> None:
+        self.got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.say({})
+
+    def say(self, body: object) -> None:
+        raw = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def log_message(self, *words: object) -> None:
+        """Nothing."""
+
+
+def test_vercel_says_what_is_missing_copies_and_says_when_the_copy_is_stale(seat: Seat) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Vercel) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        seat.daemons.put(vercel={"api_base": f"http://127.0.0.1:{server.server_port}"})
+        page = seat.admin("vercel")
+        seat.forgiven.append("400")
+        page.click("text=Copy now")
+        expect(page.locator(".notice.bad")).to_contain_text("vercel_token")
+        page.get_by_label("Access token").fill("a-token-of-vercel")
+        page.get_by_label("Project id").fill("prj_1")
+        page.click("text=Copy now")
+        expect(page.locator("ds-vercel")).to_contain_text("the copy is up to date")
+        [sent] = Vercel.got
+        assert json.loads(base64.b64decode(sent["value"]))["accounts"] == seat.daemons.config()["accounts"]
+        seat.daemons.ask("/admin/settings", {"runtime": {"account_max_inflight": 4}}, method="PUT")
+        seat.go("captures")
+        seat.go("vercel")
+        expect(page.locator("ds-vercel")).to_contain_text("the copy is out of date")
+        server.shutdown()
 
 
 def test_connect_gives_each_client_its_variables_and_files(seat: Seat) -> None:
