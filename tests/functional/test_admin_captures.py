@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ds2d.cli import main
 from ds2d.cli.capture import FORMAT
 from ds2d.cli.replay import comparable, replay
 from ds2d.cli.scrub import scrubbed
@@ -23,6 +24,7 @@ QUESTIONS = {
     ),
     "gemini": ("/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse", {"contents": [{"parts": [{"text": "Hi"}]}]}),
     "responses": ("/v1/responses", {"model": "deepseek-chat", "stream": True, "input": "Hi"}),
+    "tokens": ("/tokenize", {"model": "deepseek-chat", "prompt": "Hi"}),
 }
 FIELDS = {"id", "created_at", "label", "url", "account_id", "status_code", "request_body", "response_body", "response_truncated"}
 
@@ -40,7 +42,8 @@ async def test_a_capture_played_again_gives_the_answer_that_the_client_got(tmp_p
     assert comparable(item["client_body"]) == comparable(told)
     again = await replay({"format": FORMAT, **item})
     assert comparable(again) == comparable(item["client_body"])
-    other = {**item, "response_body": item["response_body"].replace("upstream", "elsewhere"), "cuts": []}
+    changed = item["response_body"].replace("upstream", "elsewhere").replace('"count"', '"counted"')
+    other = {**item, "response_body": changed, "cuts": []}
     assert comparable(await replay(other)) != comparable(item["client_body"])
 
 
@@ -59,6 +62,17 @@ async def test_nothing_is_kept_until_it_is_asked_for_and_never_more_than_that(tm
         _, answer, _ = await ds2d.ask("/admin/dev/captures", method="DELETE", **ADMIN)
         assert answer == {"success": True, "detail": "capture logs cleared"}
         assert (await ds2d.ask("/admin/dev/captures", **ADMIN))[1]["items"] == []
+
+
+async def test_what_no_upstream_answered_cannot_be_played(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made_here = {"provider": "deterministic", "dimensions": 3}
+    async with administered(tmp_path, capture={"enabled": True}, embeddings=made_here) as (ds2d, _):
+        await ds2d.ask("/v1/embeddings", {"model": "deepseek-chat", "input": "Hi"})
+        [item] = (await ds2d.ask("/admin/dev/captures", **ADMIN))[1]["items"]
+    file = tmp_path / "capture.json"
+    file.write_text(json.dumps({"format": FORMAT, **item}))
+    assert main(["replay", str(file)]) == 1
+    assert "nothing to play" in capsys.readouterr().err
 
 
 async def test_a_refusal_of_the_upstream_is_captured_as_it_came(tmp_path: Path) -> None:
