@@ -45,7 +45,9 @@ VARIABLES = {
     "DS2API_ADMIN_KEY": "the admin key, while admin.password_hash is empty",
     **{name: f"{path}; counts before the file" for name, path in OVERRIDES.items()},
     **{name: f"{path}; counts where the file says nothing" for name, path in FALLBACKS.items()},
+    "DS2D_KEY": "an API key, for commands that ask the daemon or print what a client needs",
     "DS2D_ADMIN_KEY": "the admin key, for commands that ask the daemon",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "where traces go, with the other standard variables of OpenTelemetry; unset: nowhere",
     "HTTPS_PROXY, NO_PROXY": "their usual meaning, for upstreams whose `proxy` is `env`",
 }
 """Every variable with its meaning, for people."""
