@@ -683,6 +683,8 @@ class Daemon:
         """Background responses end failed, as the contract has it, and everything stored is kept for the next start."""
         error = GatewayError(ErrorKind.SHUTTING_DOWN, "The gateway is shutting down.")
         for run in self.responses.runs:
+            if run.id in self.responses.mirrors and not self.generations.leads:
+                continue  # another process works on it, and answers to the one that leads
             run.stop(error)
             with contextlib.suppress(TimeoutError):  # another process may work on it, and hang
                 async with asyncio.timeout(FAREWELL_SECONDS):
@@ -697,7 +699,7 @@ class Daemon:
     def _busy(self) -> bool:
         """Whether somebody still gets an answer, from here, through here or from an older process, or has asked for one."""
         asking = self._runner is not None and self._runner.owes_answers()
-        return bool(self.service.turns or self.responses.mirrors or self.generations.older) or asking
+        return bool(self.service.turns or self.responses.mirrored_for_somebody or self.generations.older) or asking
 
     async def _quiet(self, at_once: asyncio.Event) -> None:
         """Return when no turn has run for a moment, or at once when told."""

@@ -49,6 +49,11 @@ class BackgroundResponse:
         self._stop: Stop | None = None
         self._stopped_by: GatewayError | None = None
 
+    @property
+    def is_followed(self) -> bool:
+        """Whether somebody waits for what comes next."""
+        return bool(self._waiting)
+
     def append(self, data: bytes) -> None:
         """Keep whole frames and wake those who wait. Raises GatewayError(INTERNAL) when the store has no room for more, once:
         the frames are kept all the same, and so are those that tell of it."""

@@ -152,6 +152,11 @@ class SharedResponses(ResponseStore):
         self.wrote(name, frames)
         self.ended(name, answer)
 
+    @property
+    def mirrored_for_somebody(self) -> bool:
+        """Whether a client follows through this process what another one works on."""
+        return any(mirror.run.is_followed for mirror in self.mirrors.values())
+
     # What goes from process to process
 
     def running(self, name: str) -> BackgroundResponse | None:
