@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,7 +22,7 @@ TYPED = [
 """Pages with something to run; the blocks of the Chinese ones are those of the English ones (test_chinese.py)."""
 
 NOT_RUN = {
-    "a GPU": 2, "a bundle": 1, "a clone": 3, "root": 5, "pipx": 2,
+    "a GPU": 2, "a bundle": 1, "a clone": 3, "root": 6, "pipx": 2, "a newer version": 1,
     "Claude Code": 3, "Codex": 1, "Gemini CLI": 1, "opencode": 1, "openai SDK": 1, "Open WebUI": 1, "aider": 1, "Qwen Code": 1,
 }  # fmt: skip
 """How many blocks are marked with which need. A new one is a decision."""
@@ -40,6 +41,13 @@ def test_what_a_page_says_works(name: str, tmp_path: Path) -> None:
 
 def test_what_does_not_run_is_marked_and_counted() -> None:
     assert Counter(block.needs for path in DOCUMENTS.values() for block in blocks(path) if block.needs) == NOT_RUN
+
+
+def test_no_command_hides_in_a_block_of_text() -> None:
+    """But for the page of commands, which is made of what they say of themselves."""
+    documents = [path for name, path in DOCUMENTS.items() if name != "commands"]
+    texts = [line for path in documents for block in blocks(path) if block.language == "text" for line in block.text.splitlines()]
+    assert [line for line in texts if re.match(r"[$#] [a-z]+ |(ds2d|curl|systemctl|pip|scripts/)\b", line)] == []
 
 
 @pytest.mark.parametrize("name", [name for name, path in DOCUMENTS.items() if any(b.language == "json" for b in blocks(path))])
