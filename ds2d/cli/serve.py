@@ -22,6 +22,7 @@ from typing import Any
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from ds2d.app import Daemon
+from ds2d.cli.allocator import keep_memory
 from ds2d.cli.line_writer import LineWriter
 from ds2d.cli.reading import tell
 from ds2d.config.notices import ConfigErrors
@@ -62,6 +63,7 @@ def run(options: argparse.Namespace) -> int:
     }
     given = {path: value for path, value in flags.items() if value is not None}
     os.umask(0o077)
+    keep_memory()
     raise_limit()
     try:
         predecessor = find_predecessor(os.environ)
