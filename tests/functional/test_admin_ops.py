@@ -7,7 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.functional.admin import ACCOUNTS, ADMIN, administered
+import pytest
+
+from ds2d.web.admin import live
+from tests.functional.admin import ACCOUNTS, ADMIN, administered, log_in
 from tests.functional.harness import ADMIN_KEY, Running
 from tests.functional.scripted import Scene, Wait, chunk, sse
 
@@ -79,3 +82,17 @@ async def test_the_event_stream_tells_the_state_and_then_what_changes(tmp_path: 
         assert (event, again["config"]["generation"]) == ("delta", state["config"]["generation"] + 2), "it goes on where it was"
         [(event, _, _)] = await events(ds2d, 1, "another-1")
         assert event == "snapshot"
+
+
+async def test_a_stream_ends_with_the_login_that_asked_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "TRUST_SECONDS", 0.0)
+    async with administered(tmp_path, accounts=ACCOUNTS) as (ds2d, _):
+        token = await log_in(ds2d)
+        headers = {"Authorization": f"Bearer {token}"}
+        async with ds2d.http.get(ds2d.url + "/admin/events", headers=headers) as reply:
+            assert (await reply.content.readline()).startswith(b"id: ")
+            await ds2d.ask(
+                "/admin/settings/password", {"new_password": "another-admin-password"}, **ADMIN
+            )  # a change, so a message
+            rest = await reply.content.read()
+        assert b"event: delta" not in rest
