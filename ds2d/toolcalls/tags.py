@@ -151,13 +151,17 @@ def _may_be_one(written: str, names: Collection[str]) -> bool:
     else:
         rest = whole
     parts = (rest, normalised(written)[0])
-    return any(begins(part, name) or _runs_into_key(part, name) for name in names for part in parts)
+    drifted = begins is near_beginning
+    return any(begins(part, name) or _runs_into_key(part, name, drifted) for name in names for part in parts)
 
 
 def _begins(written: str, name: str) -> bool:
     return name.startswith(written)
 
 
-def _runs_into_key(written: str, name: str) -> bool:
-    """Whether this is the name and the beginning of an attribute's key."""
-    return written.startswith(name) and len(written) - len(name) <= _MAX_WORD
+def _runs_into_key(written: str, name: str, drifted: bool) -> bool:
+    """Whether this is the name and the beginning of an attribute's key. A drifted name runs into `name` only (`_without_key`)."""
+    if written.startswith(name):
+        return len(written) - len(name) <= _MAX_WORD
+    sizes = (len(name) - 1, len(name) + 1) if drifted else ()
+    return any("name".startswith(written[size:]) and near(written[:size], name) for size in sizes)
