@@ -149,10 +149,10 @@ def _tell_why(error: OSError, config: Config) -> None:
 
 
 def _spare_collector() -> None:
-    """What stands now stays: the collector need not look at it again and again. It comes less often, too: a turn leaves
-    thousands of objects behind, and hardly any in a circle."""
+    """What stands now stays: the collector need not look at it again and again. It comes less often, too, but not so seldom
+    that questions of a megabyte, held in some circle, pile up."""
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    gc.set_threshold(3000, 10, 20)
 
 
 async def _feed_watchdog() -> None:

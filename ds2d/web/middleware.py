@@ -52,6 +52,8 @@ def around(new_id: Callable[[str], str], draining: Callable[[], bool], answered:
         finally:
             answered(request.get(DIALECT, "none"), status)
             _log(request, status, time.monotonic() - began, strangers)
+            if (ask := request.get(ASK)) is not None:
+                ask.turn = None  # they know each other: without this both wait for the collector, and a question may be large
             request_id.reset(current)
 
     return middleware
