@@ -162,12 +162,12 @@ def test_what_cannot_be_listened_with_is_named_at_the_start(tmp_path: Path, serv
 
 async def test_who_only_shakes_hands_counts_and_has_its_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Silent connections would take as many descriptors as there are, if they were counted only when their TLS stands."""
-    monkeypatch.setattr("ds2d.net.handshakes.HANDSHAKE_SECONDS", 1.0)
+    monkeypatch.setattr("ds2d.net.handshakes.HANDSHAKE_SECONDS", 2.0)
     trusted = certificates.write(tmp_path, "own")
     server = {"tls": TLS, "max_connections": 3}
     async with running(tmp_path, {"keys": [KEY], "upstreams": DEMO, "server": server}) as live:
         silent = [await asyncio.open_connection("127.0.0.1", live.port) for _ in range(3)]
-        await until(lambda: live.daemon.sizes()["connections.open"].now == 3)
+        await until(lambda: live.daemon.sizes()["connections.open"].now == 3, 20)
         reader, writer = await asyncio.open_connection("127.0.0.1", live.port)
         with contextlib.suppress(ConnectionError):
             assert await reader.read() == b""  # at once: there is no place
@@ -178,7 +178,7 @@ async def test_who_only_shakes_hands_counts_and_has_its_clock(tmp_path: Path, mo
                 with contextlib.suppress(ConnectionError):
                     assert await reader.read() == b""
             writer.close()
-        await until(lambda: live.daemon.sizes()["connections.open"].now == 0)
+        await until(lambda: live.daemon.sizes()["connections.open"].now == 0, 20)
         assert await until_answered(live, trusted) == 200
     assert live.daemon.sizes()["connections.open"].now == 0
 
@@ -187,7 +187,7 @@ async def test_a_daemon_stops_while_somebody_shakes_hands(tmp_path: Path) -> Non
     certificates.write(tmp_path, "own")
     async with running(tmp_path, {"keys": [KEY], "upstreams": DEMO, "server": {"tls": TLS}}) as live:
         _, writer = await asyncio.open_connection("127.0.0.1", live.port)
-        await until(lambda: live.daemon.sizes()["connections.open"].now == 1)
+        await until(lambda: live.daemon.sizes()["connections.open"].now == 1, 20)
     assert live.daemon.sizes()["connections.open"].now == 0
     writer.close()
 
@@ -227,7 +227,7 @@ async def test_no_tls_and_a_hurry_are_fine(tmp_path: Path, caplog: pytest.LogCap
             with contextlib.suppress(ssl.SSLWantReadError):
                 answer += client.read(65536)
         writer.close()
-        await until(lambda: live.daemon.sizes()["connections.open"].now == 0)
+        await until(lambda: live.daemon.sizes()["connections.open"].now == 0, 20)
         assert (await chat(live, trusted, stream=True))[0] == 200
     assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
 

@@ -19,7 +19,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from ds2d.service import tracing
 from tests.functional.harness import KEY, Running, config_for, running
 from tests.functional.processes import serving
-from tests.functional.scripted import Scene, ScriptedUpstream, refuse, say, scripted_upstream
+from tests.functional.scripted import Scene, ScriptedUpstream, Wait, refuse, say, scripted_upstream
+from tests.functional.test_queue import until
 
 CHAT = "/v1/chat/completions"
 PROMPT = "the-prompt-itself"
@@ -163,9 +164,16 @@ async def test_a_retry_a_cut_and_a_refusal_say_so(tmp_path: Path, monkeypatch: p
 
 
 async def test_a_wait_in_the_queue_is_a_span(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with traced(tmp_path, monkeypatch) as (live, _, collector):
-        live.change(accounts=[{"name": "a", "token": "tok-a"}], runtime={"min_request_gap_ms": 50})
-        await asyncio.gather(live.ask(CHAT, ASK), live.ask(CHAT, ASK))
+    async with traced(tmp_path, monkeypatch) as (live, upstream, collector):
+        live.change(accounts=[{"name": "a", "token": "tok-a", "max_inflight": 1}])
+        held = Wait()
+        upstream.scenes.append(Scene([held, *say("Hello")]))
+        first = asyncio.create_task(live.ask(CHAT, {**ASK, "stream": True}))
+        await held.reached.wait()
+        second = asyncio.create_task(live.ask(CHAT, ASK))
+        await until(lambda: live.daemon.queue.waiting == 1, 20)
+        held.until.set()
+        assert [(await one)[0] for one in (first, second)] == [200, 200]
     (wait,) = [span for span in collector.spans if span["name"] == "queue"]
     turn = next(span for span in collector.spans if span["id"] == wait["parent"])
     assert 0 < wait["end"] - wait["begin"] <= turn["end"] - turn["begin"]
