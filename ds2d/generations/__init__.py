@@ -116,7 +116,7 @@ class Generations:
             raise
         install(switch, self._shared)
         guest = self._welcome(predecessor.link)
-        guest.adopt(switch.held, switch.reserved)
+        guest.adopt(switch.pid, switch.held, switch.reserved)
         predecessor.listen(guest.received, guest.lost)
         self._server = server
         self._draft.replace(self._path)
@@ -257,6 +257,8 @@ class Generations:
             await self._take_back(listeners)
             raise
         _close(listeners)
+        for guest in self._guests:
+            guest.give_back()  # counted by the new process now
         return m.Upgraded(pid=ready.pid, version=ready.version)
 
     def _check(self, ready: m.Ready) -> None:
@@ -301,6 +303,7 @@ class Generations:
             reserved=shared.quotas.held(),
             inside=[(*place, inside) for place, inside in shared.inside.items()],
             joiners=len(self._guests),
+            pid=os.getpid(),
         )
         link.send(m.encode(switch))
         for guest in self._guests:
@@ -310,7 +313,6 @@ class Generations:
         following.begin(link)
         for guest in self._guests:
             guest.relay = following
-            guest.give_back()
         self._opened.clear()
         if self._server is not None:
             self._server.close()
@@ -323,7 +325,7 @@ class Generations:
             self._following = None
         for guest in self._guests:
             guest.relay = None
-            guest.tell(m.Moved())  # and come back: what it held was given back
+            guest.tell(m.Moved())  # and come back: what it asked was refused
         self._opened.set()
         try:
             await self._listen()  # whatever still answers at that path is about to die
@@ -366,7 +368,10 @@ class Generations:
                 task.add_done_callback(self._answering.discard)
             case m.Join() as join:
                 self._links.discard(link)
-                self._welcome(link).adopt(join.held, join.reserved)
+                former = [guest for guest in self._guests if guest.pid == join.pid]
+                self._welcome(link).adopt(join.pid, join.held, join.reserved)
+                for guest in former:  # never counted less than once
+                    guest.give_back()
             case _:
                 link.close()
 

@@ -31,7 +31,8 @@ SYNC_SECONDS = 2.0
 
 
 class Guest:
-    """An older process that follows this one. `relay` is where this one follows itself by now."""
+    """An older process that follows this one. `relay` is where this one follows itself by now; what is held stays counted here
+    until there is no way back."""
 
     def __init__(self, link: Link, shared: Shared, opened: asyncio.Event, left: Callable[[Guest], None]) -> None:
         self._link = link
@@ -45,11 +46,13 @@ class Guest:
         self._tasks: set[asyncio.Task[None]] = set()
         self._runs: set[str] = set()
         self.relay: Following | None = None
+        self.pid = 0
         link.received = self.received
         link.lost = self.lost
 
-    def adopt(self, held: Iterable[Held], reserved: Iterable[Reserved]) -> None:
+    def adopt(self, pid: int, held: Iterable[Held], reserved: Iterable[Reserved]) -> None:
         """Count what its turns hold already."""
+        self.pid = pid
         for one in held:
             if one.number not in self._leases and (lease := self._shared.queue.adopt(one)) is not None:
                 self._leases[one.number] = lease
@@ -211,7 +214,7 @@ class Guest:
             permit.settle(message.prompt, message.completion)
         else:
             self._shared.quotas.used(message.caller, message.prompt, message.completion)
-        if permit is None and self.relay is not None:
+        if self.relay is not None:
             self.relay.settled(0, message.caller, message.prompt, message.completion)
 
     def _mirror(self, message: m.RunBegan) -> None:

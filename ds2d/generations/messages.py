@@ -98,6 +98,7 @@ class Switch(Message, tag="switch"):
     reserved: list[Reserved]
     inside: list[tuple[str, str, bool]]
     joiners: int = 0
+    pid: int = 0
 
 
 class Leading(Message, tag="leading"):

@@ -272,6 +272,30 @@ async def test_a_new_version_that_dies_on_the_way_leaves_everything_as_it_was(tm
         await until(lambda: len(daemons(tmp_path)) == 1)
 
 
+async def test_the_way_back_counts_the_oldest_again(tmp_path: Path) -> None:
+    """Three processes: the newest dies on its way up, when the oldest has gone over to it already."""
+    held = Wait()
+    async with scripted_upstream() as upstream:
+        config = config_for(upstream.base_url, runtime={"account_max_inflight": 1, "queue_timeout_seconds": 60})
+        config["accounts"] = [{"name": "a", "upstream": "gpu", "token": "t"}]
+        async with daemons_in(tmp_path, config) as line:
+            upstream.scenes.append(half(held))
+            async with line.stream(CHAT, {**ASK, "stream": True}) as stream:
+                await held.reached.wait()
+                assert (await line.upgrade()).returncode == 0
+                waits = asyncio.create_task(line.ask(CHAT, ASK))
+                await until(lambda: _waiting(line.process) == 1)
+                for code in (DIES["when it should lead"], DIES["when it has taken over"]):
+                    new_version(tmp_path, code)
+                    assert (await line.upgrade()).returncode == 1
+                    await until(lambda: _running(line.process) == 1 and _waiting(line.process) == 1)
+                    assert not waits.done()
+                held.until.set()
+                assert (await stream.read()).endswith(b"data: [DONE]\n\n")
+            assert (await waits)[0] == 200
+            await until(lambda: len(daemons(tmp_path)) == 1 and _running(line.process) == 0)
+
+
 async def test_the_newest_is_told_to_stop_and_tells_the_older_ones(tmp_path: Path) -> None:
     """Once: what runs is finished, and the newest waits for it. Twice: what runs is ended, everywhere."""
     first, second = Wait(), Wait()

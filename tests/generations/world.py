@@ -74,7 +74,7 @@ class World:
             await attach(link, end)
         newer.queue.load(older.queue.save())
         newer.quotas.restore(older.quotas.save())
-        guest.adopt(older.queue.held(), older.quotas.held())
+        guest.adopt(1, older.queue.held(), older.quotas.held())
         following = Following(older, self.folder / "nowhere.sock", 1)
         following.begin(links[0])
         self.bonds.append(bond := Bond(guest, following, links[0], left))
