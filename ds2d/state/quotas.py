@@ -56,7 +56,8 @@ class Meter:
 
     def turn_to(self, now: datetime) -> None:
         """Begin new calendar windows where old ones are over; a clock that was set back revives none."""
-        day, month = now.strftime("%Y-%m-%d"), now.strftime("%Y-%m")
+        day = now.date().isoformat()
+        month = day[:7]
         if day > self.days:
             self.days, self.day = day, [0, 0]
         if month > self.months:
