@@ -188,11 +188,15 @@ class Toolbox:
 
 
 class Daemon:
-    """Everything that lives as long as the process. `draining`: no new work should come here."""
+    """Everything that lives as long as the process. `draining`: no new work should come here.
 
-    def __init__(self, store: ConfigStore, own_connections: bool = True) -> None:
+    `own_connections`: see `Client`. `tokenizer_delay`: seconds after which the tokenizer is loaded.
+    """
+
+    def __init__(self, store: ConfigStore, own_connections: bool = True, tokenizer_delay: float = 0.0) -> None:
         self.store = store
         self._own_connections = own_connections
+        self._tokenizer_delay = tokenizer_delay
         self.draining = False
         self.tokenizer = Tokenizer()
         self.state_dir = Path(store.current.state_dir)
@@ -295,7 +299,7 @@ class Daemon:
             self.service.keep_books(),
             self.catalog.run(),
             self.store.watch(),
-            self._load_tokenizer(),
+            self._load_tokenizer(self._tokenizer_delay),
             self._recall(time.time()),
             self._keep_house(),
             self.lag.run(),
@@ -652,7 +656,8 @@ class Daemon:
         """Look at every upstream now; returns when all have answered or run out of time."""
         await self.catalog.look()
 
-    async def _load_tokenizer(self) -> None:
+    async def _load_tokenizer(self, delay: float = 0.0) -> None:
+        await asyncio.sleep(delay)
         await asyncio.get_running_loop().run_in_executor(None, self.tokenizer.load)
 
     async def _recall(self, now: float) -> None:
