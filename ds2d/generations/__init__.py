@@ -112,7 +112,7 @@ class Generations:
             switch = await predecessor.take_over(self._shared, __version__, self._path.parent)
         except BaseException:
             server.close()
-            os.unlink(self._draft)
+            self._clean()
             raise
         install(switch, self._shared)
         guest = self._welcome(predecessor.link)
@@ -123,7 +123,7 @@ class Generations:
         guest.tell(m.Leading())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(JOIN_SECONDS):
-                while len(self._guests) <= switch.joiners:
+                while self._processes() <= switch.joiners:
                     self._joined.clear()
                     await self._joined.wait()
         self._opened.set()
@@ -164,7 +164,11 @@ class Generations:
     @property
     def older(self) -> int:
         """How many older processes still finish their streams, and follow this one."""
-        return len(self._guests) if self.leads else 0
+        return self._processes() if self.leads else 0
+
+    def _processes(self) -> int:
+        """How many processes the guests are; one that went and came back has two links for a while."""
+        return len({guest.pid for guest in self._guests})
 
     @property
     def leads(self) -> bool:
@@ -173,7 +177,7 @@ class Generations:
 
     def sizes(self) -> Sizes:
         """Older processes, and others who are connected."""
-        return {"older": Size(len(self._guests), MAX_OLDER + 1), "links": Size(len(self._links), MAX_LINKS + 1)}
+        return {"older": Size(len(self._guests), 2 * MAX_OLDER + 1), "links": Size(len(self._links), MAX_LINKS + 1)}
 
     # What routes ask
 
@@ -204,7 +208,7 @@ class Generations:
             raise UpgradeError("an upgrade is under way already")
         if self._host.draining:
             raise UpgradeError("the running daemon is about to end")
-        if len(self._guests) >= MAX_OLDER:
+        if self._processes() >= MAX_OLDER:
             raise UpgradeError(f"{MAX_OLDER} older versions still finish their streams: try again when one of them has ended")
         self._upgrade = work = asyncio.get_running_loop().create_task(self._hand_over())
         try:
@@ -302,7 +306,7 @@ class Generations:
             held=shared.queue.held(),
             reserved=shared.quotas.held(),
             inside=[(*place, inside) for place, inside in shared.inside.items()],
-            joiners=len(self._guests),
+            joiners=self._processes(),
             pid=os.getpid(),
         )
         link.send(m.encode(switch))
@@ -370,6 +374,7 @@ class Generations:
                 self._links.discard(link)
                 former = [guest for guest in self._guests if guest.pid == join.pid]
                 self._welcome(link).adopt(join.pid, join.held, join.reserved)
+                self._joined.set()
                 for guest in former:  # never counted less than once
                     guest.give_back()
             case _:
@@ -386,7 +391,6 @@ class Generations:
     def _welcome(self, link: Link) -> Guest:
         guest = Guest(link, self._shared, self._opened, self._guests.remove)
         self._guests.append(guest)
-        self._joined.set()
         return guest
 
 

@@ -289,6 +289,7 @@ async def test_the_way_back_counts_the_oldest_again(tmp_path: Path) -> None:
                     new_version(tmp_path, code)
                     assert (await line.upgrade()).returncode == 1
                     await until(lambda: _running(line.process) == 1 and _waiting(line.process) == 1)
+                    assert json.loads(line.process.ask("/readyz?verbose")[1])["older_processes"] == 1
                     assert not waits.done()
                 held.until.set()
                 assert (await stream.read()).endswith(b"data: [DONE]\n\n")
