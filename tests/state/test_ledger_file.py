@@ -208,3 +208,44 @@ def test_a_locked_file_is_an_error_after_a_moment(file: LedgerFile, monkeypatch:
     other.execute("ROLLBACK")
     other.close()
     save(file, (1, row()))
+
+
+def test_what_is_forced_to_disk_is_forced_and_what_is_not_is_not(file: LedgerFile) -> None:
+    """Also on a connection that was made anew, whatever SQLite takes for granted there."""
+    for _ in range(2):
+        file._db.execute("PRAGMA synchronous = OFF")
+        for how, level in (("full", 2), ("normal", 1), ("full", 2), ("full", 2)):
+            file.write([(1, msgspec.structs.astuple(row()))], how)
+            assert file._db.execute("PRAGMA synchronous").fetchone() == (level,)
+        file.close()
+        assert not file.is_open
+        file.open()
+        assert file.is_open
+
+
+def test_nothing_is_done_with_a_file_that_is_not_open(tmp_path: Path) -> None:
+    file = LedgerFile(tmp_path / "deep" / "below")
+    assert file.is_open is False
+    with pytest.raises(sqlite3.OperationalError, match="not open"):
+        file.sums(DAY, DAY)
+    file.close()
+    file.open()
+    assert file.is_open is True
+    assert file.path.exists()
+    file.close()
+    with pytest.raises(sqlite3.OperationalError, match="not open"):
+        file.prune(BEGAN, 1)
+
+
+def test_a_file_that_cannot_be_had_now_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = LedgerFile(tmp_path)
+
+    def locked() -> None:
+        file._connection = sqlite3.connect(":memory:")
+        raise sqlite3.OperationalError("locked")
+
+    monkeypatch.setattr(file, "_open", locked)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        file.open()
+    assert not file.is_open
+    assert list(tmp_path.iterdir()) == []
