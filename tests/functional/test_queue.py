@@ -272,8 +272,9 @@ async def test_nothing_is_retried_for_a_client_that_left(tmp_path: Path) -> None
         await held.reached.wait()
         task.cancel()
         await until(lambda: ds2d.daemon.queue.running == 0)
+        await until(upstream.seen[0].closed.is_set)  # before the server goes on: a reset of its own hides who closed
         held.until.set()
-        await until(upstream.seen[0].closed.is_set)
+        await upstream.seen[0].done.wait()
         assert asked(upstream) == "a"
 
 
