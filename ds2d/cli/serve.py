@@ -116,7 +116,7 @@ async def _serve(daemon: Daemon, predecessor: Predecessor | None) -> int:
     started = True
     daemon.generations.hurried = terminate
     feeding = loop.create_task(_feed_watchdog())
-    logger.info("serving on %s generation=%d", ", ".join(daemon.addresses()), config.generation)
+    logger.info("serving on %s generation=%d", ", ".join(daemon.listener.addresses()), config.generation)
     notify(f"READY=1\nMAINPID={os.getpid()}\nSTATUS=serving")
     await _first(stopping, daemon.generations.handed_over)
     await daemon.generations.abort()

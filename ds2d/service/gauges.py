@@ -1,6 +1,6 @@
 """What is watched over the whole life of the process: how much every owner holds, and how late the event loop comes.
 
-Rule: one list of owners, in app.py; names are `owner.what`.
+Rule: one list of owners, in app/daemon.py; names are `owner.what`.
 Surprise: the loop's lag is measured by being late oneself, so a stall shorter than the pause between two looks is seen only
 if it falls on a look. Looking oftener costs more than it tells; tests look at every turn of the loop instead.
 """

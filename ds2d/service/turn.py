@@ -160,7 +160,7 @@ class Turn(msgspec.Struct):
 
 
 class Tools(Protocol):
-    """Things that are not the turn's own: passed in by app.py so that tests bring theirs."""
+    """Things that are not the turn's own: passed in by app/ so that tests bring theirs."""
 
     @property
     def reasoning(self) -> ReasoningMemory: ...

@@ -184,7 +184,7 @@ async def test_no_route_opens_to_a_wrong_credential(tmp_path: Path) -> None:
 
 async def test_every_admin_route_of_the_router_stands_in_the_table(tmp_path: Path) -> None:
     async with administered(tmp_path) as (ds2d, _):
-        routes = ds2d.daemon._runner._app.router.routes()  # type: ignore[union-attr]
+        routes = ds2d.daemon.listener.runner._app.router.routes()  # type: ignore[union-attr]
         served = {(route.method, route.resource.canonical) for route in routes if route.resource.canonical.startswith("/admin/")}
         assert served == {(route.method, route.path.replace(":.+}", "}")) for route in ROUTES}
 

@@ -95,7 +95,7 @@ async def answer_to(ds2d: Running, data: bytes, patience: float = 20) -> tuple[i
 
 def server_of(ds2d: Running) -> Any:
     """The daemon's connections."""
-    runner = ds2d.daemon._runner
+    runner = ds2d.daemon.listener.runner
     assert runner is not None
     return runner.server
 

@@ -148,7 +148,7 @@ async def test_a_request_that_is_still_arriving_is_served(tmp_path: Path, sent: 
     async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
         reader, writer = await asyncio.open_connection("127.0.0.1", ds2d.port)
         writer.write((head + data)[:cut])
-        runner = ds2d.daemon._runner
+        runner = ds2d.daemon.listener.runner
         assert runner is not None
         while not runner.owes_answers():  # noqa: ASYNC110 - no event of ours
             await asyncio.sleep(0.01)

@@ -59,7 +59,7 @@ async def test_tls_on_the_port_and_a_renewed_certificate_without_a_restart(tmp_p
             await live.ask("/healthz")
         assert await certificate_of(live) == "CN=first"
 
-        known = live.daemon.certificate
+        known = live.daemon.listener.certificate
         assert known is not None
         before = known.digest
         certificate, key = certificates.make("second")
@@ -116,7 +116,7 @@ async def test_a_unix_socket_beside_the_port(tmp_path: Path) -> None:
                     assert "data: [DONE]" in await reply.text()
                 async with client.post("http://ds2d/v1/chat/completions", json=ASK) as reply:
                     assert reply.status == 401
-            assert str(path) in live.daemon.addresses()
+            assert str(path) in live.daemon.listener.addresses()
 
 
 def test_a_file_may_hold_key_notes_and_chain(tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ FIXED = {
     "Metrics.*": "what config and the tables name",
     "ConfigStore._subscribers": "made at the start",
     "Daemon.*": "made at the start",
+    "Listener._sites": "one for each address",
     "Runner.*": "made at the start",
     "Source.*": "the environment",
     "Tokenizer.*": "the vocabulary, loaded once",
@@ -149,8 +150,8 @@ async def test_every_container_of_the_daemon_has_a_gauge_or_a_reason(tmp_path: P
     async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
         await use(ds2d)
         sizes = ds2d.daemon.sizes()
-        assert ds2d.daemon._runner is not None
-        handlers = [route.handler for route in ds2d.daemon._runner.app.router.routes()]
+        assert ds2d.daemon.listener.runner is not None
+        handlers = [route.handler for route in ds2d.daemon.listener.runner.app.router.routes()]
         found = {name for name, _ in owned([ds2d.daemon, handlers])}
         known = {*BOUNDED, *FIXED}
         new = sorted(name for name in found if name not in known and f"{name.partition('.')[0]}.*" not in known)

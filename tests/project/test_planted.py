@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from tests.planted import found_in
 
 pytest_plugins = ["pytester"]
 
-SECRET = "sk-planted-" + "0123456789"
+SECRET = f"sk-planted-{secrets.token_hex(5)}"
+"""Another one each time: no other test of this process has it in a config."""
 
 
 def test_a_secret_of_a_config_is_known_at_once() -> None:

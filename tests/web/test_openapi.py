@@ -25,7 +25,7 @@ def test_the_table_in_the_manual_is_fresh() -> None:
 
 async def test_every_served_route_is_described_and_the_other_way_round(tmp_path: Path) -> None:
     async with administered(tmp_path) as (ds2d, _):
-        routes = ds2d.daemon._runner._app.router.routes()  # type: ignore[union-attr]
+        routes = ds2d.daemon.listener.runner._app.router.routes()  # type: ignore[union-attr]
         served = {(route.method.lower(), route.resource.canonical) for route in routes if route.method != "HEAD"}
         described = {(method, path) for path, item in document()["paths"].items() for method in item}
         assert described <= served

@@ -1,7 +1,6 @@
-"""The daemon put together: owners built, routes wired, started and stopped in one place.
+"""Everything that lives as long as the process: built, started, handed over to a newer process, drained and stopped.
 
-Rule: this module and the command line are the only ones that know everything; every background task is started here and
-awaited here. Clock, ids and randomness are handed down as functions.
+Rule: every background task is started here and awaited here. Clock, ids and randomness are handed down as functions.
 Surprise: the config's subscribers run in the order in which they are listed here, and all of them before the next request.
 """
 
@@ -15,38 +14,30 @@ import secrets
 import socket
 import sqlite3
 import time
-from collections.abc import Coroutine, Sequence
-from datetime import UTC, datetime
-from ipaddress import ip_address
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from aiohttp import web
-
+from ds2d.app.listener import Listener
+from ds2d.app.routes import application
+from ds2d.app.toolbox import Toolbox, new_id, utc_now
 from ds2d.config.schema import Config
 from ds2d.config.show import secrets_of
 from ds2d.config.store import ConfigStore
-from ds2d.core.caller import Caller
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.load import Load
-from ds2d.core.metrics import Family, render
-from ds2d.core.request import ChatRequest
+from ds2d.core.metrics import Family
 from ds2d.core.seal import Sealer
-from ds2d.core.settings import Timeouts, UpstreamSpec
-from ds2d.core.sizes import Size, Sizes
+from ds2d.core.settings import UpstreamSpec
+from ds2d.core.sizes import Sizes
 from ds2d.core.tokens import Tokenizer
 from ds2d.generations import Generations, Predecessor, Shared, UpgradeError
 from ds2d.net.client import Client
-from ds2d.net.descriptors import connections_at_most
-from ds2d.net.listening import Certificate, Place, unix_listener
 from ds2d.service import Service
 from ds2d.service.gauges import LoopLag, Owner, gather
 from ds2d.service.metrics import Metrics
 from ds2d.service.readings import Owners, readings
 from ds2d.service.tracing import tracing
-from ds2d.state.admin_file import AdminFile
 from ds2d.state.affinity import Affinity
-from ds2d.state.audit import Audit
 from ds2d.state.books import Books
 from ds2d.state.callers import Callers, key_records
 from ds2d.state.captures import Captures
@@ -63,36 +54,8 @@ from ds2d.state.series import Series, recalled
 from ds2d.state.shared_accounts import SharedQueue
 from ds2d.state.shared_quotas import SharedQuotas
 from ds2d.state.shared_responses import SharedResponses
-from ds2d.web.admin.accounts import Accounts
-from ds2d.web.admin.api import add_admin_routes
-from ds2d.web.admin.config import ConfigRoutes
-from ds2d.web.admin.console import Console
-from ds2d.web.admin.desk import Desk
-from ds2d.web.admin.live import Live
-from ds2d.web.admin.logins import Logins as AdminLogins
-from ds2d.web.admin.ops import Ops
-from ds2d.web.admin.session import Guard, Sessions
-from ds2d.web.admin.usage import UsageRoutes
-from ds2d.web.admin.vercel import Vercel
-from ds2d.web.admin_key import AdminKey
-from ds2d.web.docs import Docs
-from ds2d.web.handlers import Business, Probes
-from ds2d.web.metrics import MetricsRoute
-from ds2d.web.middleware import around
-from ds2d.web.pages import Pages
-from ds2d.web.responses import NAME as RESPONSES
-from ds2d.web.responses import Responses
-from ds2d.web.routes import add_dialect_routes
-from ds2d.web.server import BoundedServer, Runner, Site
-from ds2d.web.tasks import Tasks
-from ds2d.web.token_stats import TokenStats
-from ds2d.web.turn_headers import QUOTAS
-from ds2d.web.usage import OwnUsage
 
 logger = logging.getLogger("ds2d")
-
-BIG_TEXT = 32 * 1024
-"""Characters above which tokens are counted in a thread (tokens.md)."""
 
 FAREWELL_SECONDS = 2.0
 """How long clients that read slowly, or not at all, may take for the last words of a turn that is ended."""
@@ -100,36 +63,6 @@ FAREWELL_SECONDS = 2.0
 QUIET_SECONDS = 0.2
 """How long no turn may have run before a drain is over: an accepted connection may hold a request not yet read."""
 
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-class _Randomness:
-    """Random bytes, asked of the system by the thousand: a system call an id costs more than the id."""
-
-    def __init__(self) -> None:
-        self._bytes = b""
-        self._at = 0
-
-    def hex(self, count: int) -> str:
-        """So many bytes as hex digits; each byte is given out once."""
-        if self._at + count > len(self._bytes):
-            self._bytes, self._at = secrets.token_bytes(4096), 0
-        start, self._at = self._at, self._at + count
-        return self._bytes[start : self._at].hex()
-
-
-_randomness = _Randomness()
-
-
-def new_id(prefix: str) -> str:
-    """An opaque id: the prefix and 24 hex digits; 32 for stored responses, whose id is half of what opens them."""
-    return prefix + _randomness.hex(16 if prefix == "resp_" else 12)
-
-
-MAX_TASKS = 100_000
-"""More than all who may `spawn` can have running at once: connections, background responses, counts after the end."""
 
 CHECK_SECONDS = 8.0
 """Longest wait for the upstreams' first answers before a new process takes over."""
@@ -139,52 +72,6 @@ LEDGER_TRIES = 5
 
 HOUSE_SECONDS = 30.0
 RESPONSES_FILE = "responses.jsonl"
-
-
-class Toolbox:
-    """What the service needs of the world: clocks, ids, token counts, tracked background work."""
-
-    def __init__(self, tokenizer: Tokenizer, sealer: Sealer, reasoning: ReasoningMemory) -> None:
-        self._tokenizer = tokenizer
-        self._sealer = sealer
-        self.reasoning = reasoning
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    monotonic = staticmethod(time.monotonic)
-    new_id = staticmethod(new_id)
-
-    def now(self) -> int:
-        return int(time.time())
-
-    def seal(self, text: str) -> str:
-        return self._sealer.seal(text)
-
-    async def count_text(self, text: str) -> int:
-        if len(text) < BIG_TEXT:
-            return self._tokenizer.count(text)
-        return await asyncio.get_running_loop().run_in_executor(None, self._tokenizer.count, text)
-
-    async def count_request(self, request: ChatRequest) -> int:
-        return await asyncio.get_running_loop().run_in_executor(None, self._tokenizer.count_request, request)
-
-    def rough_request(self, request: ChatRequest) -> int:
-        return self._tokenizer.rough_request(request)
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run after-work that nobody waits for until the daemon stops."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def sizes(self) -> Sizes:
-        """Work that nobody waits for: counts after the end, a life sign a stream, background responses. Its bound is theirs."""
-        return {"tasks": Size(len(self._tasks), MAX_TASKS)}
-
-    async def close(self) -> None:
-        """End what still runs."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 class Daemon:
@@ -201,8 +88,8 @@ class Daemon:
         self.tokenizer = Tokenizer()
         self.state_dir = Path(store.current.state_dir)
         self.sealer = Sealer(load_key(self.state_dir, "seal.key"))
-        self.quotas = SharedQuotas(time.monotonic, _utc_now)
-        self.callers = Callers(secrets.token_bytes(32), _utc_now, self.quotas.first_used)
+        self.quotas = SharedQuotas(time.monotonic, utc_now)
+        self.callers = Callers(secrets.token_bytes(32), utc_now, self.quotas.first_used)
         self.ledger = Ledger(self.state_dir, store.current.ledger, loaded=self.quotas.load)
         self.observed = Observed(time.monotonic, time.time)
         self.metrics = Metrics(self._is_listed)
@@ -226,9 +113,7 @@ class Daemon:
         }
         """Whoever holds something that may grow, by name: the one list of them. `start` adds its own."""
         self._background: list[asyncio.Task[None]] = []
-        self._runner: Runner | None = None
-        self._sites: list[Site] = []
-        self.certificate: Certificate | None = None
+        self.listener = Listener(self.config)
 
     def config(self) -> Config:
         """The snapshot that new requests start with."""
@@ -306,15 +191,15 @@ class Daemon:
         )
         for work in jobs:
             self._background.append(asyncio.create_task(work))
+        if predecessor is not None:
+            await self._check_itself()
+        self.owners["connections"] = await self.listener.prepare(application(self))
         if predecessor is None:
-            runner = await self._prepare()
-            port = await self._listen(runner, self.config().server.port if port is None else port, sockets)
+            port = await self.listener.open(self.config().server.port if port is None else port, sockets)
             await self.generations.lead()
             return port
-        await self._check_itself()
-        runner = await self._prepare()
         await self.generations.succeed(predecessor)
-        await self._listen(runner, 0, predecessor.sockets)
+        await self.listener.open(0, predecessor.sockets)
         predecessor.serving()
         return 0
 
@@ -337,27 +222,21 @@ class Daemon:
 
     def listeners(self) -> list[socket.socket]:
         """The sockets it listens on, once more, to be handed on."""
-        return [twin for site in self._sites for twin in site.twins()]
+        return self.listener.twins()
 
     async def pause(self) -> None:
         """Take no new connections; those that are there are served once more."""
         self.draining = True
-        for site in self._sites:
-            await site.stop()
-        self._sites = []
+        await self.listener.pause()
 
     async def resume(self, listeners: list[socket.socket]) -> None:
         """Take connections again, on these sockets."""
-        assert self._runner is not None
-        self._sites = [Site(self._runner, one, self.certificate) for one in listeners]
-        for site in self._sites:
-            await site.start()
+        await self.listener.resume(listeners)
         self.draining = False
 
     async def stop(self) -> None:
         """End everything at once: connections, turns, background work."""
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self.listener.close()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -398,9 +277,8 @@ class Daemon:
 
     async def _deserted(self, hurry: asyncio.Event) -> None:
         """Return when nobody is connected any more, or nothing has happened for as long as an idle connection is kept."""
-        server = self._runner.server if self._runner is not None else None
         idle = 0.0
-        while isinstance(server, BoundedServer) and server.open_connections and idle < self.config().server.idle_seconds:
+        while self.listener.connections and idle < self.config().server.idle_seconds:
             idle = 0.0 if self.service.turns else idle + QUIET_SECONDS
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(QUIET_SECONDS):
@@ -416,13 +294,8 @@ class Daemon:
             turn.stop(error)
         if tasks := {turn.task for turn in turns if turn.task is not None}:
             _, late = await asyncio.wait(tasks, timeout=FAREWELL_SECONDS)
-            if late and self._runner is not None:
-                self._runner.cut_unread()
-
-    def addresses(self) -> list[str]:
-        """Where it listens, for people."""
-        found = self._runner.addresses if self._runner else []
-        return [f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address) for address in found]
+            if late:
+                self.listener.cut_unread()
 
     def sizes(self) -> Sizes:
         """How much of everything that may grow is held now, and at most, by `owner.what`."""
@@ -449,131 +322,6 @@ class Daemon:
         }
         return "ready" if ready else "not_ready", details
 
-    async def _prepare(self) -> Runner:
-        """Everything of the listener but the sockets. Raises OSError for a certificate that cannot be used."""
-        server = self.config().server
-        connections = connections_at_most(server.max_connections)
-        if connections < server.max_connections:
-            logger.warning("open connections: %d at most, descriptors are not enough for server.max_connections", connections)
-        bounds = {"new_id": new_id, "limits": lambda: self.config().server, "max_connections": connections}
-        self._runner = Runner(
-            self._application(),
-            bounds,
-            access_log=None,
-            keepalive_timeout=server.idle_seconds,
-            lingering_time=2,
-            shutdown_timeout=1,
-        )
-        await self._runner.setup()
-        if isinstance(self._runner.server, BoundedServer):
-            self.owners["connections"] = self._runner.server
-        files = server.tls
-        if files.cert_file and files.key_file:
-            self.certificate = Certificate(files.cert_file, files.key_file, files.digest)
-        return self._runner
-
-    async def _listen(self, runner: Runner, port: int, sockets: Sequence[socket.socket]) -> int:
-        server = self.config().server
-        places: Sequence[Place] = sockets or [(server.host, port)]
-        self._sites = [Site(runner, place, self.certificate) for place in places]
-        for site in self._sites:
-            await site.start()
-        path = server.unix_socket
-        if path and path not in runner.addresses:  # the port first: whoever has it already serves this path, too
-            self._sites.append(Site(runner, unix_listener(path)))
-            await self._sites[-1].start()
-        return int(runner.addresses[0][1]) if not sockets else 0
-
-    def _application(self) -> web.Application:
-        layer = around(new_id, lambda: self.draining, self.metrics.answered)
-        app = web.Application(middlewares=[layer], handler_args={"auto_decompress": False})
-        business = Business(
-            self.config,
-            self.service,
-            self.callers,
-            self.catalog,
-            self.sealer.unseal,
-            lambda: self.draining,
-            self.captures,
-            self.tracing,
-        )
-        probes = Probes(self.readiness)
-        responses = Responses(business, self.service, self.responses, self.toolbox.spawn, self.generations)
-        business.add_actions(responses.actions() | Tasks(business, self.service).actions(), {RESPONSES: responses.generate})
-        add_dialect_routes(app.router, business.handler)
-        pages = Pages(lambda: self.config().server.root_path, probes.root)
-        for path, handler in [*probes.routes(), *pages.routes()]:
-            app.router.add_route("GET", path, handler)
-            app.router.add_route("HEAD", path, handler)
-        app.router.add_route("POST", "/ping", probes.ping)
-        for path, handler in Docs().routes():
-            app.router.add_route("GET", path, handler)
-        guard = self._add_admin(app.router)
-        app[QUOTAS] = self.quotas
-        own = OwnUsage(business.identify, self._models_of, self.quotas, self.ledger, lambda: pages.page("me"))
-        for path, handler in own.routes():
-            app.router.add_route("GET", path, handler)
-        stats = TokenStats(self.config, self.callers, self.queue, self.observed, lambda request: guard.admit(request, "admin"))
-        page = MetricsRoute(
-            self.config,
-            lambda: render(self.families()),
-            self._is_exposed,
-            lambda request: business.identify(request, "openai_chat"),
-            lambda request: guard.admit(request, "admin"),
-        )
-        for method, path, handler in (*stats.routes(), *page.routes()):
-            app.router.add_route(method, path, handler)
-        return app
-
-    def _add_admin(self, router: web.UrlDispatcher) -> Guard:
-        """The admin API: its owners live as long as the listener. Returns its check."""
-        file = AdminFile(self.state_dir)
-        key = AdminKey(self.config, secrets.token_bytes(32), time.monotonic, self._is_exposed)
-        self.owners["admin_key"] = key
-        sessions = Sessions(self.config, key, load_key(self.state_dir, "jwt.key"), file, time.time)
-        audit = Audit(self.state_dir, lambda: _utc_now().isoformat(timespec="seconds"))
-        desk = Desk(self.store, sessions, file, audit, time.time)
-        accounts = Accounts(desk, self.queue, self.logins, self.client, self.service, new_id)
-        guard = Guard(self.config, sessions)
-        ops = Ops(
-            desk,
-            callers=self.callers,
-            client=self.client,
-            captures=self.captures,
-            turns=self.service.turns,
-            history=self.books,
-            monotonic=time.monotonic,
-            itself=self._itself,
-        )
-
-        async def admit(request: web.Request, auth: str) -> object:
-            if self.draining:  # whoever follows a live view finds the newer process
-                raise GatewayError(ErrorKind.SHUTTING_DOWN, "The gateway is shutting down.")
-            return await guard.admit(request, auth)
-
-        live = self.owners["live"] = Live(
-            desk,
-            queue=self.queue,
-            catalog=self.catalog,
-            series=self.series,
-            turns=self.service.turns,
-            monotonic=time.monotonic,
-            admit=admit,
-            name=secrets.token_hex(4),
-        )
-        areas = {
-            "logins": AdminLogins(desk),
-            "config": ConfigRoutes(desk),
-            "accounts": accounts,
-            "ops": ops,
-            "live": live,
-            "console": Console(desk, self.quotas),
-            "usage": UsageRoutes(desk, self.state_dir),
-            "vercel": Vercel(desk, self.client, accounts, self.queue),
-        }
-        add_admin_routes(router, guard, areas)
-        return guard
-
     def _is_listed(self, model: str) -> bool:
         return any(model.lower() in upstream.ids for upstream in self.catalog.seen())
 
@@ -591,29 +339,6 @@ class Daemon:
             self.sizes,
         )
         return (*self.metrics.families(), *readings(owners))
-
-    def _models_of(self, caller: Caller) -> list[str]:
-        return [model.id for model in self.catalog.models(caller.may_use)]
-
-    def _is_exposed(self) -> bool:
-        """Whether others than this host can reach the listener."""
-        found = self._runner.addresses if self._runner else []
-        return any(isinstance(address, tuple) and not ip_address(address[0]).is_loopback for address in found)
-
-    def _itself(self) -> UpstreamSpec:
-        """This daemon, as somebody reaches it who asks through its listener."""
-        found = self._runner.addresses if self._runner else []
-        host, port = next((address[0], address[1]) for address in found if isinstance(address, tuple))
-        if ip_address(host).is_unspecified:
-            host = "::1" if ":" in host else "127.0.0.1"
-        certificate = self.certificate
-        return UpstreamSpec(
-            name="self",
-            base_url=f"{'https' if certificate else 'http'}://{f'[{host}]' if ':' in host else host}:{port}",
-            proxy="direct",
-            pin=certificate.digest.hex() if certificate else "",
-            timeouts=Timeouts(answer=120, total=120),
-        )
 
     def _capture_settings(self) -> tuple[bool, int, int]:
         capture = self.config().capture
@@ -634,8 +359,7 @@ class Daemon:
         self.logins.retain(slot.account.id for slot in self.queue.slots)
 
     def _apply_certificate(self, config: Config) -> None:
-        if self.certificate is not None:
-            self.certificate.renew(config.server.tls.digest)
+        self.listener.renew_certificate(config.server.tls.digest)
 
     def _gauged(self, upstream: str, load: Load | None, ours: int) -> bool:
         """A server told its load: the queue chooses by it, and what its cache was good for is counted."""
@@ -703,8 +427,8 @@ class Daemon:
 
     def _busy(self) -> bool:
         """Whether somebody still gets an answer, from here, through here or from an older process, or has asked for one."""
-        asking = self._runner is not None and self._runner.owes_answers()
-        return bool(self.service.turns or self.responses.mirrored_for_somebody or self.generations.older) or asking
+        working = self.service.turns or self.responses.mirrored_for_somebody or self.generations.older
+        return bool(working) or self.listener.owes_answers()
 
     async def _quiet(self, at_once: asyncio.Event) -> None:
         """Return when no turn has run for a moment, or at once when told."""
