@@ -19,6 +19,7 @@ from aiohttp.typedefs import Middleware
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.logs import Event, Sparing, client_text, request_id
 from ds2d.dialects import REGISTRY
+from ds2d.service import Ask
 from ds2d.web.keys import ASK, CALLER, DIALECT, REQUEST_ID, Handler
 from ds2d.web.paths import dialect_of
 from ds2d.web.replies import EXPOSED, SERVER, error_reply, preflight, request_id_of
@@ -52,11 +53,17 @@ def around(new_id: Callable[[str], str], draining: Callable[[], bool], answered:
         finally:
             answered(request.get(DIALECT, "none"), status)
             _log(request, status, time.monotonic() - began, strangers)
-            if (ask := request.get(ASK)) is not None:
-                ask.turn = None  # they know each other: without this both wait for the collector, and a question may be large
+            _part(request.get(ASK))
             request_id.reset(current)
 
     return middleware
+
+
+def _part(ask: Ask | None) -> None:
+    """A question and its turn know each other: without this both wait for the collector, and a question may be large. A turn
+    that goes on without its client (a retry may join it, or it runs in the background) is still in need of it."""
+    if ask is not None and ask.turn is not None and ask.turn.ended is not None:
+        ask.turn = None
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:

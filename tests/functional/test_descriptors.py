@@ -35,6 +35,7 @@ def limited(folder: Path, before: str = "") -> Iterator[Process]:
     command = (sys.executable, "-c", LIMITED.format(limit=LIMIT, before=before))
     with serving(folder, "--port", str(port), config=demo(), port=port, command=command) as process:
         until(lambda: process.ask("/readyz")[0] == 200)
+        until(lambda: "serving on" in process.said())  # lines are written together, a moment later
         yield process
 
 
