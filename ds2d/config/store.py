@@ -252,6 +252,7 @@ class ConfigStore:
         if problem == self.problem:
             return
         self.problem = problem
+        self._turn += 1  # a look that began before knows less
         for error in problem.errors:
             logger.error("config not taken up: %s", error)
 

@@ -390,6 +390,15 @@ def test_a_look_that_began_before_a_write_is_not_believed(path: Path) -> None:
 # generations
 
 
+def test_a_look_that_began_before_a_problem_was_found_does_not_clear_it(path: Path) -> None:
+    store = ConfigStore(Source.file(path))
+    look = store.examine()
+    path.write_text("{")
+    store.reload()
+    assert store.settle(look, now=0.0) == 0.0  # look again
+    assert store.problem is not None
+
+
 def test_the_last_ten_generations_are_kept_for_their_owner_only(path: Path) -> None:
     watched = Watched(path, keep_history=True)
     for value in [4, 5, 6, 7, 8, 9, 1, 2, 4, 5, 6, 7]:
