@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
+import re
 import sqlite3
 import stat
+import threading
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -85,7 +89,9 @@ def test_sums_are_the_sums_of_the_rows_whatever_is_written(tmp_path: Path, write
 NUMBERS = count()
 
 
-def test_rows_of_a_process_that_is_gone_are_interrupted_with_their_last_checkpoint(file: LedgerFile) -> None:
+def test_rows_of_a_process_that_is_gone_are_interrupted_with_their_last_checkpoint(
+    file: LedgerFile, caplog: pytest.LogCaptureFixture
+) -> None:
     turn = row(prompt_tokens=7, completion_tokens=3, checkpoint_at=BEGAN + 4)
     save(file, (1, turn), (2, row("req_2")))
     file.close()
@@ -99,6 +105,11 @@ def test_rows_of_a_process_that_is_gone_are_interrupted_with_their_last_checkpoi
         ("req_2", "interrupted", "process_ended", 0, 0, BEGAN),
     ]
     assert look(file.path.parent, "SELECT state, requests, prompt_tokens FROM daily") == [("interrupted", 2, 7)]
+    assert "held 2 turns" in caplog.text
+    caplog.clear()
+    file.close()
+    file.open()
+    assert caplog.text == "", "said once, and nothing where nothing was left open"
 
 
 def test_rows_of_a_process_that_still_runs_are_left_alone(file: LedgerFile) -> None:
@@ -108,7 +119,31 @@ def test_rows_of_a_process_that_still_runs_are_left_alone(file: LedgerFile) -> N
     assert other.recover() == 0
     save(other, (1, row("req_of_the_other")))
     assert [state for _, state, *_ in rows_of(file)] == ["open", "open"]
+    with sqlite3.connect(file.path) as db:
+        db.execute("UPDATE processes SET started = 'another boot' WHERE number = 1")
+    db.close()
+    assert other.recover() == 1
+    assert rows_of(file, "request_id, state") == [("req_1", "interrupted"), ("req_of_the_other", "open")]
     other.close()
+
+
+def test_a_process_is_told_by_its_start_whatever_it_calls_itself() -> None:
+    """Its number may be another's after a restart, and a name may look like the rest of the line that tells its start."""
+    mine, comm = ledger_file._start_of(os.getpid()), Path("/proc/self/comm")
+    name = comm.read_text()
+    try:
+        comm.write_text("a b) c")
+        assert ledger_file._start_of(os.getpid()) == mine
+    finally:
+        comm.write_text(name.strip())
+    assert ledger_file._runs(os.getpid(), mine)
+    assert not ledger_file._runs(os.getpid(), "another boot 1")
+
+
+def test_a_process_that_is_gone_does_not_run() -> None:
+    gone = 2**30  # above the kernel's highest
+    assert ledger_file._start_of(gone) == ""
+    assert not ledger_file._runs(gone, "")
 
 
 def test_opened_again_its_rows_keep_their_ids(file: LedgerFile) -> None:
@@ -168,6 +203,79 @@ def test_a_key_that_left_the_config_is_marked_and_comes_back(file: LedgerFile) -
     assert look(file.path.parent, "SELECT id, is_deleted FROM inference_model_api_key") == [(1, 0)]
 
 
+def a_thousand(first: int) -> list[tuple[int, Row]]:
+    return [(number, ended(row(f"req_{number}"))) for number in range(first, first + 1000)]
+
+
+def test_damage_that_no_first_look_meets_is_found(file: LedgerFile) -> None:
+    """The tables can be opened and written to; one page of old rows is spoilt."""
+    save(file, *a_thousand(1))
+    ((page,),) = file._db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'turns'")
+    file.close()
+    with file.path.open("r+b") as raw:
+        raw.seek((page - 1) * 4096)
+        root = raw.read(4096)
+        cell = int.from_bytes(root[22:24])  # the sixth child of the table's first page
+        raw.seek((int.from_bytes(root[cell : cell + 4]) - 1) * 4096)
+        raw.write(b"\xff" * 4096)
+    file.open()
+    assert rows_of(file) == []
+    assert len([name for name in os.listdir(file.path.parent) if "damaged" in name]) == 1
+
+
+def test_a_file_too_large_to_be_checked_in_time_is_used_unchecked(
+    file: LedgerFile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(file, *a_thousand(1))
+    file.close()
+    monkeypatch.setattr(ledger_file, "CHECK_SECONDS", -1.0)
+    with caplog.at_level(logging.INFO, "ds2d.ledger"):
+        file.open()
+    assert "used unchecked" in caplog.text
+    save(file, *a_thousand(1001))  # the check's clock stops no work
+    assert look(file.path.parent, "SELECT requests FROM keys") == [(2000,)]
+
+
+def test_a_disk_that_fails_during_the_check_is_no_damaged_file(file: LedgerFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(sqlite3.Connection):
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            if "quick_check" in sql:
+                raise sqlite3.OperationalError("disk I/O error")
+            return super().execute(sql, *values)
+
+    save(file, (1, ended(row())))
+    file.close()
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, factory=Failing))
+        with pytest.raises(sqlite3.OperationalError, match="disk I/O"):
+            file.open()
+    file.open()
+    assert len(rows_of(file)) == 1
+
+
+def test_a_file_of_a_newer_version_is_left_as_it_is(file: LedgerFile) -> None:
+    save(file, (1, ended(row())))
+    file._db.execute("PRAGMA user_version = 99")
+    file.close()
+    with pytest.raises(sqlite3.OperationalError, match=r"newer version \(99\)"):
+        file.open()
+    assert not file.is_open
+    assert look(file.path.parent, "PRAGMA user_version") == [(99,)]
+    assert len(rows_of(file)) == 1
+
+
+def test_a_damaged_file_goes_aside_with_what_belongs_to_it(tmp_path: Path) -> None:
+    """A log left behind would be taken for the new file's."""
+    (tmp_path / NAME).write_bytes(b"this is no database at all" * 1000)
+    for suffix in ("-wal", "-shm"):
+        (tmp_path / f"{NAME}{suffix}").write_bytes(b"of the old file")
+    file = LedgerFile(tmp_path)
+    file._put_aside()
+    (stamp,) = {path.name.removeprefix(f"{NAME}.damaged-")[:15] for path in tmp_path.iterdir()}
+    assert re.fullmatch(r"\d{8}T\d{6}", stamp)
+    assert {path.name for path in tmp_path.iterdir()} == {f"{NAME}.damaged-{stamp}{suffix}" for suffix in ("", "-wal", "-shm")}
+
+
 @pytest.mark.parametrize("damage", [b"this is no database at all", None])
 def test_a_damaged_file_is_put_aside(tmp_path: Path, damage: bytes | None) -> None:
     file = LedgerFile(tmp_path)
@@ -195,6 +303,34 @@ def test_a_full_disk_is_an_error_and_leaves_the_file_sound(file: LedgerFile) -> 
     file._db.execute("PRAGMA max_page_count = 1000000")
     save(file, *batch)
     assert len(rows_of(file)) == 49
+
+
+def test_of_a_batch_that_fails_nothing_is_kept_and_the_next_one_is_saved(file: LedgerFile) -> None:
+    with pytest.raises(sqlite3.IntegrityError):
+        save(file, (1, ended(row())), (2, row("req_2", key=None)))
+    save(file, (3, row("req_3")))
+    assert rows_of(file, "request_id") == [("req_3",)]
+
+
+def test_a_log_that_grew_long_shrinks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_file, "WAL_LIMIT", 100_000)
+    file = LedgerFile(tmp_path)
+    file.open()
+    log = tmp_path / f"{NAME}-wal"
+    save(file, *((number, row(f"req_{number}", why="x" * 4000)) for number in range(2000)))
+    assert log.stat().st_size > 5_000_000
+    save(file, (1, row()))
+    assert log.stat().st_size <= 100_000
+    file.close()
+
+
+def test_it_may_be_opened_in_one_thread_and_used_in_another(file: LedgerFile) -> None:
+    file.close()
+    opening = threading.Thread(target=file.open)
+    opening.start()
+    opening.join()
+    save(file, (1, row()))
+    assert len(rows_of(file)) == 1
 
 
 def test_a_locked_file_is_an_error_after_a_moment(file: LedgerFile, monkeypatch: pytest.MonkeyPatch) -> None:
