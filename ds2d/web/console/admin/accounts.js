@@ -4,7 +4,7 @@ import { slots } from "../shared/chart.js";
 import { h, Part, put } from "../shared/dom.js";
 import { moment, named, number, t } from "../shared/i18n.js";
 import { events } from "../shared/sse.js";
-import { attempt, badge, button, confirmed, field, formDialog, notice, table } from "../shared/ui.js";
+import { attempt, badge, button, confirmed, field, formDialog, notice, onlyLast, table } from "../shared/ui.js";
 import { live } from "./live.js";
 import { KINDS } from "./overview.js";
 import { call, stream } from "./session.js";
@@ -16,6 +16,7 @@ const NUMBERS = new Set(["max_inflight", "weight"]);
 class Accounts extends Part {
   start() {
     this.page = 1;
+    this.asked = onlyLast();
     this.results = new Map();
     this.search = h("input", { type: "search", placeholder: t("accounts.search"), "aria-label": t("accounts.search"), on: { input: () => this.searched() } });
     this.list = h("div", {});
@@ -49,7 +50,7 @@ class Accounts extends Part {
 
   async load() {
     const query = new URLSearchParams({ page: this.page, page_size: SIZE, q: this.search.value });
-    const answer = await attempt(() => call("GET", `admin/accounts?${query}`, { signal: this.signal }));
+    const answer = await this.asked(() => call("GET", `admin/accounts?${query}`, { signal: this.signal }));
     if (!answer) return;
     Object.assign(this, { items: answer.items, total: answer.total, pages: answer.total_pages });
     this.show(live.value.accounts);

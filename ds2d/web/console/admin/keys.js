@@ -2,7 +2,7 @@
 
 import { h, Part, put } from "../shared/dom.js";
 import { moment, named, number, short, t } from "../shared/i18n.js";
-import { attempt, badge, button, choice, code, confirmed, dialog, field, formDialog, notice, table } from "../shared/ui.js";
+import { attempt, badge, button, choice, code, confirmed, dialog, field, formDialog, notice, onlyLast, table } from "../shared/ui.js";
 import { call } from "./session.js";
 
 const LIMITS = ["max_tokens", "max_prompt_tokens", "max_completion_tokens", "rpm", "tpm", "max_inflight", "active_days"];
@@ -13,6 +13,7 @@ export const fresh = { key: "" };
 
 class Keys extends Part {
   start() {
+    this.asked = onlyLast();
     this.gone = h("input", { type: "checkbox", id: "gone", on: { change: () => this.load() } });
     this.list = h("div", {});
     put(
@@ -29,7 +30,7 @@ class Keys extends Part {
   }
 
   async load() {
-    const answer = await attempt(() => call("GET", `admin/keys${this.gone.checked ? "?deleted=1" : ""}`, { signal: this.signal }));
+    const answer = await this.asked(() => call("GET", `admin/keys${this.gone.checked ? "?deleted=1" : ""}`, { signal: this.signal }));
     if (answer) this.show(answer.keys);
   }
 

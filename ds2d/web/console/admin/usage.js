@@ -3,7 +3,7 @@
 import { bars, lines } from "../shared/chart.js";
 import { h, Part, put } from "../shared/dom.js";
 import { duration, moment, named, number, short, t } from "../shared/i18n.js";
-import { attempt, badge, button, choice, download, field, table } from "../shared/ui.js";
+import { attempt, badge, button, choice, download, field, onlyLast, table } from "../shared/ui.js";
 import { call } from "./session.js";
 
 const DAY = 86400000;
@@ -13,6 +13,8 @@ const STATES = ["interrupted", "failed", "rejected", "completed", "open"];
 
 class Usage extends Part {
   start() {
+    this.asked = onlyLast();
+    this.askedTurns = onlyLast();
     const change = { on: { change: () => this.load() } };
     this.days = choice(["1", "7", "30", "90"].map((days) => [days, t("usage.days", { days })]), "7", change);
     this.key = choice([["", t("usage.allKeys")]], "", change);
@@ -46,13 +48,13 @@ class Usage extends Part {
   }
 
   async load() {
-    const answer = await attempt(() => call("GET", `admin/usage?${this.query({ limit: 1 })}`, { signal: this.signal }));
+    const answer = await this.asked(() => call("GET", `admin/usage?${this.query({ limit: 1 })}`, { signal: this.signal }));
     if (answer) this.show(answer.daily);
     await this.loadTurns();
   }
 
   async loadTurns() {
-    const answer = await attempt(() => call("GET", `admin/usage?${this.query({ state: this.state.value, limit: PAGE })}`, { signal: this.signal }));
+    const answer = await this.askedTurns(() => call("GET", `admin/usage?${this.query({ state: this.state.value, limit: PAGE })}`, { signal: this.signal }));
     if (answer) this.showTurns(answer.turns.reverse().slice(0, 100));
   }
 

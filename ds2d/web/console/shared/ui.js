@@ -36,6 +36,16 @@ export async function attempt(act, busy) {
   }
 }
 
+/** `attempt`s of which only the last one counts: what comes late to an earlier question is undefined. */
+export function onlyLast() {
+  let last;
+  return async (act) => {
+    const mine = (last = Symbol("question"));
+    const answer = await attempt(act);
+    return mine === last ? answer : undefined;
+  };
+}
+
 export function button(label, act, kind = "", more = {}) {
   const made = h("button", { type: "button", class: `button ${kind}`, on: { click: () => act(made) }, ...more }, label);
   return made;
