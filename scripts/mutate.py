@@ -40,7 +40,8 @@ TARGETS: dict[str, tuple[str, ...]] = {
                             "tests/state/test_bounds.py", "tests/state/test_account_storms.py"),
     "ds2d.state.ledger": ("tests/state/test_ledger.py",),
     "ds2d.state.ledger_file": ("tests/state/test_ledger_file.py", "tests/state/test_ledger.py"),
-    "ds2d.config.store": ("tests/config/test_store.py", "-k", "not thousand"),
+    "ds2d.config.store": ("tests/config/test_store_tells.py", "tests/config/test_store.py", "tests/config/test_watch.py",
+                          "-k", "not thousand"),
 }  # fmt: skip
 """What is measured, and by which tests."""
 

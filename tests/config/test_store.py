@@ -17,37 +17,7 @@ from ds2d.config.notices import ConfigErrors
 from ds2d.config.schema import Config
 from ds2d.config.source import Source, SourceError
 from ds2d.config.store import PATIENCE, RETRY, ConfigStore, Outcome
-
-
-class Watched:
-    """A store with a clock of its own, and everything that its subscribers were told."""
-
-    def __init__(self, path: Path, *, keep_history: bool = False, environ: dict[str, str] | None = None) -> None:
-        self.path = path
-        source = Source.from_environment(environ, cwd=path.parent) if environ else Source.file(path)
-        self.store = ConfigStore(source, keep_history=keep_history)
-        self.time = 1000.0
-        self.told: list[int] = []
-        self.store.subscribe(lambda config: self.told.append(config.runtime.max_attempts))
-
-    def look(self) -> float | None:
-        """One look, as the watcher makes it."""
-        return self.store.settle(self.store.examine(), self.time)
-
-    def follow(self) -> None:
-        """Look until nothing is open, letting time pass as the watcher would."""
-        again: float | None = 0.0
-        while again is not None:
-            self.time += again
-            again = self.look()
-
-    @property
-    def value(self) -> int:
-        return self.store.current.runtime.max_attempts
-
-
-def text(value: int, **more: Any) -> str:
-    return json.dumps({"runtime": {"max_attempts": value}, **more})
+from tests.config.store_world import Watched, set_attempts, text
 
 
 @pytest.fixture(name="path")
@@ -146,6 +116,7 @@ def test_half_of_a_save_is_given_its_time_and_no_more(path: Path) -> None:
     assert PATIENCE <= watched.time - begun < 1
     assert watched.store.problem is not None
     assert watched.store.problem.kind == "invalid"
+    assert watched.look() is None, "what was reported is waited for no more"
 
 
 def test_what_is_json_but_wrong_is_reported_at_once(path: Path) -> None:
@@ -257,14 +228,17 @@ def test_a_snapshot_stays_as_it_was(path: Path) -> None:
         held.runtime.max_attempts = 5  # type: ignore[misc]
 
 
-def test_a_key_that_needs_a_restart_is_pending_until_it_is_as_before(path: Path) -> None:
+def test_a_key_that_needs_a_restart_is_pending_until_it_is_as_before(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = ConfigStore(Source.file(path), keep_history=False)
     path.write_text(text(3, server={"port": 99, "root_path": "/x", "idle_seconds": 5}))
     store.reload()
     assert store.pending_restart == ["server.port", "server.root_path"]
+    assert "a restart is needed for: server.port, server.root_path" in caplog.text
+    caplog.clear()
     path.write_text(text(3))
     store.reload()
     assert store.pending_restart == []
+    assert "restart" not in caplog.text
 
 
 def test_without_a_file_the_config_is_empty_and_that_is_said(tmp_path: Path) -> None:
@@ -293,10 +267,6 @@ def test_nothing_starts_with_a_broken_or_forbidden_file(path: Path, monkeypatch:
 # writing
 
 
-def set_attempts(value: int) -> Any:
-    return lambda document: document.setdefault("runtime", {}).update(max_attempts=value)
-
-
 def test_a_write_keeps_order_notes_mode_and_indentation(path: Path) -> None:
     path.write_text('{\n    "_why": "你好",\n    "runtime": {"max_attempts": 1, "_n": 2},\n    "keys": []\n}\n')
     path.chmod(0o640)
@@ -307,6 +277,7 @@ def test_a_write_keeps_order_notes_mode_and_indentation(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert (watched.told, config) == ([8], watched.store.current)
     assert watched.look() is None
+    assert watched.store.current is config
     assert watched.told == [8], "the watcher took our own write for somebody else's"
 
 
@@ -339,7 +310,7 @@ def test_a_write_that_would_break_the_config_writes_nothing(path: Path) -> None:
 def test_a_write_that_changes_nothing_touches_nothing(path: Path) -> None:
     watched = Watched(path)
     before = path.stat()
-    watched.store.write(lambda document: None)
+    assert watched.store.write(lambda document: None) is watched.store.current
     assert path.stat().st_mtime_ns == before.st_mtime_ns
     assert path.stat().st_ino == before.st_ino
 
