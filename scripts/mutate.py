@@ -38,7 +38,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "ds2d.web.admin_key": ("tests/web/test_admin_key.py",),
     "ds2d.state.accounts": ("tests/state/test_accounts.py", "tests/state/test_fairness.py", "tests/state/test_breakers.py",
                             "tests/state/test_bounds.py", "tests/state/test_account_storms.py"),
-    "ds2d.state.ledger": ("tests/state/test_ledger.py",),
+    "ds2d.state.ledger": ("tests/state/test_ledger_edges.py", "tests/state/test_ledger.py"),
     "ds2d.state.ledger_file": ("tests/state/test_ledger_file.py", "tests/state/test_ledger.py"),
     "ds2d.config.store": ("tests/config/test_store_tells.py", "tests/config/test_store.py", "tests/config/test_watch.py",
                           "-k", "not thousand"),

@@ -78,7 +78,7 @@ def test_a_variable_that_holds_no_config_is_a_problem_like_a_broken_file(tmp_pat
     env_file = tmp_path / "env"
     env_file.write_text("CONFIG_JSON='{}'")
     watched = Watched(tmp_path / "none.json", environ={"DS2D_ENV_FILE": str(env_file)})
-    env_file.write_text("CONFIG_JSON='neither JSON nor base64'")
+    env_file.write_text("CONFIG_JSON='neither JSON, nor base64'")
     watched.follow()
     assert watched.store.problem is not None
     assert watched.store.problem.kind == "invalid"

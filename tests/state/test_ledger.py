@@ -123,7 +123,10 @@ async def test_synchronous_is_live(tmp_path: Path) -> None:
         (FULL, "disk_full"),
         (OSError(errno.ENOSPC, "No space left"), "disk_full"),
         (sqlite3.OperationalError("database is locked"), "locked"),
+        (OSError(errno.EDQUOT, "Quota exceeded"), "disk_full"),
+        (sqlite3.OperationalError("database table is busy"), "locked"),
         (sqlite3.OperationalError("disk I/O error"), "unwritable"),
+        (OSError(errno.EIO, "Input/output error"), "unwritable"),
         (sqlite3.DatabaseError("database disk image is malformed"), "damaged"),
     ],
 )
@@ -143,6 +146,8 @@ async def test_what_cannot_be_written_is_kept_and_written_later(
     await written(file, 1)
     await until(lambda: ledger.problem is None)
     assert sorted(one for batch, _ in file.batches for one in batch) == [("req_1", "completed"), ("req_2", "completed")]
+    assert "written again: 0 rows" in caplog.records[1].getMessage()
+    assert file.opened == (1 if problem in ("disk_full", "locked") else 2), "what may be wrong with the file is opened anew"
     await ledger.close_file()
 
 

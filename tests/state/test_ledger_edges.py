@@ -1,0 +1,218 @@
+"""The ledger beside its rows: keys, refusals, tidying, the one thread, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ds2d.core.errors import GatewayError
+from ds2d.core.sizes import Size
+from ds2d.state import ledger as module
+from ds2d.state.ledger import Ledger
+from ds2d.state.ledger_file import KeyRecord, Saved, Sums
+from tests.state.ledger_world import BEGAN, Settings, ended, look, row, started, until
+
+LOCKED = sqlite3.OperationalError("database is locked")
+
+
+class Noting:
+    """A file that notes every call and its thread; calls named in `fails` fail."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self.calls: list[tuple[Any, ...]] = []
+        self.threads: set[int] = set()
+        self.fails: dict[str, Exception] = {}
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def _note(self, *call: Any) -> None:
+        self.calls.append(call)
+        self.threads.add(threading.get_ident())
+        if error := self.fails.get(call[0]):
+            raise error
+
+    def open(self) -> None:
+        self._note("open")
+        self.is_open = True
+
+    def close(self) -> None:
+        self._note("close")
+        self.is_open = False
+
+    def write(self, batch: Sequence[Saved], synchronous: str) -> None:
+        self._note("write", len(batch))
+
+    def sums(self, month: str, day: str) -> list[Sums]:
+        self._note("sums", month, day)
+        return []
+
+    def save_keys(self, keys: Iterable[KeyRecord], now: float) -> None:
+        self._note("save_keys", [key.key for key in keys], now)
+
+    def recover(self) -> int:
+        self._note("recover")
+        self.gate.wait(5)
+        return 0
+
+    def prune(self, before: float, limit: int) -> int:
+        self._note("prune", before, limit)
+        return 0
+
+    def of(self, name: str) -> list[tuple[Any, ...]]:
+        """The arguments of the calls of this name."""
+        return [call[1:] for call in self.calls if call[0] == name]
+
+
+def key(name: str) -> KeyRecord:
+    return KeyRecord(name, name, "[]", None, None, None, None, None, None, None)
+
+
+async def settled(ledger: Ledger) -> None:
+    """Until the thread has done what it was given."""
+    await ledger._call(lambda: None)
+
+
+async def test_keys_are_noted_at_the_start_and_when_they_change(tmp_path: Path) -> None:
+    file = Noting()
+    ledger = Ledger(tmp_path, Settings(), wall=lambda: BEGAN, file=file)
+    ledger.apply(Settings(), [key("a")])
+    await ledger.start()
+    for names in (["a"], ["a", "b"], ["a", "b"]):
+        ledger.apply(Settings(), map(key, names))
+        await settled(ledger)
+    assert file.of("save_keys") == [(["a"], BEGAN), (["a", "b"], BEGAN)]
+    await ledger.close_file()
+
+
+async def test_keys_that_change_while_nothing_can_be_written_are_noted_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY", 0.01)
+    file = Noting()
+    ledger = await started(tmp_path, file=file)
+    file.fails = {"write": sqlite3.DatabaseError("malformed"), "open": sqlite3.OperationalError("unable to open")}
+    await ledger.close(ledger.open(ended(row())))
+    ledger.apply(Settings(), [key("a")])
+    await settled(ledger)
+    assert file.of("save_keys") == []
+    file.fails = {}
+    await until(lambda: ledger.problem is None)
+    assert file.of("save_keys") == [(["a"], BEGAN)]
+    await ledger.close_file()
+
+
+async def test_keys_that_cannot_be_noted_stop_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = Noting()
+    file.fails = {"save_keys": LOCKED}
+    ledger = await started(tmp_path, file=file)
+    ledger.apply(Settings(), [key("a")])
+    await settled(ledger)
+    assert "could not be noted in the ledger: locked" in caplog.text
+    assert ledger.problem is None
+    await ledger.close_file()
+
+
+async def test_sums_are_those_of_this_month_and_this_day(tmp_path: Path) -> None:
+    file = Noting()
+    ledger = await started(tmp_path, file=file)
+    assert file.of("sums") == [("2026-09-01", "2026-09-21")]
+    await ledger.close_file()
+
+
+async def test_all_that_touches_the_file_is_done_by_one_thread(tmp_path: Path) -> None:
+    file = Noting()
+    ledger = await started(tmp_path, file=file)
+    file.gate.clear()
+    tidying = asyncio.create_task(ledger.tidy())
+    await until(lambda: file.of("recover"))
+    closing = asyncio.create_task(ledger.close(ledger.open(ended(row()))))
+    await until(lambda: not ledger._idle.is_set())
+    file.gate.set()
+    await asyncio.gather(tidying, closing)
+    assert len(file.threads) == 1
+    await ledger.close_file()
+
+
+async def test_it_tidies_again_and_again_whatever_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "TIDY_SECONDS", 0.001)
+    file = Noting()
+    file.fails = {"recover": LOCKED}
+    ledger = await started(tmp_path, file=file, settings=Settings(retention_days=2))
+    await until(lambda: len(file.of("recover")) > 1)
+    assert "could not be tidied: locked" in caplog.text
+    file.fails = {}
+    await until(lambda: len(file.of("prune")) > 1)
+    assert file.of("prune")[0] == (BEGAN - 2 * 86400, module.PRUNE_ROWS)
+    await ledger.close_file()
+
+
+async def test_while_nothing_can_be_written_nothing_is_tidied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Noting()
+    ledger = await started(tmp_path, file=file)
+    file.fails = {"write": LOCKED}
+    await ledger.close(ledger.open(ended(row())))
+    monkeypatch.setattr(module, "TIDY_SECONDS", 0)
+    tidying = asyncio.create_task(ledger._tidy())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    await settled(ledger)
+    assert file.of("recover") == []
+    tidying.cancel()
+    await ledger.close_file()
+
+
+async def test_refused_turns_have_rows_of_their_own_and_each_second_its_own_number_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REJECTED_A_SECOND", 2)
+    ledger = await started(tmp_path)
+    for second in (0, 0, 0, 1, 1, 1):
+        ledger.reject(row(f"req_{second}", began_at=BEGAN + second))
+    await ledger.close_file()
+    rows = look(tmp_path, "SELECT request_id, state, ended_at FROM turns ORDER BY id")
+    assert rows == [(f"req_{second}", "rejected", BEGAN + second) for second in (0, 0, 1, 1)]
+
+
+async def test_while_nothing_can_be_written_refused_turns_take_no_memory(tmp_path: Path) -> None:
+    file = Noting()
+    ledger = await started(tmp_path, file=file, settings=Settings(on_disk_full="refuse"))
+    file.fails = {"write": LOCKED}
+    await ledger.close(ledger.open(ended(row())))
+    ledger.reject(row("req_refused"))
+    assert ledger.sizes() == {"rows_unwritten": Size(1, module.MAX_HELD)}
+    with pytest.raises(GatewayError) as refused:
+        ledger.open(row())
+    assert refused.value.retry_after == module.RETRY
+    await ledger.close_file()
+
+
+async def test_the_end_leaves_nothing_running_and_tells_what_is_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = Noting()
+    before = set(threading.enumerate())
+    ledger = await started(tmp_path, file=file)
+    file.fails = {"write": LOCKED}
+    await ledger.close(ledger.open(ended(row())))
+    with caplog.at_level(logging.ERROR, "ds2d.ledger"):
+        await ledger.close_file()
+    assert "1 rows of the ledger could not be written and are lost" in caplog.text
+    assert file.calls[-1] == ("close",)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert set(threading.enumerate()) <= before
+
+
+async def test_an_end_without_losses_is_silent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ledger = await started(tmp_path, file=Noting())
+    await ledger.close(ledger.open(ended(row())))
+    ledger.open(row())
+    await ledger.close_file()
+    assert caplog.text == ""
