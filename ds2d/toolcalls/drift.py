@@ -1,7 +1,8 @@
 """Names that a model nearly wrote: one letter dropped or doubled in the shell of a tag.
 
 Rule: only shells that carry a mark of their format (a bar, DeepSeek's blank, DSML before the name) are read with this
-tolerance. A plain XML name that is nearly `invoke` is another element.
+tolerance. A plain XML name that is nearly `invoke` is another element. Letters before the mark count as they are written:
+while they come nobody can know of it.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ def near_beginning(written: str, name: str) -> bool:
     return at == len(written) or name.startswith(written[at:], at + 1) or name.startswith(written[at + 1 :], at)
 
 
-def meant(written: str) -> str:
-    """The name of a marked shell that is meant; what is written if that is not clear."""
+def meant(written: str, sure: int = 0) -> str:
+    """The name of a marked shell that is meant; what is written if that is not clear. The first `sure` letters stood before
+    the mark, and count as they are written."""
     if written in MARKED_NAMES:
         return written
-    found = [name for name in MARKED_NAMES if near(written, name)]
+    found = [name for name in MARKED_NAMES if near(written, name) and name.startswith(written[:sure])]
     return found[0] if len(found) == 1 else written
 
 

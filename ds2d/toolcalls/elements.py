@@ -33,7 +33,7 @@ from ds2d.toolcalls.source import (
     tag,
 )
 from ds2d.toolcalls.tags import CLOSING, OPENING, Tag
-from ds2d.toolcalls.value_reader import STRUCTURE, Place, Streamed, Whole, is_call, is_wrapper, read_value
+from ds2d.toolcalls.value_reader import Place, Streamed, Whole, is_call, is_wrapper, read_value
 from ds2d.toolcalls.values import as_json, quoted, streams
 
 _NAME_ELEMENTS = frozenset({"toolname", "name", "functionname", "function", "tool"})
@@ -70,7 +70,7 @@ def _block(source: Source, calls: Calls, opening: Tag) -> Reading[None]:
     while True:
         mark = yield from (closers(source) if calls.committed else blanks(source))
         if mark in OPENING:
-            found = yield from tag(source, STRUCTURE)
+            found = yield from tag(source, None)
             if found is not None and found.closing and (is_wrapper(found) or found.closes(opening)):
                 return
             if found is not None and found.closing and is_call(found) and calls.committed:
@@ -215,11 +215,12 @@ def _json(source: Source, calls: Calls, call: _Call, mark: str) -> Reading[None]
 def _begins_with_wrapper(source: Source, calls: Calls, call: _Call) -> Reading[bool]:
     """Whether the object that stands here begins with a key that may have to be unwrapped. Nothing is taken."""
     while True:
-        rest = "".join(source.text[source.at : source.at + MAX_NAME].split())
+        seen = source.text[source.at : source.at + MAX_NAME]
+        rest = "".join(seen.split())
         for key in _UNWRAPPED:
             if rest.startswith(f'{{"{key}":'):
                 return not calls.declared.declares(call.name, key)
-        if len(rest) >= MAX_NAME // 2 or not any(f'{{"{key}":'.startswith(rest) for key in _UNWRAPPED):
+        if len(seen) == MAX_NAME or not any(f'{{"{key}":'.startswith(rest) for key in _UNWRAPPED):
             return False
         yield from more(source)
 

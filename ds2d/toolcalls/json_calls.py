@@ -217,12 +217,11 @@ def _broken(source: Source, calls: Calls, balance: Balance, stops: Collection[st
             end = found.start() if found else len(source.text)
             if end == start:
                 closing = yield from tag(source, stops)
-                if closing is not None and closing.name in stops:
+                if closing is not None:
                     source.give_back(closing.shell)
-                    return
-                end = start = source.at
-                if closing is None:
-                    end = start + 1
+                    if closing.name in stops:
+                        return
+                start, end = source.at, source.at + 1
             closed = balance.feed(source.text[start:end])
             source.at = end if closed is None else start + closed
             calls.garbage(source.text[start : source.at])
@@ -283,7 +282,7 @@ def _arguments_before_name(source: Source, item: _Item, mark: str) -> Reading[No
 
 def _is_definition(source: Source, calls: Calls, item: _Item) -> Reading[bool]:
     """Whether the object that stands here is a schema rather than arguments. Nothing is taken."""
-    while (found := _FIRST_KEY.match(source.text, source.at)) is None:
+    while (found := _FIRST_KEY.match(source.text, source.at, source.at + MAX_NAME)) is None:
         rest = source.text[source.at : source.at + MAX_NAME]
         if len(rest) == MAX_NAME or not _MAY_BE_FIRST_KEY(rest):
             return False

@@ -43,8 +43,8 @@ _SOME_MARKER = 5
 _MAX_FENCES = 16
 
 _JSON_INFOS = frozenset({"", "json", "jsonc", "json5", "tool_call", "tool_calls", "toolcall", "tool", "function_call"})
-_LEFT_BEHIND = frozenset({"endofsentence", "imend", "eotid", "eot"})
-"""End marks of models' templates that servers let through behind a block."""
+_LEFT_BEHIND = frozenset({"endofsentence", "imend", "eotid", "eot", "toolcallsend"})
+"""End marks of models' templates that servers let through behind a block, and the one that DeepSeek's blocks end with."""
 
 Channel = type[Text] | type[Reasoning]
 Kind = Literal["tag", "json", "fence", "pairs"]
@@ -206,7 +206,7 @@ class Lane:
         return size > 0
 
     def _is_left_behind(self, found: Tag) -> bool:
-        return (found.closing and found.name in OPENERS) or found.name in _LEFT_BEHIND or found.name == "toolcallsend"
+        return (found.closing and found.name in OPENERS) or found.name in _LEFT_BEHIND
 
     def _in_text(self) -> bool:
         source = self._source
@@ -252,7 +252,7 @@ class Lane:
         entry = opened_by(found)
         read = entry.read if entry else None
         if read is None or (found.empty and found.name != "invoke") or self.context.quotation:
-            return self._pass(len(found.shell))
+            return self._pass()  # a tag that opens nothing is not waited for, so it hides nothing, either
         self._begin("tag")
         source.at = found.end
         self._opening, self._format = found, entry
@@ -354,8 +354,7 @@ class Lane:
             return True
         except EndOfBlockError:
             self._ends_open = True
-            kept = self._source.kept()
-            self._behind = kept[len(kept.rstrip()) :]
+            self._give_blanks_back()
             self._block_ends()
             return True
         except NotACallError:
@@ -383,9 +382,15 @@ class Lane:
         """The text ended in the block: its calls count, what is unfinished is text (if nobody has seen it)."""
         if self._calls.committed and (self._kind != "fence" or self._calls.ending == "whole"):
             self._reader = None
+            self._give_blanks_back()
             self._accept()
         else:
             self._refuse()
+
+    def _give_blanks_back(self) -> None:
+        """White space that the reader took last belongs to what follows."""
+        kept = self._source.kept()
+        self._behind = kept[len(kept.rstrip()) :]
 
     def _accept(self) -> None:
         """The block was one: its markup is gone, its calls are out."""

@@ -34,13 +34,13 @@ PLACE = re.compile(
     rf"[{OPENING}`~\n{{\[](?:"
     rf"(?<=[{OPENING}])(?=[ /／]?[{BARS}]|[^<>\n]{{0,24}}?(?i:tool|function|invoke|calls|dsml))"
     r"|(?<=`)(?=``)|(?<=~)(?=~~)"
-    rf"|(?<=\n)(?=[ \t]{{0,8}}(?i:{re.escape(_PAIR_WORD)}))"
+    rf"|(?<=\n)(?=[^\S\n]*+(?ai:{re.escape(_PAIR_WORD)}))"
     rf"|(?<=[{{\[])(?=\s{{0,64}}(?:\{{\s{{0,64}})?\"(?:{'|'.join(KEYS)})\"\s{{0,16}}:)"
     r")"
 )
 """Begins with one set of characters, so that the search is a scan, and looks on from there."""
 
-_PAIR = re.compile(rf"[ \t]{{0,8}}(?i:{re.escape(_PAIR_WORD)})")
+_PAIR = re.compile(rf"[^\S\n]*+(?ai:{re.escape(_PAIR_WORD)})")
 _FENCE_RUN = {"`": re.compile(r"`{3,}"), "~": re.compile(r"~{3,}")}
 
 JSON_HEAD = re.compile(rf"[{{\[]\s{{0,64}}(?:\{{\s{{0,64}})?\"({'|'.join(KEYS)})\"\s{{0,16}}:")
@@ -86,7 +86,7 @@ class Context:
             return False
         if self.line_start or "\n" in text:
             last = text[text.rfind("\n") + 1 :].lstrip()
-            if self._runs or "unction." in text or last[:1] in ("f", "F"):
+            if self._runs or "unction." in text.lower() or last[:1] in ("f", "F"):
                 return False
             self.line_start, self.quotation = not last, last[:1] == ">"
         self._recent.append(text)
@@ -228,7 +228,7 @@ def held_from(text: str, at: int, context: Context) -> int:
     start = text.rfind("\n", at) + 1
     if start or context.line_start:
         start = max(start, at)
-        word = text[start:].lstrip(" \t")
+        word = text[start:].lstrip()
         if word and len(word) < len(_PAIR_WORD) and _PAIR_WORD.startswith(word.lower()):
             return len(text) - len(word)
     return len(text)

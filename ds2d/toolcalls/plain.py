@@ -11,6 +11,8 @@ from ds2d.toolcalls.source import EndOfTextError, NotACallError, Reading, Source
 
 _NAME_LINE = re.compile(r"function\.name[ \t]*[:：=][ \t]*[\"'`]?([^\s\"'`{}<>]{1,256})[\"'`,]*(?=\s)", re.IGNORECASE)
 _ARGUMENTS = re.compile(r"function\.(?:arguments|args|parameters|params|input)[ \t]*[:：=]", re.IGNORECASE)
+_MAX_LINE = MAX_NAME + 32
+_MAX_WORD = 64
 _WORDS = ("function.arguments:", "function.args:", "function.parameters:", "function.params:", "function.input:")
 
 
@@ -38,15 +40,15 @@ def read_fenced(source: Source, calls: Calls, fence: str) -> Reading[None]:
 
 def read_pairs(source: Source, calls: Calls) -> Reading[None]:
     """Read `function.name: NAME` and `function.arguments: {...}`."""
-    while (found := _NAME_LINE.match(source.text, source.at)) is None:
-        if len(source.text) - source.at > MAX_NAME + 32 or "\n" in source.text[source.at :]:
+    while (found := _NAME_LINE.match(source.text, source.at, source.at + _MAX_LINE)) is None:
+        if len(source.text) - source.at >= _MAX_LINE or "\n" in source.text[source.at :]:
             raise NotACallError
         yield from more(source)
     source.at = found.end()
     yield from blanks(source)
-    while (arguments := _ARGUMENTS.match(source.text, source.at)) is None:
-        rest = "".join(source.text[source.at : source.at + 64].split()).lower()
-        if not any(word.startswith(rest) for word in _WORDS):
+    while (arguments := _ARGUMENTS.match(source.text, source.at, source.at + _MAX_WORD)) is None:
+        rest = "".join(source.text[source.at : source.at + _MAX_WORD].split()).lower()
+        if len(source.text) - source.at >= _MAX_WORD or not any(word.startswith(rest) for word in _WORDS):
             raise NotACallError
         yield from more(source)
     source.at = arguments.end()

@@ -31,7 +31,6 @@ _FENCE = 3
 _SPACE = re.compile(r"\s*+")
 _SAME = re.compile(r"(.)\1*+", re.DOTALL)
 _CLOSERS = re.compile(r"[\s\]}),;\"']{0,32}+")
-_MAX_CLOSERS = 31
 
 
 class NotACallError(Exception):
@@ -156,13 +155,16 @@ def blanks(source: Source) -> Reading[str]:
 def tag(source: Source, names: Collection[str] | None) -> Reading[Tag | None]:
     """Take the tag that stands here, of any name; None, nothing taken, if there is none.
 
-    Waits for the rest of a tag only while it may become one of `names` (normalised); None: of any name.
+    Waits for the rest of a tag only while it may become one of `names` (normalised); None: of any name. A caller that
+    gives names must do the same with a tag of another name as with none. A doubled bracket is taken in any case.
     """
+    doubled = False
     while True:
         if source and source.text[source.at] not in OPENING:
             return None
-        if source.text[source.at + 1 : source.at + 2] in tuple(OPENING):
-            source.at += 1  # doubled
+        if not doubled and source.text[source.at + 1 : source.at + 2] in tuple(OPENING):
+            source.at += 1
+            doubled = True
         found = lex(source.text, source.at)
         if found is not None:
             source.at = found.end
@@ -177,7 +179,7 @@ def closers(source: Source) -> Reading[str]:
     while True:
         found = _CLOSERS.match(source.text, source.at)
         end = found.end() if found else source.at
-        if end < len(source.text) or end - source.at > _MAX_CLOSERS:
+        if end < len(source.text):
             if source.text[end : end + 1] in (*OPENING, "`"):
                 source.at = end
             return (yield from blanks(source))
@@ -199,11 +201,9 @@ def fence(source: Source) -> Reading[bool]:
     """Take a run of three or more backticks with its info word and line end, if one stands here."""
     if (yield from blanks(source)) != "`":
         return False
-    while (run := _run(source)) == len(source.text) - source.at:
-        if run > MAX_SHELL:
-            raise NotACallError
+    while (run := _run(source)) == len(source.text) - source.at and run <= MAX_SHELL:
         yield from more(source)
-    if run < _FENCE:
+    if not _FENCE <= run <= MAX_SHELL:
         raise NotACallError
     yield from line(source)
     return True
@@ -215,7 +215,7 @@ def closing_fence(source: Source) -> Reading[bool]:
         return False
     while (run := _run(source)) == len(source.text) - source.at and run <= MAX_SHELL and not source.ended:
         yield from more(source)
-    if run < _FENCE:
+    if not _FENCE <= run <= MAX_SHELL:
         return False
     source.at += run
     return True

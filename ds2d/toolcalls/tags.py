@@ -2,6 +2,7 @@
 
 Rule: a shell is read in one bounded look (`MAX_SHELL`), and its name is what is left when bars, blanks and separators are
 taken off: `<｜DSML｜tool_calls>`, `<|DSML| tool-calls >` and `<dsml:ToolCalls｜>` are all `toolcalls` with `dsml` set.
+Text may arrive letter by letter: what `unfinished` gives up is never a tag later, and no bracket stands inside a shell.
 Surprise: V4.1 and the V3 tokens have blanks inside their names, so a name ends only at an attribute or at the bracket.
 """
 
@@ -16,6 +17,7 @@ from ds2d.toolcalls.drift import MARKED_NAMES, meant, near, near_beginning
 
 OPENING = "<＜〈⟨《"
 CLOSING = ">＞〉⟩》"
+_BRACKETS = OPENING + CLOSING
 BARS = "|｜∣│┃¦❘"
 """What models write for a bar: DeepSeek's own is U+FF5C."""
 
@@ -30,16 +32,20 @@ _CURLY = "“”‘’„「」『』＂＇«»"
 _QUOTES = "\"'" + _CURLY
 _ATTRIBUTE = re.compile(
     rf"\s*+(?P<key>[\w.-]{{1,64}}+)\s*+(?:[=＝]{{1,2}}\s*+|(?=[{_QUOTES}]))"
-    rf"(?:\"\"([^\s{_QUOTES}<>]{{1,256}}+)\"|\"([^{_CURLY}\"<>\n]{{0,256}}+)\"|'([^{_CURLY}'<>\n]{{0,256}}+)'"
-    rf"|[{_QUOTES}]([^{_QUOTES}<>\n]{{0,256}}+)(?:[{_QUOTES}]|(?=[{CLOSING}]))"
-    rf"|([^\s{_QUOTES}{OPENING}{CLOSING}/]{{1,256}}+))"
+    rf"(?:\"\"([^\s{_QUOTES}{_BRACKETS}]{{1,256}}+)\"|\"([^{_CURLY}\"{_BRACKETS}\n]{{0,256}}+)\""
+    rf"|'([^{_CURLY}'{_BRACKETS}\n]{{0,256}}+)'"
+    rf"|[{_QUOTES}]([^{_QUOTES}{_BRACKETS}\n]{{0,256}}+)(?:[{_QUOTES}]|(?=>))"
+    rf"|([^\s{_QUOTES}{_BRACKETS}/]{{1,256}}+))"
 )
 _TAIL = re.compile(rf"[\s▁_:{BARS}{_QUOTES}-]*+(?P<empty>[/／]?)[ \t]*+[{CLOSING}]")
 _KEYS = ("name", "string")
 _MARK = re.compile(rf"[▁{BARS}]")
 _SEPARATORS = re.compile(r"[\W_]+")
-_ANY_BRACKET = re.compile(rf"[{OPENING}{CLOSING}]")
-_WORD = re.compile(rf"[{OPENING}][/／]?[A-Za-z]{{0,{_MAX_WORD}}}[:：]?").fullmatch
+_ANY_BRACKET = re.compile(rf"[{_BRACKETS}]")
+_MAY_FOLLOW_NAME = re.compile(rf"[\s\w.:：=＝/／{BARS}{_QUOTES}-]").match
+_NAMESPACE = re.compile(rf"(?:[A-Za-z][\w.-]{{0,{_MAX_WORD}}}+[:：]++)*+")
+_WORD = re.compile(rf"(?:[A-Za-z][\w.-]{{0,{_MAX_WORD}}})?").fullmatch
+_KEY = re.compile(r"[\w.-]{1,64}").fullmatch
 
 
 class Tag(msgspec.Struct, frozen=True):
@@ -96,9 +102,8 @@ def lex(text: str, at: int) -> Tag | None:
 def _without_key(name: str, end: int) -> tuple[str, int]:
     """A name that ran into its first attribute's key, without that key; and where the key begins."""
     whole = name.rstrip()
-    key = whole.split()[-1] if whole else ""
-    if len(key) > len("name") and key.lower().endswith("name") and normalised(whole[: -len("name")])[0] in MARKED_NAMES:
-        key = "name"  # the blank before it was dropped
+    runs_in = whole.lower().endswith("name") and normalised(whole[: -len("name")])[0] in MARKED_NAMES
+    key = "name" if runs_in else _last_word(whole)  # the blank before it may have been dropped
     return whole[: len(whole) - len(key)], end - (len(name) - len(whole)) - len(key)
 
 
@@ -111,13 +116,30 @@ def normalised(name: str) -> tuple[str, bool]:
     short = "".join(words)
     if short.startswith("dsml"):
         return meant(short[4:]), True
-    if len(words) > 1 and near(words[0], "dsml"):
+    sure = _before_mark(name)
+    if len(words) > 1 and near(words[0], "dsml") and _may_be_dsml(words[0], sure):
         return meant("".join(words[1:])), True
-    if _MARK.search(name):
-        return meant(short), False
-    for colon in (":", "："):
-        name = name.rstrip(" \t:：").rpartition(colon)[2]
-    return _SEPARATORS.sub("", name).lower(), False
+    if sure is not None:
+        return meant(short, sure), False
+    return _local(name.rstrip(" \t:：")), False
+
+
+def _before_mark(name: str) -> int | None:
+    """How many letters and digits stand before the first mark; None if there is no mark."""
+    mark = _MARK.search(name)
+    return None if mark is None else len(_SEPARATORS.sub("", name[: mark.start()]))
+
+
+def _may_be_dsml(word: str, sure: int | None) -> bool:
+    """Whether a word that is nearly `dsml`, or its beginning, is taken for it: any behind a mark, else by its first letter, which
+    may be the second of the name."""
+    return sure == 0 or word.startswith(("d", "s"))
+
+
+def _local(name: str) -> str:
+    """The letters and digits of a name, lower case, without namespace."""
+    space = _NAMESPACE.match(name)
+    return _SEPARATORS.sub("", name[space.end() if space else 0 :]).lower()
 
 
 def unfinished(text: str, at: int, names: Collection[str] | None) -> bool:
@@ -131,37 +153,58 @@ def unfinished(text: str, at: int, names: Collection[str] | None) -> bool:
     if shell is None:
         return False
     name, after = shell.group("name"), text[shell.end() : shell.end() + 1]
-    if after:
-        if names is None or after not in "=＝" + _QUOTES:
-            return after in "=＝/／\r\n" + _QUOTES and (names is None or normalised(name)[0] in names)
-        return normalised(_without_key(name, 0)[0])[0] in names
-    return names is None or bool(_WORD(text, at)) or _may_be_one(name, names)
+    if not after:
+        return names is None or _may_be_one(name, names)
+    if _MAY_FOLLOW_NAME(after) is None:
+        return False
+    if names is None:
+        return True
+    if after in "=＝" + _QUOTES:
+        name = _without_key(name, 0)[0]
+    return normalised(name)[0] in names
 
 
 def _may_be_one(written: str, names: Collection[str]) -> bool:
-    """Whether the beginning of a name, as it is written, may become one of these."""
+    """Whether the beginning of a name, as it is written, may become one of these: by itself, or without the key of an
+    attribute.
+    """
+    space = _NAMESPACE.match(written)
+    if _WORD(written, space.end() if space else 0):
+        return True  # a namespace, or the first word
+    key = _last_word(written)
+    if key and normalised(written.rstrip()[: -len(key)])[0] in names:
+        return True
     words = [word.lower() for word in _SEPARATORS.split(written) if word]
     whole = "".join(words)
-    marked = _MARK.search(written) is not None or whole.startswith("dsml")
-    begins = near_beginning if marked else _begins
-    if whole.startswith("dsml") or "dsml".startswith(whole):
-        rest = whole[4:]
-    elif words and near(words[0], "dsml"):
-        rest, begins = "".join(words[1:]), near_beginning
-    else:
-        rest = whole
-    parts = (rest, normalised(written)[0])
-    drifted = begins is near_beginning
-    return any(begins(part, name) or _runs_into_key(part, name, drifted) for name in names for part in parts)
+    sure = _before_mark(written)
+    parts = {(whole, sure), (_local(written), None)}
+    if not whole or (near_beginning(whole, "dsml") and _may_be_dsml(whole, sure)):
+        return True
+    if whole.startswith("dsml"):
+        parts.add((whole[4:], 0))
+    elif near(words[0], "dsml") and _may_be_dsml(words[0], sure):
+        parts.add(("".join(words[1:]), 0))
+    return any(_begins(part, name, exact) or _runs_into_key(part, name, exact) for name in names for part, exact in parts)
 
 
-def _begins(written: str, name: str) -> bool:
-    return name.startswith(written)
+def _begins(written: str, name: str, sure: int | None) -> bool:
+    """Whether this may still become the name. All but the first `sure` letters may be drifted; None: none may."""
+    return name.startswith(written) or (
+        sure is not None and name.startswith(written[:sure]) and sure < len(written) and near_beginning(written, name)
+    )
 
 
-def _runs_into_key(written: str, name: str, drifted: bool) -> bool:
-    """Whether this is the name and the beginning of an attribute's key. A drifted name runs into `name` only (`_without_key`)."""
-    if written.startswith(name):
-        return len(written) - len(name) <= _MAX_WORD
-    sizes = (len(name) - 1, len(name) + 1) if drifted else ()
-    return any("name".startswith(written[size:]) and near(written[:size], name) for size in sizes)
+def _last_word(written: str) -> str:
+    """The last word, if it may be the key of an attribute."""
+    words = written.rsplit(None, 1)
+    return words[-1] if words and _KEY(words[-1]) else ""
+
+
+def _runs_into_key(written: str, name: str, sure: int | None) -> bool:
+    """Whether this is the name, with drifts as in `_begins`, and the beginning of the key `name` (`_without_key`)."""
+    size = len(name)
+    if written.startswith(name) and "name".startswith(written[size:]):
+        return True
+    if sure is None or not name.startswith(written[:sure]):
+        return False
+    return any("name".startswith(written[end:]) and near(written[:end], name) for end in (size - 1, size + 1))

@@ -29,6 +29,7 @@ MAX_BRACKETS = 1 << 14
 
 _LOOK = 2 * MAX_SHELL
 _BRACKET = re.compile(rf"[{OPENING}]")
+_CLOSES = re.compile(r".[ \t]?[/／]").match
 _CDATA = re.compile(r"[<＜]\s?[!！]?\s?[\[［【]\s?CDATA\s?[\[［【]", re.IGNORECASE)
 _CDATA_BEGUN = re.compile(r"[<＜]\s?[!！]?\s?(?:[\[［【]\s?(?:C(?:D(?:A(?:T(?:A\s?)?)?)?)?)?)?", re.IGNORECASE).fullmatch
 
@@ -72,14 +73,15 @@ def read_value(source: Source, place: Place, put: Put) -> Reading[bool]:
             continue
         if (yield from _cdata(source, put)):
             continue
-        inner.brackets += 1
-        if inner.brackets > MAX_BRACKETS:
+        if inner.brackets == MAX_BRACKETS:
             yield from _to_exact_end(source, f"</{place.opening.raw}>", put)
             return True
         tag = lex(source.text, source.at)
-        if tag is None and not source.ended and unfinished(source.text, source.at, names):
+        awaited = None if _CLOSES(source.text, source.at) else names  # a closing tag may be nearly the one
+        if tag is None and not source.ended and unfinished(source.text, source.at, awaited):
             yield from more(source)
             continue
+        inner.brackets += 1
         if tag is not None and (yield from _ends(source, place, inner, tag, blank_line)):
             return tag.closes(place.opening)
         piece = source.text[source.at] if tag is None else tag.shell
@@ -245,19 +247,17 @@ class Streamed:
         if literal:
             self._literal, self._blank, self._begun = True, "", True
             self._send(self._flush() + piece)
-        elif self._literal:
-            self._send(piece if piece.strip() else "")
         elif not piece.strip():
             self._blank += piece
         else:
             text, self._begun = self._blank + piece, True
             solid = len(text.rstrip())
             text, self._blank = text[:solid], text[solid:]
-            self._send(self._decoded(text) if self._entities else text)
+            self._send(self._decoded(text) if self._entities and not self._literal else text)
 
     def finish(self, *, closed: bool) -> None:
         """The value has ended, by its closing tag or without one."""
-        self._send(self._flush() + (self._blank if closed else ""))
+        self._send(self._flush() + (self._blank if closed and not self._literal else ""))
 
     def _decoded(self, text: str) -> str:
         text = self._wait + text

@@ -16,7 +16,7 @@ import orjson
 from ds2d.config.notices import ConfigErrors
 from ds2d.config.parse import parse as parse_config
 from ds2d.core.errors import GatewayError
-from ds2d.core.events import Ending, Text
+from ds2d.core.events import Ending, Event, Text
 from ds2d.core.models import Facts, Target
 from ds2d.core.request import ChatRequest, Inbound
 from ds2d.core.settings import ModelSpec, UpstreamSpec
@@ -80,20 +80,27 @@ def decoder(data: bytes) -> None:
 
 
 def detector(data: bytes) -> None:
-    """Any text, in any pieces, gives events that keep the rules. That it means the same in any pieces: test_fuzz.py, `known`."""
+    """Any text, in any pieces, gives events that keep the rules and mean the same."""
     text = data[4:].decode("utf-8", "replace")
     if text:
-        assert_rules(events_of(cut(text, [byte * len(text) // 256 for byte in data[:4]]), Text, Ending("stop"), stages()))
-        assert_rules(events_of([text], Text, Ending("stop"), stages()))
+        whole = events_of([text], Text, Ending("stop"), stages())
+        in_pieces = events_of(cut(text, [byte * len(text) // 256 for byte in data[:4]]), Text, Ending("stop"), stages())
+        assert_rules(whole)
+        assert_rules(in_pieces)
+        assert_same(in_pieces, whole)
 
 
-def same_in_pieces(data: bytes) -> None:
-    """A text means the same calls and shows the same words in one piece and in several."""
+def same_letter_by_letter(data: bytes) -> None:
+    """A text means the same calls and shows the same words in one piece and in as many as there are."""
     text = data[4:].decode("utf-8", "replace")
-    whole = outcome(events_of([text], Text, Ending("stop"), stages()))
-    pieces_ = cut(text, [byte * len(text) // 256 for byte in data[:4]])
-    in_pieces = outcome(events_of(pieces_, Text, Ending("stop"), stages()))
-    assert (in_pieces.calls, in_pieces.shown) == (whole.calls, whole.shown)
+    whole = events_of([text], Text, Ending("stop"), stages())
+    assert_same(events_of(list(text), Text, Ending("stop"), stages()), whole)
+
+
+def assert_same(events: list[Event], others: list[Event]) -> None:
+    """The same calls and the same words."""
+    first, second = outcome(events), outcome(others)
+    assert (first.calls, first.shown) == (second.calls, second.shown)
 
 
 def dialect(name: str) -> Callable[[bytes], None]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from ds2d.toolcalls.formats import FORMATS, OPENERS, opened_by
 from ds2d.toolcalls.tags import MAX_SHELL, lex, unfinished
+from ds2d.toolcalls.value_reader import STRUCTURE
 
 NAMESPACE = "ant" + "ml:"
 
@@ -97,6 +100,49 @@ def test_every_beginning_of_an_opener_may_become_one(shell: str) -> None:
     for end in range(1, len(shell)):
         assert unfinished(shell[:end], 0, OPENERS), shell[:end]
     assert not unfinished(shell, 0, OPENERS)
+
+
+@pytest.mark.parametrize("names", [OPENERS, STRUCTURE | {"parameter"}, None], ids=["openers", "structure", "any"])
+def test_what_is_no_more_waited_for_never_becomes_a_tag(names: frozenset[str] | None) -> None:
+    dice = random.Random(5)
+    for _ in range(3000):
+        text, given_up, tag = _mangled(dice), "", None
+        for end in range(1, len(text) + 1):
+            before, tag = tag, lex(text[:end], 0)
+            assert before is None or tag == before, text
+            if tag is not None:
+                assert not given_up or (names is not None and tag.name not in names), (text, given_up)
+            elif not unfinished(text[:end], 0, names):
+                given_up = given_up or text[:end]
+            else:
+                assert not given_up, (text, given_up)
+
+
+def _mangled(dice: random.Random) -> str:
+    """A tag of some family with some attributes, and a few letters changed."""
+    prefix = dice.choice(
+        ["", "｜DSML｜", "｜DSML｜ ", "dsml:", "dml-", "Dsml ", "|", "｜｜DSML｜｜", NAMESPACE, "my_ns:", " ", "｜SML｜"]
+    )
+    name = dice.choice(["tool_calls", "function_calls", "invoke", "parameter", "calls", "tool", "tool▁calls▁begin", "e", "city"])
+    rest = [
+        ' name="x"',
+        'name="x"',
+        " name=x",
+        f' {"k" * 30}="1"',
+        '"',
+        '\nname="a"',
+        "\u3000name=“a”",
+        "｜",
+        " ",
+        ":",
+        ' name="a\'〉b"',
+    ]
+    shell = prefix + name + "".join(dice.choices(rest, k=dice.randrange(3)))
+    letters = list(dice.choice(["<", "<", "</", "< /", "〈"]) + shell + dice.choice([">", "｜>", "/>", "〉", '">']))
+    for _ in range(dice.randrange(3)):
+        at = dice.randrange(1, len(letters))
+        letters[at : at + dice.randrange(2)] = dice.choice(["", *'abdmns_- ="｜▁:/\n<>〉'])
+    return "".join(letters)
 
 
 @pytest.mark.parametrize(
