@@ -53,6 +53,7 @@ async def started(folder: Path, **more: Any) -> Ledger:
 
 
 async def until(true: Callable[[], object]) -> None:
-    """Wait for what another thread brings about."""
-    while not true():  # noqa: ASYNC110 - threads set no asyncio events
-        await asyncio.sleep(0.001)
+    """Wait for what another thread brings about; long, but not for ever."""
+    async with asyncio.timeout(15):
+        while not true():  # noqa: ASYNC110 - threads set no asyncio events
+            await asyncio.sleep(0.001)

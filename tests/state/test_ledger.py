@@ -252,6 +252,20 @@ async def test_the_last_rows_are_written_at_the_end(tmp_path: Path) -> None:
     assert look(tmp_path, "SELECT count(*), count(DISTINCT request_id) FROM turns") == [(3000, 3000)]
 
 
+async def test_what_comes_while_a_batch_is_written_is_written_at_the_end(tmp_path: Path) -> None:
+    file = Fake()
+    ledger = await started(tmp_path, file=file)
+    file.gate.clear()
+    ledger.open(row("req_1"))
+    await until(lambda: not ledger._idle.is_set())
+    ledger.open(row("req_2"))
+    ending = asyncio.create_task(ledger.close_file())
+    await asyncio.sleep(0.01)
+    file.gate.set()
+    await ending
+    assert [batch for batch, _ in file.batches] == [[("req_1", "open")], [("req_2", "open")]]
+
+
 async def test_a_real_file_that_is_locked_and_free_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY", 0.01)
     monkeypatch.setattr("ds2d.state.ledger_file.BUSY_MS", 1)

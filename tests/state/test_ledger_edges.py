@@ -124,6 +124,7 @@ async def test_sums_are_those_of_this_month_and_this_day(tmp_path: Path) -> None
     file = Noting()
     ledger = await started(tmp_path, file=file)
     assert file.of("sums") == [("2026-09-01", "2026-09-21")]
+    assert ledger.path == tmp_path, "where others may read what is there"
     await ledger.close_file()
 
 
@@ -196,7 +197,12 @@ async def test_while_nothing_can_be_written_refused_turns_take_no_memory(tmp_pat
     await ledger.close_file()
 
 
-async def test_the_end_leaves_nothing_running_and_tells_what_is_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_end_leaves_nothing_running_and_tells_what_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "RETRY", 0.01)
+    errors: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
     file = Noting()
     before = set(threading.enumerate())
     ledger = await started(tmp_path, file=file)
@@ -208,6 +214,8 @@ async def test_the_end_leaves_nothing_running_and_tells_what_is_lost(tmp_path: P
     assert file.calls[-1] == ("close",)
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert set(threading.enumerate()) <= before
+    await asyncio.sleep(2 * module.RETRY)
+    assert errors == [], "it tried again although it had ended"
 
 
 async def test_an_end_without_losses_is_silent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
