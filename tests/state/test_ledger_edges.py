@@ -184,6 +184,65 @@ async def test_refused_turns_have_rows_of_their_own_and_each_second_its_own_numb
     assert rows == [(f"req_{second}", "rejected", BEGAN + second) for second in (0, 0, 1, 1)]
 
 
+def delays_of(ledger: Ledger) -> list[float]:
+    """The delays with which it will have planned its batches, but for rows that nobody waits for."""
+    delays: list[float] = []
+    plan = ledger._plan
+
+    def noted(delay: float) -> None:
+        if delay != module.LAZY:
+            delays.append(delay)
+        plan(delay)
+
+    ledger._plan = noted  # type: ignore[method-assign]
+    return delays
+
+
+async def test_an_answer_never_waits_for_rows_that_have_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LAZY", 1000.0)
+    file = Noting()
+    ledger = await started(tmp_path, file=file)
+    delays = delays_of(ledger)
+    file.gate.clear()
+    tidying = asyncio.create_task(ledger.tidy())  # it keeps the thread busy
+    first = asyncio.create_task(ledger.close(ledger.open(ended(row("req_1")))))
+    await until(lambda: not ledger._idle.is_set())
+    second = asyncio.create_task(ledger.close(ledger.open(ended(row("req_2")))))
+    await asyncio.sleep(0)
+    file.gate.set()
+    async with asyncio.timeout(10):
+        await asyncio.gather(first, second, tidying)
+    assert len(file.of("write")) == 2
+    assert len(delays) == 3
+    assert max(delays) <= module.GATHER
+    await ledger.close_file()
+
+
+async def test_closings_soon_after_a_forced_write_are_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Noting()
+    ledger = await started(tmp_path, file=file)
+    await ledger.close(ledger.open(ended(row("req_1"))))
+    monkeypatch.setattr(module, "GATHER", 30.0)
+    delays = delays_of(ledger)
+    second = asyncio.create_task(ledger.close(ledger.open(ended(row("req_2")))))
+    await asyncio.sleep(0)
+    assert 0 < delays[0] <= 30
+    await ledger.close_file()
+    await second
+
+
+async def test_no_row_takes_the_place_of_another(tmp_path: Path) -> None:
+    """Of one process or of two, accepted or refused."""
+    both = [await started(tmp_path), await started(tmp_path)]
+    for ledger in both:
+        for _ in range(2):
+            ledger.open(row("req_open"))
+            ledger.reject(row("req_refused"))
+    for ledger in both:
+        await ledger.close_file()
+    assert look(tmp_path, "SELECT state, count(*) FROM turns GROUP BY 1 ORDER BY 1") == [("open", 4), ("rejected", 4)]
+
+
 async def test_while_nothing_can_be_written_refused_turns_take_no_memory(tmp_path: Path) -> None:
     file = Noting()
     ledger = await started(tmp_path, file=file, settings=Settings(on_disk_full="refuse"))
