@@ -37,6 +37,25 @@ def test_saved_texts_mean_the_same_letter_by_letter() -> None:
             same_letter_by_letter(data)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<tool_calls><<<invoke name="get_time"></invoke></tool_calls>',
+        '<my_ns2:invoke name="get_time"></my_ns2:invoke>',
+        '<invoke averyveryverylongkey="1" name="get_time"></invoke>',
+        '<invoke\u3000name="get_time"></invoke>',
+        '<invoke name="search"><parameter name="query">a</paramter\n></invoke>',
+        '<tool_calls><invoke name="get_time"></invoke>' + "}" * 32 + "</tool_calls>",
+        "x\n" + " " * 9 + "function.name: get_time\nfunction.arguments: {}",
+        "x\u3000\n\u3000function.name: get_time\nfunction.arguments: {}",
+        '{"name": "search", "parameters": {' + " " * 300 + '"type": "object"}}',
+        '<tool_x a="b{"name": "get_time", "arguments": {}}">',
+    ],
+)
+def test_what_was_read_differently_in_pieces_is_no_more(text: str) -> None:
+    same_letter_by_letter(b"...." + text.encode())
+
+
 def test_every_target_has_a_saved_corpus_and_no_corpus_is_forgotten() -> None:
     assert {path.name for path in CORPUS.iterdir()} == set(TARGETS)
     assert all(any(path.iterdir()) for path in CORPUS.iterdir())
