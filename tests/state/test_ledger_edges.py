@@ -231,6 +231,25 @@ async def test_closings_soon_after_a_forced_write_are_gathered(tmp_path: Path, m
     await second
 
 
+async def test_so_are_those_that_came_during_a_forced_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Noting()
+    ledger = await started(tmp_path, file=file)
+    file.gate.clear()
+    tidying = asyncio.create_task(ledger.tidy())
+    first = asyncio.create_task(ledger.close(ledger.open(ended(row("req_1")))))
+    await until(lambda: not ledger._idle.is_set())
+    second = asyncio.create_task(ledger.close(ledger.open(ended(row("req_2")))))
+    await asyncio.sleep(0)
+    monkeypatch.setattr(module, "GATHER", 30.0)
+    delays = delays_of(ledger)
+    file.gate.set()
+    await first
+    tidying.cancel()
+    assert [0 < delay <= 30 for delay in delays] == [True]
+    await ledger.close_file()
+    await second
+
+
 async def test_no_row_takes_the_place_of_another(tmp_path: Path) -> None:
     """Of one process or of two, accepted or refused."""
     both = [await started(tmp_path), await started(tmp_path)]
