@@ -122,10 +122,13 @@ async def test_one_of_two_is_killed_under_load_and_comes_back(
     upstreams = [{"name": name, "base_url": f"http://127.0.0.1:{server.port}/v1"} for name, server in servers.items()]
     async with running(tmp_path, {"keys": [KEY], "upstreams": upstreams, "runtime": {"affinity": {"mode": "off"}}}) as ds2d:
         assert states(ds2d) == {"a": "ready", "b": "ready"}
+        await asyncio.gather(*(ds2d.ask(CHAT, SHORT) for _ in range(4)))  # a server's first answer takes seconds
         streams = [Stream(ds2d, ds2d.url) for _ in range(2)]  # least loaded: one on each
-        await until(lambda: all(len(stream.data) > 1000 for stream in streams), 60)
-        where = {turn.upstream: stream for turn, stream in zip(ds2d.daemon.service.turns.values(), streams, strict=True)}
+        turns = ds2d.daemon.service.turns
+        await until(lambda: len(turns) == 2 and all(turn.upstream for turn in turns.values()), 60)
+        where = {turn.upstream: stream for turn, stream in zip(turns.values(), streams, strict=True)}
         assert set(where) == {"a", "b"}
+        await until(lambda: all(len(stream.data) > 1000 for stream in streams), 60)
 
         signalled = time.monotonic()
         killing = asyncio.get_running_loop().run_in_executor(None, servers["a"].kill)

@@ -29,9 +29,9 @@ WORDS = "Hello, 你好 🎈!"
 
 
 @asynccontextmanager
-async def before(folder: Path, *servers: RealServer) -> AsyncIterator[Running]:
+async def before(folder: Path, *servers: RealServer, poll: int = 1) -> AsyncIterator[Running]:
     """A daemon; each server is an upstream named by its flavour, and an entry of `models` of the same name."""
-    upstreams = [{"name": one.flavour, "kind": "openai", "base_url": one.base_url, "poll_seconds": 1} for one in servers]
+    upstreams = [{"name": one.flavour, "kind": "openai", "base_url": one.base_url, "poll_seconds": poll} for one in servers]
     models = {f"on-{one.flavour}": {"upstream": one.flavour, "model": one.model} for one in servers}
     async with running(folder, {"keys": [KEY], "upstreams": upstreams, "models": models}) as ds2d:
         yield ds2d
@@ -160,7 +160,8 @@ async def test_pooling_in_every_form_and_what_nobody_offers(tmp_path: Path, real
 
 @THREE
 async def test_the_doctor_finds_nothing_wrong_with_the_gateway(tmp_path: Path, real_servers: list[RealServer]) -> None:
-    async with before(tmp_path, *real_servers) as ds2d:
+    # llama-cpp-python answers one at a time: a look at it while the doctor asks it directly is late, and it counts as down
+    async with before(tmp_path, *real_servers, poll=600) as ds2d:
         config = tmp_path / "doctor.json"
         config.write_text(json.dumps({**ds2d.config(), "server": {"port": ds2d.port}}))
         line = ["doctor", "--config", str(config), "--key", KEY, "--report", str(tmp_path / "report.json")]
