@@ -302,3 +302,38 @@ async def test_an_end_without_losses_is_silent(tmp_path: Path, caplog: pytest.Lo
     ledger.open(row())
     await ledger.close_file()
     assert caplog.text == ""
+
+
+async def test_rows_that_nobody_waits_for_are_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LAZY", 30.0)
+    file = Noting()
+    ledger = await started(tmp_path, file=file)
+    for _ in range(3):
+        ledger.open(row())
+        await asyncio.sleep(0)
+        await settled(ledger)
+    assert file.of("write") == []
+    await ledger.close_file()
+    assert file.of("write") == [(3,)]
+
+
+async def test_a_write_that_was_in_time_is_not_called_slow_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.01)
+    ledger = await started(tmp_path, file=Noting())
+    await ledger.close(ledger.open(ended(row())))
+    await until(ledger._idle.is_set)
+    await asyncio.sleep(0.03)
+    assert ledger.problem is None
+    await ledger.close_file()
+
+
+async def test_a_folder_that_can_be_had_again_is_used_without_waiting_for_a_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY", 0.01)
+    (tmp_path / "state").write_text("in the way")
+    ledger = await started(tmp_path / "state")
+    assert ledger.problem == "unwritable"
+    (tmp_path / "state").unlink()
+    await until(lambda: ledger.problem is None)
+    await ledger.close_file()
