@@ -63,6 +63,7 @@ def test_an_account_is_added_edited_found_and_deleted_and_the_file_follows(seat:
     page.get_by_role("button", name="Save").click()
     until(lambda: seat.daemons.config()["accounts"][-1].get("remark") == "a note")
     assert seat.daemons.config()["accounts"][-1]["token"] == "tok-new-0123456789", "an empty secret keeps the old one"
+    expect(page.locator("dialog")).to_have_count(0)  # while it is open, what is typed elsewhere is lost
     page.fill("input[type=search]", "from the")
     expect(page.locator("ds-accounts tbody tr")).to_have_count(1)
     row.get_by_role("button", name="Delete").click()
