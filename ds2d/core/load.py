@@ -10,7 +10,8 @@ import msgspec
 
 class Load(msgspec.Struct, frozen=True):
     """`running` and `waiting` are requests (an answer with `n` choices counts n times). `cache_use` is 0 to 1, of the fullest
-    engine. The others count tokens: generated, of prompts, looked for in the prefix cache, and found there."""
+    engine. The next four count tokens: generated, of prompts, looked for in the prefix cache, and found there; a server may
+    count an answer's when it ends. `steps` grows with every step of its engines, whatever it counts."""
 
     running: int
     waiting: int = 0
@@ -19,6 +20,7 @@ class Load(msgspec.Struct, frozen=True):
     prompted: int | None = None
     queries: int | None = None
     hits: int | None = None
+    steps: int | None = None
     asleep: bool = False
 
     @property

@@ -2,7 +2,8 @@
 
 Rule: pure bookkeeping; the watch looks, this weighs. Times are seconds of one monotonic clock.
 Surprise: a hung engine goes on telling the figures of its last step, so that figures which stand still while there is work are
-the evidence, not figures that are bad. And gauges lag behind our leases, so a surplus counts only when it lasts.
+the evidence, not figures that are bad. And gauges lag behind our leases, so a surplus counts only when it lasts, and while
+something moves: an SGLang that has become idle writes its gauges up to 30 s late.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ STUCK_SECONDS = 30.0
 """With work and without any progress, from which on a server counts as stuck. A prompt that is being read moves its gauges."""
 
 SILENT_SECONDS = 120.0
-"""The same for servers without gauges: the oldest wait for a first token, while nothing else was answered either."""
+"""The same for servers that do not tell their steps: the oldest wait for a first token, while nothing else was answered."""
 
 ORPHAN_LOOKS = 3
 """Looks in a row with a surplus of running requests, until it is reported."""
@@ -85,11 +86,12 @@ class Scales:
             self._moved = now
             self._surplus.clear()
             return
-        if before is None or _moved(before, load) or not self._works(load, now):
+        moved = before is None or _moved(before, load)
+        if moved or not self._works(load, now):
             self._moved = now
         if before is not None and load.generated is not None and before.generated is not None and elapsed > 0:
             self.rate = max(0, load.generated - before.generated) / elapsed
-        self._surplus.append(load.requests - ours - self.extra)
+        self._surplus.append(load.requests - ours - self.extra if moved or load.steps is None else 0)
 
     def proved(self, now: float) -> None:
         """A turn was answered there: whatever was suspected, it serves."""
@@ -103,7 +105,7 @@ class Scales:
     def stuck(self, now: float) -> str:
         """Why it counts as stuck; "" if it does not."""
         waits = self.oldest(now)
-        if self.load is None or self.load.generated is None:
+        if self.load is None or self.load.steps is None:
             if waits is None or waits < SILENT_SECONDS or now - self.answered < waits:
                 return ""
             return f"no first token for {waits:.0f} s, and no other answer"
@@ -122,8 +124,8 @@ class Scales:
 
 
 def _moved(before: Load, after: Load) -> bool:
-    return (before.generated, before.prompted, before.cache_use, before.running) != (
-        after.generated,
+    return (before.steps, before.prompted, before.cache_use, before.running) != (
+        after.steps,
         after.prompted,
         after.cache_use,
         after.running,

@@ -473,6 +473,26 @@ async def test_a_server_that_moves_or_has_nothing_to_do_is_not_stuck(next_one: R
     assert await net.weigh(None, seconds=29) == "ready"
 
 
+def llama(decodes: int | None) -> Reply:
+    """llama.cpp counts the tokens of an answer when it ends."""
+    steps = "" if decodes is None else f"llamacpp:n_decode_total {decodes}\n"
+    return Reply(200, {}, f"llamacpp:requests_processing 1\nllamacpp:tokens_predicted_total 50\n{steps}".encode())
+
+
+async def test_a_long_answer_whose_tokens_are_counted_when_it_ends_is_not_stuck_while_the_engine_makes_steps() -> None:
+    net = Weighed()
+    for decodes in range(1000, 4000, 100):
+        assert await net.weigh(llama(decodes)) == "ready"
+    await net.weigh(llama(3900), seconds=29)
+    assert await net.weigh(llama(3900)) == "stuck"
+
+
+async def test_a_server_that_does_not_tell_its_steps_is_not_stuck_by_its_tokens() -> None:
+    net = Weighed()
+    for _ in range(60):
+        assert await net.weigh(llama(None)) == "ready"
+
+
 async def test_a_hung_engine_that_says_it_is_idle_is_told_by_the_oldest_wait_for_a_first_token() -> None:
     net = Weighed()
     await net.weigh(metrics(0, 100))
@@ -530,6 +550,26 @@ async def test_a_surplus_that_lasts_is_reported_once(caplog: pytest.LogCaptureFi
         await net.weigh(metrics(running))
         assert net.watch.health().evidence.orphans == orphans
     assert caplog.text.count("runs 2 requests that are not ours: someone bypasses the gateway, or an abort was lost") == 1
+
+
+async def test_a_gauge_that_stands_still_with_its_engine_is_late_and_no_surplus() -> None:
+    net = Weighed()
+    net.ours = 1
+    for generated in (100, 200, 300):
+        await net.weigh(metrics(1, generated))
+    net.ours = 0  # ours has ended, the server is idle, and its gauge is from before
+    for _ in range(5):
+        await net.weigh(metrics(1, 310))
+        assert net.watch.health().evidence.orphans == 0
+
+
+async def test_a_stranger_is_seen_beside_ours_within_three_looks() -> None:
+    net = Weighed()
+    net.ours = 1
+    await net.weigh(metrics(1, 100))
+    for generated, orphans in ((300, 0), (500, 0), (700, 1)):
+        await net.weigh(metrics(2, generated))
+        assert net.watch.health().evidence.orphans == orphans
 
 
 async def test_answers_with_several_choices_are_no_surplus() -> None:
