@@ -13,6 +13,7 @@ import ssl
 from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -55,7 +56,8 @@ class Client:
             skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
             headers={"Accept-Encoding": "identity", "User-Agent": "ds2d"},
         )
-        self._tls: dict[tuple[str, str], ssl.SSLContext | aiohttp.Fingerprint | bool] = {}
+        self._tls: dict[tuple[str, str], ssl.SSLContext] = {}
+        self._reading = asyncio.Lock()
         self._drains: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -175,6 +177,7 @@ class Client:
     async def _library(self, call: Call, upstream: UpstreamSpec, url: str, proxy: str | None, due: float) -> LibraryAnswer:
         """Over the HTTP library: TLS and proxies."""
         async with asyncio.timeout_at(due):
+            trusted = await self._trust(upstream) if "https" in (urlsplit(url).scheme, urlsplit(proxy or "").scheme) else True
             response = await self._session.request(
                 call.method,
                 url,
@@ -182,28 +185,41 @@ class Client:
                 headers=dict(call.headers),
                 allow_redirects=False,
                 proxy=proxy,
-                ssl=self._context(upstream),
+                ssl=trusted,
                 timeout=aiohttp.ClientTimeout(total=None, connect=upstream.timeouts.connect),  # with look-up and TLS
             )
         return LibraryAnswer(response, self._drains)
 
-    def _context(self, upstream: UpstreamSpec) -> ssl.SSLContext | aiohttp.Fingerprint | bool:
-        """What to trust: the system's authorities, or the upstream's own, read anew when its file has changed."""
-        if upstream.pin or upstream.ca_file is None:
+    async def _trust(self, upstream: UpstreamSpec) -> ssl.SSLContext | aiohttp.Fingerprint:
+        """What to trust: the system's authorities, or the upstream's own, read anew when its file has changed. Reading them
+        takes a thread some 40 ms."""
+        if upstream.pin:
             return trust(upstream)
-        key = (upstream.ca_file, upstream.ca_digest)
-        if key not in self._tls:
-            if len(self._tls) >= MAX_CONTEXTS:
-                self._tls.clear()  # of files that were changed since
-            self._tls[key] = trust(upstream)
-        return self._tls[key]
+        key = (upstream.ca_file or "", upstream.ca_digest)
+        if key in self._tls:
+            return self._tls[key]
+        async with self._reading:
+            if key not in self._tls:
+                made = await asyncio.to_thread(authorities, upstream.ca_file)
+                if len(self._tls) >= MAX_CONTEXTS:
+                    self._tls.clear()  # of files that were changed since
+                self._tls[key] = made
+            return self._tls[key]
 
 
-def trust(upstream: UpstreamSpec) -> ssl.SSLContext | aiohttp.Fingerprint | bool:
-    """The same, made anew: it reads the file, if there is one."""
-    if upstream.pin:
-        return aiohttp.Fingerprint(bytes.fromhex(upstream.pin))
-    return True if upstream.ca_file is None else ssl.create_default_context(cafile=upstream.ca_file)
+def trust(upstream: UpstreamSpec) -> ssl.SSLContext | aiohttp.Fingerprint:
+    """The same, made anew: it reads the authorities' file."""
+    return aiohttp.Fingerprint(bytes.fromhex(upstream.pin)) if upstream.pin else authorities(upstream.ca_file)
+
+
+def authorities(ca_file: str | None = None) -> ssl.SSLContext:
+    """Whom to believe what a server says of itself: those in this file, or the system's. Raises OSError.
+
+    The HTTP library's own context is never used: where the command line imported it, it knows no authorities.
+    """
+    context = ssl.create_default_context(cafile=ca_file)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 class UnreachableError(Exception):

@@ -18,6 +18,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from ds2d.net.client import authorities
+
 SECONDS = 120.0
 """For one answer."""
 
@@ -84,7 +86,9 @@ class Ear:
 
     def __init__(self) -> None:
         self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=SECONDS, sock_connect=5), cookie_jar=aiohttp.DummyCookieJar()
+            connector=aiohttp.TCPConnector(ssl=authorities()),
+            timeout=aiohttp.ClientTimeout(total=SECONDS, sock_connect=5),
+            cookie_jar=aiohttp.DummyCookieJar(),
         )
 
     async def __aenter__(self) -> Ear:
