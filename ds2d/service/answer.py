@@ -391,16 +391,14 @@ class Service:
         plain = Splitter() if is_streamed(exchange) else WholeBody(MAX_ANSWER)
         splitter: Splitting = Tapped(plain, turn.ask.recording.upstream) if turn.ask.recording is not None else plain
         decoder = UPSTREAMS[target.upstream.kind].Decoder(request, target)
-        pipeline_box: list[Pipeline] = []
         if sink is None:
             encoder: Encoding = Folder()
         elif request.task:
             encoder = tasks.Encoder()
         else:
-            encoder = turn.ask.dialect.Encoder(self._envelope(turn, None, lambda: pipeline_box[0].usage))
+            encoder = turn.ask.dialect.Encoder(self._envelope(turn, None, lambda: decoder.usage))
             turn.ask.on_encoder(encoder)
         pipeline = Pipeline(splitter, decoder, self._stages(turn, target), encoder)
-        pipeline_box.append(pipeline)
         return pipeline, encoder
 
     def _stages(self, turn: Turn, target: Target) -> list[Stage]:

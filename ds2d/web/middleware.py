@@ -19,7 +19,6 @@ from aiohttp.typedefs import Middleware
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.logs import Event, Sparing, client_text, request_id
 from ds2d.dialects import REGISTRY
-from ds2d.service import Ask
 from ds2d.web.keys import ASK, CALLER, DIALECT, REQUEST_ID, Handler
 from ds2d.web.paths import dialect_of
 from ds2d.web.replies import EXPOSED, SERVER, error_reply, preflight, request_id_of
@@ -53,17 +52,29 @@ def around(new_id: Callable[[str], str], draining: Callable[[], bool], answered:
         finally:
             answered(request.get(DIALECT, "none"), status)
             _log(request, status, time.monotonic() - began, strangers)
-            _part(request.get(ASK))
+            _let_go(request)
             request_id.reset(current)
 
     return middleware
 
 
-def _part(ask: Ask | None) -> None:
-    """A question and its turn know each other: without this both wait for the collector, and a question may be large. A turn
-    that goes on without its client (a retry may join it, or it runs in the background) is still in need of it."""
-    if ask is not None and ask.turn is not None and ask.turn.ended is not None:
+def _let_go(request: web.Request) -> None:
+    """A question and its turn know each other, and aiohttp keeps a connection's last request until the next: without this a
+    question, which may be large, waits for the collector or for its client. A turn that goes on without its client (a retry
+    may join it, or it runs in the background) is still in need of it."""
+    ask = request.get(ASK)
+    if ask is None:
+        return
+    if ask.turn is not None and ask.turn.ended is not None:
         ask.turn = None
+    del request[ASK]
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """An error that is told is in the frames of its own traceback, and so would wait for the collector, the question too."""
+    while error is not None and error.__traceback__ is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -76,6 +87,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
             reply = _error(request, _from_http(error), error.headers.get("Allow"))
         except GatewayError as error:
             reply = _error(request, error)
+            _forget_frames(error)
         except asyncio.CancelledError:
             raise
         except Exception:

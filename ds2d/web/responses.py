@@ -82,7 +82,8 @@ class Responses:
         if reply.background:
             ask.again = None  # the response that is begun at once is its own
             return await self._begin(request, ask, reply)
-        ask.on_ending = lambda: self._store.put(ask.caller.id, reply)
+        caller = ask.caller.id  # the question does not hold itself
+        ask.on_ending = lambda: self._store.put(caller, reply)
         if ask.request.stream:
             return await self._business.stream(request, ask)
         return json_reply(await self._service.answer(ask))

@@ -8,6 +8,7 @@ closing brace (upstreams.md 1.6), and then the next call waits for the end of th
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +18,8 @@ import orjson
 
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.events import Event, Reasoning, Text, ToolArgs, ToolEnd, ToolStart
+from ds2d.core.names import upstream_name
+from ds2d.core.request import ChatRequest
 
 MAX_WAITING = 1024 * 1024
 """Characters that may wait behind an open call (reliability.md, bound on held text)."""
@@ -26,6 +29,41 @@ _INSIDE = re.compile(r'["\\]').search
 
 Identify = Callable[[str, int, int], str]
 """From the id a server gave (or ""), the choice and the call's position in it, to the id the client sees."""
+
+
+class Called:
+    """What a conversation calls its tools, and the ids that its calls have: what the sorters of one answer share.
+
+    `answer_id` is the server's own id of the answer, once it is known. Apart from the decoder, which holds the sorters: a circle
+    would keep the question, megabytes at times, until the collector comes by.
+    """
+
+    def __init__(self, request: ChatRequest) -> None:
+        self.answer_id: str | None = None
+        self._request = request
+        self._names: dict[str, str] | None = None
+        self._ids: set[str] = set()
+
+    def client_name(self, name: str) -> str:
+        """The client's own spelling of a tool's name that went upstream shortened (mapping.md 3)."""
+        if self._names is None:
+            self._names = {upstream_name(tool["function"]["name"]): tool["function"]["name"] for tool in self._request.tools}
+        return self._names.get(name, name)
+
+    def identify(self, given: str, choice: int, position: int) -> str:
+        """The server's id of a call, unless it gave none or one that this conversation has already: clients send ids back.
+
+        Made from the answer's own id and place in the conversation, so that the same answer gives the same ids.
+        """
+        if not self._ids:
+            self._ids = {call.get("id", "") for message in self._request.messages for call in message.get("tool_calls") or ()}
+            self._ids.add("")
+        made = given
+        while made in self._ids:
+            seed = f"{self.answer_id} {len(self._request.messages)} {choice} {position} {made}"
+            made = f"call_{hashlib.sha256(seed.encode('utf-8', 'replace')).hexdigest()[:24]}"
+        self._ids.add(made)
+        return made
 
 
 class Nesting:

@@ -8,7 +8,6 @@ fit that view exactly is read again the careful way, which loses no field. Serve
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import msgspec
@@ -17,10 +16,9 @@ import orjson
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.events import Ending, Event, Extra, Failure, Finish, FinishReason, Reasoning, Text, Usage, merge_extra
 from ds2d.core.models import Target
-from ds2d.core.names import upstream_name
 from ds2d.core.request import ChatRequest
 from ds2d.core.sse import Record
-from ds2d.upstreams.openai.calls import CallSorter
+from ds2d.upstreams.openai.calls import Called, CallSorter
 from ds2d.upstreams.openai.classify import judge
 from ds2d.upstreams.openai.flavours import prompts_to_echo
 from ds2d.upstreams.openai.plain import PlainChunk, read_plain
@@ -98,8 +96,7 @@ class Decoder:
         self._most_choices = request.choices * _prompts(request)
         self._echo = prompts_to_echo(request, target)
         self._choices: dict[int, _Choice] = {}
-        self._names: dict[str, str] | None = None
-        self._call_ids: set[str] = set()
+        self._called = Called(request)
         self._extra: Extra = {}
         self._reported: list[Any] = []
         self._thought = False
@@ -145,7 +142,7 @@ class Decoder:
 
     def _take_plain(self, chunk: PlainChunk) -> None:
         if self.answer_id is None:
-            self.answer_id = chunk.id or None
+            self.answer_id = self._called.answer_id = chunk.id or None
         if chunk.system_fingerprint is not None:
             self._extra["system_fingerprint"] = chunk.system_fingerprint
         if chunk.usage is not None:
@@ -191,7 +188,7 @@ class Decoder:
 
     def _take_chunk(self, chunk: dict[str, Any]) -> None:
         if self.answer_id is None and isinstance(chunk.get("id"), str):
-            self.answer_id = chunk["id"] or None
+            self.answer_id = self._called.answer_id = chunk["id"] or None
         choices = chunk.get("choices")
         if choices is None:
             choices = []
@@ -286,33 +283,10 @@ class Decoder:
     def _new_choice(self, index: int) -> _Choice:
         if not 0 <= index < self._most_choices:
             raise _garbled("a choice that was not asked for")
-        choice = self._choices[index] = _Choice(CallSorter(index, self._client_name, self._call_id))
+        choice = self._choices[index] = _Choice(CallSorter(index, self._called.client_name, self._called.identify))
         if self._echo:
             self._out.append(Text(self._echo[index // self._request.choices], index))
         return choice
-
-    def _client_name(self, name: str) -> str:
-        """The client's own spelling of a tool's name that went upstream shortened (mapping.md 3)."""
-        if self._names is None:
-            self._names = {upstream_name(tool["function"]["name"]): tool["function"]["name"] for tool in self._request.tools}
-        return self._names.get(name, name)
-
-    def _call_id(self, given: str, choice: int, position: int) -> str:
-        """The server's id of a call, unless it gave none or one that this conversation has already: clients send ids back.
-
-        Made from the answer's own id and place in the conversation, so that the same answer gives the same ids.
-        """
-        if not self._call_ids:
-            self._call_ids = {
-                call.get("id", "") for message in self._request.messages for call in message.get("tool_calls") or ()
-            }
-            self._call_ids.add("")
-        made = given
-        while made in self._call_ids:
-            seed = f"{self.answer_id} {len(self._request.messages)} {choice} {position} {made}"
-            made = f"call_{hashlib.sha256(seed.encode('utf-8', 'replace')).hexdigest()[:24]}"
-        self._call_ids.add(made)
-        return made
 
     def _note_usage(self, reported: Any, index: Any) -> None:
         """Keep what a chunk said of usage; it is looked at once a read. `index`: the only choice in the chunk, if it is one."""
