@@ -54,6 +54,7 @@ from ds2d.state.series import Series, recalled
 from ds2d.state.shared_accounts import SharedQueue
 from ds2d.state.shared_quotas import SharedQuotas
 from ds2d.state.shared_responses import SharedResponses
+from ds2d.web.pages import console_files
 
 logger = logging.getLogger("ds2d")
 
@@ -77,13 +78,13 @@ RESPONSES_FILE = "responses.jsonl"
 class Daemon:
     """Everything that lives as long as the process. `draining`: no new work should come here.
 
-    `own_connections`: see `Client`. `tokenizer_delay`: seconds after which the tokenizer is loaded.
+    `own_connections`: see `Client`. `late`: seconds after which `_load_rest` begins.
     """
 
-    def __init__(self, store: ConfigStore, own_connections: bool = True, tokenizer_delay: float = 0.0) -> None:
+    def __init__(self, store: ConfigStore, own_connections: bool = True, late: float = 0.0) -> None:
         self.store = store
         self._own_connections = own_connections
-        self._tokenizer_delay = tokenizer_delay
+        self._late = late
         self.draining = False
         self.tokenizer = Tokenizer()
         self.state_dir = Path(store.current.state_dir)
@@ -184,7 +185,7 @@ class Daemon:
             self.service.keep_books(),
             self.catalog.run(),
             self.store.watch(),
-            self._load_tokenizer(self._tokenizer_delay),
+            self._load_rest(self._late),
             self._recall(time.time()),
             self._keep_house(),
             self.lag.run(),
@@ -208,7 +209,7 @@ class Daemon:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CHECK_SECONDS):  # a server that does not answer is no fault of this version
                 await self.first_look()
-        await self._load_tokenizer()
+        await self._load_rest()
         for _ in range(LEDGER_TRIES):  # the running process writes to it as well
             if self.ledger.problem is not None:
                 await asyncio.sleep(RETRY)
@@ -380,9 +381,11 @@ class Daemon:
         """Look at every upstream now; returns when all have answered or run out of time."""
         await self.catalog.look()
 
-    async def _load_tokenizer(self, delay: float = 0.0) -> None:
+    async def _load_rest(self, delay: float = 0.0) -> None:
+        """What the first answers do not need, but may not be read later: an upgrade puts other files in the same place."""
         await asyncio.sleep(delay)
-        await asyncio.get_running_loop().run_in_executor(None, self.tokenizer.load)
+        for load_part in (console_files, self.tokenizer.load):
+            await asyncio.get_running_loop().run_in_executor(None, load_part)
 
     async def _recall(self, now: float) -> None:
         """The day before this start, for the console's charts."""

@@ -47,8 +47,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="instead of log.level")
 
 
-TOKENIZER_DELAY = 0.5
-"""Seconds until the tokenizer is loaded: its native part holds the interpreter for a fifth of a second or more, in which
+LATE = 0.5
+"""Seconds until the rest is loaded: the tokenizer's native part holds the interpreter for a fifth of a second or more, in which
 nobody is answered, so the first answers go before it."""
 
 
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
         return 1
     store.subscribe(_apply_log)
     _apply_log(store.current)
-    return _loop()(_serve(Daemon(store, tokenizer_delay=TOKENIZER_DELAY), predecessor))
+    return _loop()(_serve(Daemon(store, late=LATE), predecessor))
 
 
 async def _serve(daemon: Daemon, predecessor: Predecessor | None) -> int:

@@ -19,8 +19,6 @@ from ds2d.core.settings import AccountSpec, KeySpec, Secret, UpstreamSpec
 
 SCHEMA_URL = "https://json-schema.org/draft/2020-12/schema"
 
-_DERIVED = {cls.__name__: derived_fields(cls) for cls in (Config, KeySpec, UpstreamSpec, AccountSpec, Tls)}
-
 _NAMES: dict[type[kinds.Type], str] = {
     kinds.BoolType: "true or false",
     kinds.IntType: "integer",
@@ -90,8 +88,9 @@ def json_schema() -> dict[str, Any]:
     _, parts = msgspec.json.schema_components([Config], schema_hook=_hook, ref_template="#/$defs/{name}")
     parts = copy.deepcopy(parts)
     parts.pop("Notice", None)
+    derived = {cls.__name__: derived_fields(cls) for cls in (Config, KeySpec, UpstreamSpec, AccountSpec, Tls)}
     for name, part in parts.items():
-        _tidy(name, part)
+        _tidy(part, derived.get(name, frozenset()))
     parts["Secret"] = _secret_schema()
     parts["KeySpec"] = {"anyOf": [{"type": "string", "minLength": 1}, parts["KeySpec"]]}
     upstream = parts["ModelSpec"]["properties"]["upstream"]
@@ -176,11 +175,11 @@ def _secret_schema() -> dict[str, Any]:
     return {"description": "a secret, or where to read it", "anyOf": [{"type": "string"}, *references]}
 
 
-def _tidy(name: str, part: dict[str, Any]) -> None:
+def _tidy(part: dict[str, Any], derived: frozenset[str]) -> None:
     """Take out of an object's schema what no file holds, refuse unknown keys, allow notes."""
     part["additionalProperties"] = False
     part["patternProperties"] = {"^_": {}}
-    for field in _DERIVED.get(name, ()):
+    for field in derived:
         del part["properties"][field]
 
 

@@ -4,7 +4,7 @@ Rule: default, bounds, meaning, and whether a restart is needed stand here (entr
 Surprise: a snapshot is frozen and a request keeps the one it started with, so two of them can be in use at once.
 """
 
-from __future__ import annotations
+# Not `from __future__ import annotations`: msgspec reads these at every start, and as texts each is compiled twice.
 
 import functools
 from collections.abc import Mapping

@@ -5,7 +5,7 @@ nowhere else: validation, JSON Schema, `config show`, the docs and the admin set
 Surprise: `problem` is no key. An entry whose secret cannot be read stays in the snapshot, out of use, and says why.
 """
 
-from __future__ import annotations
+# Not `from __future__ import annotations`: msgspec reads these at every start, and as texts each is compiled twice.
 
 import hashlib
 from datetime import datetime

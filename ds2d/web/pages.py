@@ -48,7 +48,6 @@ class Pages:
     def __init__(self, root_path: Callable[[], str], text: Handler) -> None:
         self._root_path = root_path
         self._text = text
-        self._files = _files()
 
     def routes(self) -> list[tuple[str, Handler]]:
         """Paths that answer to GET and HEAD."""
@@ -66,7 +65,7 @@ class Pages:
 
     async def file(self, request: web.Request) -> web.StreamResponse:
         """A file of the console; asked for by its hash it may be kept for ever."""
-        asset = self._files.get(request.match_info["name"])
+        asset = console_files().get(request.match_info["name"])
         if asset is None or asset.kind == "text/html":
             raise GatewayError(ErrorKind.ROUTE_NOT_FOUND, "There is no such file.")
         known = request.query.get("v") == asset.stamp
@@ -84,14 +83,14 @@ class Pages:
 
     def page(self, name: str) -> web.Response:
         """One page of the console."""
-        asset = self._files[f"{name}/index.html"]
+        asset = console_files()[f"{name}/index.html"]
         body = asset.body.replace(ROOT.encode(), self._root_path().rstrip("/").encode())
         return _reply(asset, body, {**GUARDS, "Cache-Control": "no-cache"})
 
 
 @functools.cache
-def _files() -> dict[str, Asset]:
-    """The console, read once a process: packing it takes 40 ms where no wheel has done it."""
+def console_files() -> dict[str, Asset]:
+    """The console, read once a process, soon after the start: packing it takes 40 ms where no wheel has done it."""
     return load(FOLDER)
 
 

@@ -9,9 +9,10 @@ parser is off), `{"completions": False}` (it has no such route); the service ask
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import partial
 
 from ds2d.core.calls import Reply
 from ds2d.core.errors import ErrorKind, GatewayError
@@ -70,11 +71,12 @@ _PLAIN: dict[int, tuple[ErrorKind, str]] = {
 }
 
 
-def _any(*patterns: str) -> re.Pattern[str]:
-    return re.compile("|".join(patterns), re.IGNORECASE | re.DOTALL)
+def _any(*patterns: str) -> Callable[[str], re.Match[str] | None]:
+    """Finds one of these. Compiled when it is first asked: a start has no use for what only refusals need."""
+    return partial(re.search, "|".join(patterns), flags=re.IGNORECASE | re.DOTALL)
 
 
-_MODEL_UNKNOWN = _any(r"\bmodel not exist\b", r"\bmodel .{0,200}? does not exist", r"\bmodel .{0,200}? not found\b").search
+_MODEL_UNKNOWN = _any(r"\bmodel not exist\b", r"\bmodel .{0,200}? does not exist", r"\bmodel .{0,200}? not found\b")
 
 _CLIENT_FAULT = _any(
     r"\bvalidation errors?\b",
@@ -86,10 +88,10 @@ _CLIENT_FAULT = _any(
     r"\btemplate (error|exception)\b",
     r"\bInvalid (type|value|parameter|argument)\b",
     r"\bunsupported (content|role|response_format)\b",
-).search
+)
 """How servers that answer 500 to clients' mistakes speak of them: llama-cpp-python, llama-server."""
 
-_SERVER_FAULT = _any(r"not JSON compliant").search
+_SERVER_FAULT = _any(r"not JSON compliant")
 """NaN in the server's own result, reported as 400 by vLLM (upstreams.md 3)."""
 
 _TOOLS_OFF = _any(
@@ -99,7 +101,7 @@ _TOOLS_OFF = _any(
     r"requires --jinja",
     r"does not support (tools|tool calls|tool calling|function calling)\b",
     r"\b(tools|tool calling|function calling) (is|are) not supported\b",
-).search
+)
 
 
 def _about_tools(refusal: Refusal, request: ChatRequest) -> GatewayError | None:
@@ -114,7 +116,7 @@ _IMAGES_OFF = _any(
     r"image (input|inputs|data) (is|are) not supported",
     r"does not support (images?|image input|vision|multimodal)",
     r"At most 0 image\(?s?\)? may be provided",
-).search
+)
 
 
 def _about_images(refusal: Refusal, request: ChatRequest) -> GatewayError | None:
@@ -135,10 +137,10 @@ _TOO_LONG = _any(
     r"\bcontext limit\b",
     r"\b(input|prompt) is too long",
     r"reduce the length of",
-).search
+)
 
 _NUMBERS = tuple(
-    _any(pattern).search
+    _any(pattern)
     for pattern in (
         r"passed (?P<prompt>\d+) input tokens and requested (?P<answer>\d+) output.{0,200}?length is only (?P<window>\d+)",
         r"too large: (?P<answer>\d+)\b.{0,200}?context length is (?P<window>\d+).{0,100}?request has (?P<prompt>\d+) input",

@@ -72,25 +72,26 @@ def is_no_route(refusal: Refusal) -> bool:
 def clean(text: str) -> str:
     """A server's text as one short line without anything that tells where it runs or who asked."""
     text = text[:MAX_TEXT]
-    for pattern, instead in _SECRETS:
-        text = pattern.sub(instead, text)
+    for pattern, instead, flags in _SECRETS:
+        text = re.sub(pattern, instead, text, flags=flags)
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
 
 
-_SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"Traceback \(most recent call last\).*", re.DOTALL), ""),
-    (re.compile(r'\s*File "[^"\n]{1,400}", line \d+[^\n]*(?:\n[^\n]*)?'), ""),
-    (re.compile(r"\bhttps?://[^\s\"'<>)\]]+", re.IGNORECASE), "[url]"),
-    (re.compile(r"\b(Bearer|Basic)\s+[^\s\"',;]+", re.IGNORECASE), r"\1 [key]"),
-    (re.compile(r"\b(?:sk|pk|adm|hf|gsk|xai|ghp|gho|pat)[-_][A-Za-z0-9_*.-]{4,}"), "[key]"),
-    (re.compile(r"\b[A-Za-z0-9_.+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,5}\b"), "[account]"),
-    (re.compile(r"(?<![\w/.:-])(?:[A-Za-z]:)?[\\/](?:[\w.@+~-]{1,255}[\\/]){1,30}[\w.@+~-]{0,255}"), "[path]"),
-    (re.compile(r"(?<![\w/.:-])/(?:home|root|tmp|mnt|opt|srv|usr|var|etc|data)\b"), "[path]"),
-    (re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d{1,5})?\b"), "[host]"),
-    (re.compile(r"\b(?:localhost|[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}):\d{2,5}\b"), "[host]"),
-    (re.compile(r"(?<![\w-])(?=[A-Za-z0-9_-]*\d)(?=[A-Za-z0-9_-]*[A-Za-z])[A-Za-z0-9_-]{40,}"), "[key]"),
+_SECRETS: tuple[tuple[str, str, int], ...] = (
+    (r"Traceback \(most recent call last\).*", "", re.DOTALL),
+    (r'\s*File "[^"\n]{1,400}", line \d+[^\n]*(?:\n[^\n]*)?', "", 0),
+    (r"\bhttps?://[^\s\"'<>)\]]+", "[url]", re.IGNORECASE),
+    (r"\b(Bearer|Basic)\s+[^\s\"',;]+", r"\1 [key]", re.IGNORECASE),
+    (r"\b(?:sk|pk|adm|hf|gsk|xai|ghp|gho|pat)[-_][A-Za-z0-9_*.-]{4,}", "[key]", 0),
+    (r"\b[A-Za-z0-9_.+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,5}\b", "[account]", 0),
+    (r"(?<![\w/.:-])(?:[A-Za-z]:)?[\\/](?:[\w.@+~-]{1,255}[\\/]){1,30}[\w.@+~-]{0,255}", "[path]", 0),
+    (r"(?<![\w/.:-])/(?:home|root|tmp|mnt|opt|srv|usr|var|etc|data)\b", "[path]", 0),
+    (r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d{1,5})?\b", "[host]", 0),
+    (r"\b(?:localhost|[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}):\d{2,5}\b", "[host]", 0),
+    (r"(?<![\w-])(?=[A-Za-z0-9_-]*\d)(?=[A-Za-z0-9_-]*[A-Za-z])[A-Za-z0-9_-]{40,}", "[key]", 0),
 )
+"""What is looked for, what takes its place, and flags; compiled when a text is first cleaned."""
 
 
 def _from_fields(fields: dict[str, Any]) -> Refusal:
