@@ -151,7 +151,7 @@ class Daemon:
             self.books,
             self.observed,
         )
-        self.lag = LoopLag(asyncio.get_running_loop().time)
+        self.lag = LoopLag(asyncio.get_running_loop().time, lambda: bool(self.service.turns))
         self.owners |= {
             "upstreams": self.client,
             "after": self.toolbox,

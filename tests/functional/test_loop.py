@@ -48,7 +48,7 @@ async def test_large_bodies_and_many_turns_leave_the_loop_alone(tmp_path: Path) 
 async def test_how_late_the_loop_comes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gauges, "LOOK_SECONDS", 0.0)
     ticks = iter([10.0, 10.0, 10.0, 10.5, 10.5, 10.5, *[11.0] * 1000])
-    lag = LoopLag(lambda: next(ticks))
+    lag = LoopLag(lambda: next(ticks), lambda: True)
     assert (lag.last, lag.worst) == (0.0, 0.0)
     task = asyncio.create_task(lag.run())
     await until(lambda: lag.sizes()["looks"].now >= 4)
@@ -57,3 +57,49 @@ async def test_how_late_the_loop_comes_is_told(monkeypatch: pytest.MonkeyPatch) 
     assert lag.worst == 0.5
     assert lag.last == 0.0
     assert lag.sizes()["looks"].bound == gauges.WINDOW_LOOKS
+
+
+class Looks:
+    """A clock that stands while a look takes place, and goes on by what it sleeps and `late` more."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.late = 0.0
+        self.pauses: list[float] = []
+        self.more = asyncio.Queue[None]()
+        self.done = asyncio.Queue[None]()
+        monkeypatch.setattr(gauges.asyncio, "sleep", self._sleep)
+
+    async def look(self) -> None:
+        self.more.put_nowait(None)
+        await self.done.get()
+
+    async def _sleep(self, seconds: float) -> None:
+        self.done.put_nowait(None)
+        await self.more.get()
+        self.pauses.append(seconds)
+        self.now += seconds + self.late
+
+
+async def test_it_is_seldom_looked_at_while_nothing_runs_and_the_worst_is_that_of_a_minute_still(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    busy = True
+    looks = Looks(monkeypatch)
+    lag = LoopLag(lambda: looks.now, lambda: busy)
+    task = asyncio.create_task(lag.run())
+    await looks.done.get()
+    looks.late = 0.4
+    await looks.look()
+    looks.late, busy = 0.0, False
+    await looks.look()
+    assert lag.worst == pytest.approx(0.4)
+    for _ in range(58):
+        await looks.look()
+    assert lag.worst == pytest.approx(0.4)
+    for _ in range(2):
+        await looks.look()
+    assert lag.worst == 0.0
+    assert looks.pauses == [0.1, 0.1, *[1.0] * 60]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
