@@ -134,6 +134,41 @@ async def test_a_server_that_does_not_tell_its_routes_may_have_any(reply: Reply)
     assert (net.watch.seen.state, net.watch.seen.facts.routes) == ("ready", None)
 
 
+class SlowToTell(Net):
+    """A vLLM that takes seconds to write the document of its routes when it is first asked: the look gives up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.replies["/v1/models"] = listing(VLLM_ENTRY)
+        self.states: list[State] = []
+
+    async def fetch(self, call: Call) -> Reply:
+        if call.path == ROUTES:
+            self.states.append(self.watch.seen.state)
+            if ROUTES not in self.replies:
+                raise LATE
+        return await super().fetch(call)
+
+
+async def test_routes_that_are_told_late_are_asked_for_again() -> None:
+    net = SlowToTell()
+    assert (await net.look(), net.watch.seen.facts.routes) == ("ready", None)
+    net.replies[ROUTES] = Reply(200, {}, b'{"paths":{"/v1/embeddings":{}}}')
+    for _ in range(2):
+        await net.look()
+    assert (net.watch.seen.facts.routes, len(net.states)) == ({"/v1/embeddings"}, 2)
+
+
+async def test_a_server_is_back_before_it_has_told_its_routes_and_has_those_from_before_until_then() -> None:
+    net = SlowToTell()
+    net.replies[ROUTES] = Reply(200, {}, b'{"paths":{"/v1/embeddings":{}}}')
+    await net.look()
+    await net.look(GONE)
+    del net.replies[ROUTES]
+    assert (await net.look(), net.watch.seen.facts.routes) == ("ready", {"/v1/embeddings"})
+    assert net.states == ["loading", "ready"]
+
+
 async def test_a_server_that_lets_a_look_break_its_answer_is_not_looked_at_meanwhile() -> None:
     net = Net()
     await net.look(listing({"id": "m", "owned_by": "me"}))
