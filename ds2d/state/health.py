@@ -267,11 +267,17 @@ class Watch:
             self._away("its engine is dead")
             return False
         name, before = self.upstream.name, self._world.ours(self.upstream.name)
-        load = await self._load(facts.flavour)
         orphans = self.scales.orphans
-        ours = max(before, self._world.ours(name))
-        self.scales.take(load, ours, self._world.clock())
-        self._pressed = self._world.gauged(name, load, ours)
+        try:
+            load = await self._load(facts.flavour)
+        except GatewayError as error:
+            if error.kind is ErrorKind.UPSTREAM_UNREACHABLE:
+                raise
+            load = None
+            self.scales.late(self._world.clock())
+        else:
+            self.scales.take(load, max(before, self._world.ours(name)), self._world.clock())
+        self._pressed = self._world.gauged(name, load, max(before, self._world.ours(name)))
         if self.scales.orphans and not orphans:
             logger.warning(
                 "upstream %s runs %d requests that are not ours: someone bypasses the gateway, or an abort was lost",
@@ -289,12 +295,7 @@ class Watch:
         if now < self._no_gauges_until:
             return None
         for path, read in SOURCES.get(flavour, ()):
-            try:
-                reply = await self._get(server_root(self.upstream.base_url) + path, await self._world.token_for(self.upstream))
-            except GatewayError as error:
-                if error.kind is ErrorKind.UPSTREAM_UNREACHABLE:
-                    raise
-                return None  # gauges that are late prove nothing
+            reply = await self._get(server_root(self.upstream.base_url) + path, await self._world.token_for(self.upstream))
             load = read(reply.body) if reply.status == 200 else None
             if load is not None:
                 return load
