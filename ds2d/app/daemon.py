@@ -182,7 +182,12 @@ class Daemon:
         self.books.listeners.append(self.generations.turn_ended)
         if predecessor is None:
             self._restore_responses()
-        await self.ledger.start()
+        opening = asyncio.create_task(self.ledger.start())
+        await asyncio.sleep(0)  # its thread reads while the routes are made
+        try:
+            routes = application(self)
+        finally:
+            await opening
         jobs = (
             self.service.keep_books(),
             self.catalog.run(),
@@ -197,7 +202,7 @@ class Daemon:
         self._counting.append(asyncio.create_task(self.counter.run(0.0 if predecessor else self._late)))
         if predecessor is not None:
             await self._check_itself()
-        self.owners["connections"] = await self.listener.prepare(application(self))
+        self.owners["connections"] = await self.listener.prepare(routes)
         if predecessor is None:
             port = await self.listener.open(self.config().server.port if port is None else port, sockets)
             await self.generations.lead()
