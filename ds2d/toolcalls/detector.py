@@ -48,8 +48,8 @@ class Detector:
             if type(event) is Text or type(event) is Reasoning:
                 choice = self._choices.get(event.choice)
                 if choice is not None:
-                    said: list[Event] = []
-                    return batch if choice.take(event, said) else said
+                    said = choice.take(event)
+                    return batch if said is None else said
         out: list[Event] = []
         for event in batch:
             self._take(event, out)
@@ -66,8 +66,11 @@ class Detector:
     def _take(self, event: Event, out: list[Event]) -> None:
         match event:
             case Text() | Reasoning():
-                if self._choice(event.choice).take(event, out):
+                said = self._choice(event.choice).take(event)
+                if said is None:
                     out.append(event)
+                else:
+                    out += said
             case ToolStart() | ToolArgs() | ToolEnd():
                 self._choice(event.choice).native(event, out)
             case Finish():
@@ -121,28 +124,29 @@ class _Choice:
     def notes(self) -> dict[str, None]:
         return self._calls.notes
 
-    def take(self, event: Text | Reasoning, out: list[Event]) -> bool:
-        """Take a piece of text. True: the event goes on as it is; else what goes on is in `out`."""
+    def take(self, event: Text | Reasoning) -> list[Event] | None:
+        """Take a piece of text; what goes on for it. None: the event as it is."""
         lane = self._lane
         if lane is None or lane.channel is not type(event) or (type(event) is Text and event.refusal):
-            self._change(event, out)
-            return False
+            return self._change(event)
         if lane.take(event.text, event.extra):
-            return True
-        self._move(out)
-        return False
+            return None
+        said = self._out[:]
+        self._out.clear()
+        return said
 
-    def _change(self, event: Text | Reasoning, out: list[Event]) -> None:
+    def _change(self, event: Text | Reasoning) -> list[Event]:
         """Take what begins another channel; a refusal is none, and not searched."""
+        out: list[Event] = []
         self.change_channel(out)
         if isinstance(event, Text) and event.refusal:
-            out.append(event)
-            return
+            return [*out, event]
         self._lane = self._new_lane(type(event))
         extra = merged(self._extra, event.extra or {}) if self._extra else event.extra
         self._extra = None
         self._lane.take(event.text, extra)
         self._move(out)
+        return out
 
     def change_channel(self, out: list[Event]) -> None:
         """What was open in the channel so far ends here."""

@@ -101,16 +101,21 @@ class Lane:
             if context.fences:
                 if context.passes_in_fence(text):
                     return True
-            elif SPECIAL(text) is None and context.passes(text):
-                return True
+            elif SPECIAL(text) is None:
+                if not context.line_start and "\n" not in text:
+                    context.remember(text)
+                    return True
+                if context.passes_lines(text):
+                    return True
         return self._look_closer(text, extra)
 
     def _look_closer(self, text: str, extra: Extra | None) -> bool:
         """`take` for text that does not pass at first sight."""
         allowance, source = self._allowance, self._source
-        allowance.count()
-        if self._idle and allowance.used_up:
-            return True
+        if allowance.used_up:
+            allowance.count()
+            if self._idle and allowance.used_up:
+                return True
         if self._reader is None:  # what a block takes is its reader's to bound
             allowance.spend(1 + specials(text) + len(text) // EARNED_BY)
         size = -1
@@ -180,11 +185,8 @@ class Lane:
             if not goes_on:
                 break
         self._flush()
-        self._idle = not (
-            self._reader or self._quoted_block or self._between or self._dropping or self._blanks or self._extra or source
-        )
-        if self._idle:
-            source.clear()
+        waits = self._reader or self._quoted_block or self._between or self._dropping or self._blanks or self._extra
+        self._idle = not waits and source.at == len(source.text)
 
     # Text.
 

@@ -31,6 +31,7 @@ _SHORT = 64
 """Characters up to which listing the special ones is cheaper than counting each kind."""
 
 _RUN = re.compile(r"`+|\n")
+_TICKS = re.compile(r"`+").findall
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _PAIR_WORD = "function.name"
 
@@ -88,38 +89,39 @@ class Context:
         self.quotation = False
         self.fences: list[str] = []
         self._recent: deque[str] = deque(maxlen=_LOOK_BACK)
+        self.remember = self._recent.append
+        """Text goes by in which no mark stands, in the middle of a line."""
         self._run = 0  # length of the backtick run that has no partner yet
         self._run_here = False
         self._runs = 0
 
-    def passes(self, text: str) -> bool:
-        """Whether text without a special character passes: it begins no pair of lines, and no backtick is open.
-
-        If so it is remembered as what stands before.
+    def passes_lines(self, text: str) -> bool:
+        """Whether text without a special character passes although a line begins or goes on with it: no pair of lines
+        begins in it, and no backtick is open. If so it is remembered.
         """
-        if self.line_start or "\n" in text:
-            last = text[text.rfind("\n") + 1 :].lstrip()
-            if self._runs or last[:1] in ("f", "F") or ("." in text and "unction." in text.lower()):
-                return False
-            self.line_start, self.quotation = not last, last[:1] == ">"
-        self._recent.append(text)
+        last = text[text.rfind("\n") + 1 :].lstrip()
+        if self._runs or last[:1] in ("f", "F") or ("." in text and "unction." in text.lower()):
+            return False
+        self.line_start, self.quotation = not last, last[:1] == ">"
+        self.remember(text)
         return True
 
     def passes_in_fence(self, text: str) -> bool:
         """Whether text holds no mark that could close the fence we are in, or open one inside; if so it is remembered."""
         if self.fences[-1][0] in text:
             return False
-        self._recent.append(text)
+        self.remember(text)
         if self.line_start or "\n" in text:
             self._look_at_line(text)
         return True
 
     def note(self, text: str) -> None:
         """Any text."""
-        self._recent.append(text)
-        if not self.fences and (self._runs or "`" in text):
+        self.remember(text)
+        feed = "\n" in text
+        if not self.fences and ("`" in text or (feed and self._runs)):
             self._count(text)
-        if self.line_start or "\n" in text:
+        if feed or self.line_start:
             self._look_at_line(text)
 
     def restart(self) -> None:
@@ -155,8 +157,14 @@ class Context:
 
     def _count(self, text: str) -> None:
         """Pair backtick runs, as Markdown does: of the same length, within one paragraph."""
+        if "\n" not in text:
+            for run in _TICKS(text):
+                if self._runs > MAX_RUNS:
+                    return
+                self._pair(len(run))
+            return
         at, blank = 0, self.line_start
-        while at < len(text):
+        while True:
             if self._runs > MAX_RUNS:  # a storm: only its end counts
                 end = _end_of_paragraph(text, at, blank)
                 if end < 0:
@@ -165,15 +173,16 @@ class Context:
             found = _RUN.search(text, at)
             if found is None:
                 return
-            blank = blank and not text[at : found.start()].strip()
-            at = found.end()
-            if found.group() == "\n":
+            start, end = found.span()
+            blank = blank and (start == at or text[at:start].isspace())
+            at = end
+            if text[start] == "\n":
                 if blank:
                     self._runs = self._run = 0
                 self._run_here, blank = False, True
             else:
                 blank = False
-                self._pair(at - found.start())
+                self._pair(end - start)
 
     def _pair(self, run: int) -> None:
         self._runs += 1
@@ -236,15 +245,14 @@ def may_close_fence(before: str) -> bool:
 
 def clear_until(text: str, context: Context) -> int:
     """How much of a text that comes anew is neither a place where a block begins nor held; -1 if there is such a place."""
-    if _OF_NOTE(text) is not None:
-        return -1 if PLACE.search(text) is not None or _pair_first(text, context) else held_from(text, 0, context)
-    if not (context.line_start or "\n" in text):
+    found = _OF_NOTE(text)
+    if found is None and not context.line_start and "\n" not in text:
         return len(text)
-    return -1 if _pair_first(text, context) else _pair_held_from(text, 0, context)
-
-
-def _pair_first(text: str, context: Context) -> bool:
-    return context.line_start and pair_at(text, 0) >= 0
+    if found is not None and PLACE.search(text, found.start()) is not None:
+        return -1
+    if context.line_start and pair_at(text, 0) >= 0:
+        return -1
+    return _pair_held_from(text, 0, context) if found is None else held_from(text, 0, context)
 
 
 def held_from(text: str, at: int, context: Context) -> int:

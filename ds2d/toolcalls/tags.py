@@ -151,7 +151,10 @@ def unfinished(text: str, at: int, names: Collection[str] | None) -> bool:
 
     None: of any name.
     """
-    if len(text) - at > MAX_SHELL or _ANY_BRACKET.search(text, at + 1):
+    size = len(text) - at
+    if size == 1:
+        return text[at] in OPENING
+    if size > MAX_SHELL or _ANY_BRACKET.search(text, at + 1):
         return False
     shell = _NAME.match(text, at)
     if shell is None:
@@ -179,8 +182,7 @@ def _may_be_one(written: str, names: Collection[str]) -> bool:
     whole = "".join(words)
     if not whole:
         return True
-    first = whole[0]
-    if first not in _BEGIN_DSML and not _MAY_HIDE_NAME(written) and not any(name.startswith(first) for name in names):
+    if whole[0] not in _BEGIN_DSML and not _MAY_HIDE_NAME(written) and whole[0] not in {name[0] for name in names}:
         return False  # `a < b or`: most of what is held ends here
     key = _last_word(written)
     if key and normalised(written.rstrip()[: -len(key)])[0] in names:
