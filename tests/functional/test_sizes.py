@@ -15,10 +15,10 @@ from tests.functional.scripted import scripted_upstream
 from tests.functional.test_every_dialect import QUESTIONS
 
 BOUNDED = {
-    "SharedQueue._leaving": "queue.accounts_leaving",
+    "Roster.leaving": "queue.accounts_leaving",
     "SharedQueue._lanes": "queue.lanes",
     "SharedQueue._queued": "queue.callers_waiting",
-    "SharedQueue._changes": "queue.changes_expected",
+    "Changes._moments": "queue.changes_expected",
     "Repeats._running": "repeats.runs",
     "Repeats._ended": "repeats.runs",
     "Run.readers": "service.turns",
@@ -72,10 +72,10 @@ BOUNDED = {
 """What grows with clients or upstreams, and the gauge that tells of it."""
 
 FIXED = {
-    "SharedQueue._slots": "one an account in config",
-    "SharedQueue._budgets": "one an account or group in config",
-    "SharedQueue._pools": "one an upstream in config",
-    "SharedQueue._servers": "one an upstream in config",
+    "Roster.slots": "one an account in config",
+    "Roster.budgets": "one an account or group in config",
+    "Roster._pools": "one an upstream in config",
+    "Roster.servers": "one an upstream in config",
     "Affinity._epochs": "one an upstream in config",
     "Affinity._counters": "one an upstream in config",
     "Affinity._shared": "one an upstream in config",
