@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import count
 from math import inf
-from types import TracebackType
 
 from ds2d.core.account import Account
 from ds2d.core.errors import GatewayError
@@ -32,24 +31,6 @@ from ds2d.state.slots import Outlook, Slot, Standing
 __all__ = ["AccountQueue", "Lease", "Limits", "Want"]
 
 NOBODY = Outlook(Standing.OPEN)
-
-
-class Leasing:
-    """What `AccountQueue.lease` returns: `async with` over a lease."""
-
-    __slots__ = ("_lease", "_patience", "_queue", "_want")
-
-    def __init__(self, queue: AccountQueue, want: Want, patience: float) -> None:
-        self._queue = queue
-        self._want = want
-        self._patience = patience
-
-    async def __aenter__(self) -> Lease:
-        self._lease = await self._queue.acquire(self._want, self._patience)
-        return self._lease
-
-    async def __aexit__(self, _kind: type[BaseException] | None, _error: BaseException | None, _tb: TracebackType | None) -> None:
-        self._queue.release(self._lease)
 
 
 class AccountQueue:
@@ -123,16 +104,12 @@ class AccountQueue:
 
     # Leases
 
-    def lease(self, want: Want, timeout: float) -> Leasing:
-        """Hold a slot for the body of the `async with`; wait for one up to `timeout` seconds (0: never).
+    async def acquire(self, want: Want, patience: float) -> Lease:
+        """A slot, waited for up to `patience` seconds (0: never): whoever gets a lease from here owes one `release`.
 
         Raises GatewayError, each with `retry_after`: MODEL_UNAVAILABLE at once where waiting cannot help (no such account,
         or all put aside for longer), QUEUE_FULL at once when too many wait already, QUEUE_TIMEOUT when the time is up.
         """
-        return Leasing(self, want, timeout)
-
-    async def acquire(self, want: Want, patience: float) -> Lease:
-        """`lease` without the `with`, `patience` in seconds: whoever gets a lease from here owes one `release`."""
         got = self._arrive(want, patience)
         if isinstance(got, Lease):
             return got

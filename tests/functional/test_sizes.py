@@ -28,7 +28,7 @@ BOUNDED = {
     "Callers._lent": "callers.lent",
     "SharedQuotas._meters": "quotas.strangers",
     "SharedQuotas._strangers": "quotas.strangers",
-    "Books._decisions": "books.decisions",
+    "Books._decided": "books.decisions",
     "Books._counting": "books.counting",
     "Ledger._dirty": "ledger.rows_unwritten",
     "Ledger._waiting": "service.turns",
