@@ -5,7 +5,7 @@ Rule: upstream and clients live in this process, which is never killed, so what 
 client got whole must stand in the ledger exactly once, with the upstream's numbers; whatever else stands there must be one of
 the requests, once, with no more tokens than the upstream sent.
 Surprise: a request that reached the upstream less than `GRACE` seconds before the kill may have no row: rows of running turns
-are written within 10 ms, and nobody waits for them.
+are written within 100 ms, and nobody waits for them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 KEY = "sk-crash-test-0123456789"
 MODEL = "deepseek-crash"
 GRACE = 0.25
-"""Seconds; far more than 10 ms, because two busy cores keep a thread waiting."""
+"""Seconds; more than 100 ms, because two busy cores keep a thread waiting."""
 START_SECONDS = 60.0
 
 
@@ -264,7 +264,7 @@ def _check(name: str, row: tuple[str, int, int] | None, sent: Sent | None, whole
         return [f"{name} is completed with {prompt} + {completion}, the upstream sent {used}"]
     if state == "open":
         return [f"{name} is still open"]
-    if prompt not in (0, used[0]) or completion > used[1]:
+    if prompt > used[0] or completion > used[1]:  # less: the checkpoint was made before the upstream had counted
         return [f"{name} is {state} with {prompt} + {completion}, more than the upstream's {used}"]
     return []
 

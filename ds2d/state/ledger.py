@@ -3,12 +3,14 @@
 Rule: only the event loop changes rows and only one thread writes them; a row is written as it stands then, as often as need be,
 and `close` returns when that has happened. What cannot be written is kept in memory and written as soon as it can be.
 Surprise: one batch is written at a time and the next one is made of all that came meanwhile: that is the group commit. Below
-one batch in `GATHER` seconds nobody waits for anything but the disk.
+one batch in `GATHER` seconds nobody waits for anything but the disk. Rows that nobody waits for do not ride along with those that
+somebody waits for: half as many pages are written when many of them go together.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import sqlite3
 import time
@@ -31,7 +33,7 @@ GATHER = 0.008
 """Seconds from one forced write to the next, in which closings are gathered."""
 
 LAZY = 0.1
-"""Seconds in which a row that nobody waits for is written; the next forced write takes it along."""
+"""Seconds in which a row that nobody waits for is written, with all others of its kind."""
 
 RETRY = 1.0
 """Seconds between two attempts while the file cannot be written."""
@@ -111,7 +113,9 @@ class Ledger:
         self._loaded = loaded
         self._file = file or LedgerFile(folder)
         self._thread = ThreadPoolExecutor(1, "ledger")
-        self._dirty: dict[int, Ticket] = {}
+        self._dirty: dict[int, Ticket] = {}  # nobody waits for these
+        self._since = 0.0  # when the first of them came
+        self._closing: dict[int, Ticket] = {}
         self._waiting: list[asyncio.Future[None]] = []
         self._number = 0
         self._idle = asyncio.Event()  # no batch is being written
@@ -141,8 +145,7 @@ class Ledger:
             await asyncio.gather(self._tidying, return_exceptions=True)
         if self._timer is not None:
             self._timer.cancel()
-        await self._idle.wait()
-        while self._flush():
+        while not self._idle.is_set() or self._flush():
             await self._idle.wait()
             if self.problem is not None:
                 break
@@ -164,7 +167,7 @@ class Ledger:
 
     def sizes(self) -> Sizes:
         """Rows that are not on disk yet."""
-        return {"rows_unwritten": Size(len(self._dirty), MAX_HELD)}
+        return {"rows_unwritten": Size(len(self._dirty) + len(self._closing), MAX_HELD)}
 
     def open(self, row: Row) -> Ticket:
         """A turn begins; its row is written within `LAZY` seconds.
@@ -191,60 +194,79 @@ class Ledger:
 
     def touch(self, ticket: Ticket) -> None:
         """The row has changed; it is written within `LAZY` seconds."""
+        if not self._dirty:
+            self._since = self._loop.time()
         self._dirty[ticket.number] = ticket
         if len(self._dirty) > MAX_HELD:
             self._forget()
         if self._timer is None:
-            self._plan(LAZY)
+            self._plan()
 
     async def close(self, ticket: Ticket) -> None:
         """The turn is over, as its row says; returns when that is on disk, or known to be impossible now."""
-        self.touch(ticket)
         if self.problem is not None:
+            self.touch(ticket)
             return
+        self._dirty.pop(ticket.number, None)
+        self._closing[ticket.number] = ticket
         done: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append(done)
-        self._plan(max(0.0, self._forced + GATHER - self._loop.time()))
+        self._plan()
         await done
 
     # Writing
 
-    def _plan(self, delay: float) -> None:
-        """Have a batch written after `delay` seconds at the latest; while one is being written, its end plans anew."""
+    def _plan(self) -> None:
+        """Have the next batch written when it is due; while one is being written, its end plans anew."""
         if not self._idle.is_set() or self.problem is not None:
             return
-        due = self._loop.time() + delay
+        if self._closing:
+            self._plan_at(self._forced + GATHER, self._closing)
+        elif self._dirty:
+            self._plan_at(self._since + LAZY, self._dirty)
+
+    def _plan_at(self, due: float, rows: dict[int, Ticket]) -> None:
         if self._timer is not None:
             if self._due <= due:
                 return
             self._timer.cancel()
         self._due = due  # not asked of the timer: uvloop's does not always know
-        self._timer = self._loop.call_at(due, self._flush)
+        self._timer = self._loop.call_at(due, self._flush, rows)
 
-    def _flush(self) -> bool:
-        """Hand a batch to the thread; False where there is nothing to write."""
+    def _flush(self, rows: dict[int, Ticket] | None = None) -> bool:
+        """Hand a batch to the thread, of these rows if there are any; False where there is nothing to write."""
         self._timer = None
-        if not self._idle.is_set() or not self._dirty:
+        rows = rows or self._closing or self._dirty
+        if not self._idle.is_set() or not rows:
             return False
-        tickets = list(self._dirty.values())
-        if len(tickets) > BATCH:
-            tickets = tickets[:BATCH]
-            for ticket in tickets:
-                del self._dirty[ticket.number]
-        else:
-            self._dirty = {}
+        tickets = list(itertools.islice(rows.values(), BATCH))
+        for ticket in tickets:
+            del rows[ticket.number]
         waiting: list[asyncio.Future[None]] = []
-        if not self._dirty:
+        if not self._closing:
             waiting, self._waiting = self._waiting, waiting
-        batch = [(ticket.number, msgspec.structs.astuple(ticket.row)) for ticket in tickets]
-        synchronous = self._settings.synchronous if waiting else "normal"
-        self._idle.clear()
         if waiting:
             self._forced = self._loop.time()
             self._patience = self._loop.call_later(PATIENCE, self._too_slow, waiting)
-        work = self._loop.run_in_executor(self._thread, self._write, batch, synchronous)
-        work.add_done_callback(lambda work: self._written(work, tickets, waiting))
+        self._hand_over(tickets, waiting)
         return True
+
+    def _hand_over(self, tickets: list[Ticket], waiting: list[asyncio.Future[None]]) -> None:
+        """Have the thread write these rows as they stand now. It tells the loop itself: a future for it would cost as much
+        as a row."""
+        self._idle.clear()
+        batch = [(ticket.number, msgspec.structs.astuple(ticket.row)) for ticket in tickets]
+        synchronous = self._settings.synchronous if waiting else "normal"
+
+        def work() -> None:
+            sums, error = None, None
+            try:
+                sums = self._write(batch, synchronous)
+            except Exception as caught:  # noqa: BLE001 - whatever it is: the rows are kept, and those who wait go on
+                error = caught
+            self._loop.call_soon_threadsafe(self._written, tickets, waiting, sums, error)
+
+        self._thread.submit(work)
 
     def _write(self, batch: list[Saved], synchronous: str) -> list[Sums] | None:
         """In the thread: open the file again if it was closed, then write."""
@@ -253,24 +275,31 @@ class Ledger:
         return sums
 
     def _written(
-        self, work: asyncio.Future[list[Sums] | None], tickets: list[Ticket], waiting: list[asyncio.Future[None]]
+        self,
+        tickets: list[Ticket],
+        waiting: list[asyncio.Future[None]],
+        sums: list[Sums] | None,
+        error: Exception | None,
     ) -> None:
         self._idle.set()
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
-        if error := work.exception():
-            for ticket in tickets:
+        if error is not None:
+            for ticket in (*tickets, *self._closing.values()):
                 self._dirty.setdefault(ticket.number, ticket)
+            self._closing.clear()
             waiting += self._waiting
             self._waiting = []
             self._degrade(error)
         else:
-            self._take_sums(work.result())
+            self._take_sums(sums)
             self._say(None)
         _release(waiting)
-        if self._dirty and self.problem is None:
-            self._plan(max(0.0, self._forced + GATHER - self._loop.time()) if self._waiting else LAZY)
+        if self.problem is None and self._dirty and self._loop.time() >= self._since + LAZY - GATHER:
+            self._flush(self._dirty)  # now they hold up nobody, and later there may always be somebody
+        else:
+            self._plan()
 
     def _too_slow(self, waiting: list[asyncio.Future[None]]) -> None:
         """The disk takes too long: nobody waits for it any more, until that write is over."""
@@ -296,9 +325,7 @@ class Ledger:
 
     def _retry(self) -> None:
         if not self._flush():
-            work = self._loop.run_in_executor(self._thread, self._write, [], "normal")
-            self._idle.clear()
-            work.add_done_callback(lambda work: self._written(work, [], []))
+            self._hand_over([], [])
 
     def _say(self, problem: str | None) -> None:
         """Log the beginning and the end of a problem, once each."""

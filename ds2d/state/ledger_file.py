@@ -3,6 +3,8 @@
 Rule: one transaction a batch, and a batch that failed may be written again: what it holds are whole rows, never differences.
 Surprise: only batches in which somebody waits are forced to disk. The others survive a kill, which is all that is promised of
 a turn still running, and the next forced one carries them along.
+What the file holds of a turn is remembered, not asked: a row that was left open is updated, any other one inserted. SQLite says
+whether that was right; where it was not, the batch is written again, row by row, by what stands there.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from typing import Any
 import msgspec
 
 from ds2d.state import ledger_schema as schema
-from ds2d.state.ledger_schema import PROCESS_BITS
+from ds2d.state.ledger_schema import FIELDS, LATER, OPEN, PROCESS_BITS
+from ds2d.state.ledger_sums import ABANDONED, STOOD, Tally, counted
 
 logger = logging.getLogger("ds2d.ledger")
 
@@ -32,6 +35,12 @@ CHECK_SECONDS = 2.0
 """Longest integrity check at the start; a file too large for that is used unchecked, and that is said."""
 
 WAL_LIMIT = 64 * 1024 * 1024
+
+NULL = float("nan")
+"""What SQLite binds as NULL, and sqlite3 as a number: of a None it first asks whether something adapts it, which costs a
+microsecond, and a row has a dozen of them."""
+
+_STATE = FIELDS.index("state")
 
 Saved = tuple[int, tuple[Any, ...]]
 """A turn's number in this process, and its fields in the order of `Row`."""
@@ -72,6 +81,10 @@ class LedgerFile:
         self._connection: sqlite3.Connection | None = None
         self._number = 0
         self._synchronous = ""
+        self._open_rows: set[int] = set()
+        """Turns of this process that the file holds as open ones."""
+        self._counts = True
+        """Whether sums are counted here; not while the file's triggers do it, which version 1 needs."""
 
     @property
     def is_open(self) -> bool:
@@ -98,13 +111,53 @@ class LedgerFile:
 
     def write(self, batch: Sequence[Saved], synchronous: str) -> None:
         """Save these turns in one transaction. `synchronous`: full forces them to disk, normal leaves that to the system."""
-        base = self._number << PROCESS_BITS
-        rows = [(base | number, *fields) for number, fields in batch]
         if synchronous != self._synchronous:
             self._db.execute(_SYNCHRONOUS[synchronous])
             self._synchronous = synchronous
+        try:
+            self._write_as_remembered(batch)
+        except sqlite3.IntegrityError:
+            self._write_by_what_stands(batch)
+        for number, fields in batch:
+            if fields[_STATE] == OPEN:
+                self._open_rows.add(number)
+            else:
+                self._open_rows.discard(number)
+
+    def _write_as_remembered(self, batch: Sequence[Saved]) -> None:
+        """Insert or update by what this object wrote; IntegrityError if the file holds something else."""
+        base = self._number << PROCESS_BITS
+        new, known, tally = [], [], Tally()
+        for number, fields in batch:
+            values = [NULL if value is None else value for value in fields]
+            if number in self._open_rows:
+                known.append((*values[LATER:], base | number))
+            else:
+                new.append((base | number, *values))
+            tally.add(counted(fields))
         with self._transaction() as db:
-            db.executemany(schema.SAVE, rows)
+            if new:
+                db.executemany(schema.INSERT, new)
+            if known and db.executemany(schema.UPDATE, known).rowcount != len(known):
+                raise sqlite3.IntegrityError("a row that was left open is not there, or closed")
+            self._count(tally)
+
+    def _write_by_what_stands(self, batch: Sequence[Saved]) -> None:
+        """The same, whatever the file holds."""
+        base = self._number << PROCESS_BITS
+        tally = Tally()
+        with self._transaction() as db:
+            for number, fields in batch:
+                stood = db.execute(STOOD, (base | number,)).fetchone()
+                if db.execute(schema.SAVE, (base | number, *fields)).rowcount:
+                    if stood is not None:
+                        tally.add(stood, -1)
+                    tally.add(counted(fields))
+            self._count(tally)
+
+    def _count(self, tally: Tally) -> None:
+        if self._counts:
+            tally.save(self._db)
 
     def sums(self, month: str, day: str) -> list[Sums]:
         """What every key has used; `month` and `day` are the dates (ISO) on which the current ones began."""
@@ -126,12 +179,20 @@ class LedgerFile:
 
     def recover(self) -> int:
         """Close the turns whose process no longer runs with what their last checkpoint says; how many there were."""
+        if not self._counts:
+            self._renew()
         dead = [number for number, pid, started in self._db.execute(schema.OWNERS) if not _runs(pid, started)]
         if not dead:
             return 0
+        found, tally = 0, Tally()
         with self._transaction() as db:
-            bounds = [(number << PROCESS_BITS, (number + 1) << PROCESS_BITS) for number in dead]
-            return sum(db.execute(schema.RECOVER, bound).rowcount for bound in bounds)
+            for number in dead:
+                bounds = (number << PROCESS_BITS, (number + 1) << PROCESS_BITS)
+                for row in db.execute(ABANDONED, bounds):
+                    tally.add(row)
+                found += db.execute(schema.RECOVER, bounds).rowcount
+            self._count(tally)
+        return found
 
     def prune(self, before: float, limit: int) -> int:
         """Delete up to `limit` turns that began before `before`; how many. Sums stay."""
@@ -154,9 +215,11 @@ class LedgerFile:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > schema.VERSION:
             raise sqlite3.OperationalError(f"the ledger was written by a newer version ({version})")
-        connection.executescript(f"BEGIN IMMEDIATE; {schema.SCHEMA} PRAGMA user_version = {schema.VERSION}; COMMIT;")
+        connection.executescript(f"BEGIN IMMEDIATE; {schema.SCHEMA} COMMIT;")
         self._synchronous = ""
+        self._open_rows = set()
         self._register()
+        self._renew()
         if found := self.recover():
             logger.warning("the ledger held %d turns of a process that ended without closing them: interrupted", found)
 
@@ -167,6 +230,18 @@ class LedgerFile:
             known = db.execute("SELECT 1 FROM processes WHERE number = ? AND pid = ? AND started = ?", (self._number, *mine))
             if known.fetchone() is None:
                 self._number = db.execute("INSERT INTO processes (pid, started) VALUES (?, ?)", mine).lastrowid or 0
+
+    def _renew(self) -> None:
+        """Make a new file one of this version; and one of version 1, unless another process has it: that may be of version 1
+        itself and leave the counting to the triggers, or have found one that did, and do the same."""
+        with self._transaction() as db:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            others = db.execute("SELECT pid, started FROM processes WHERE number <> ?", (self._number,))
+            self._counts = version in (0, schema.VERSION) or not any(_runs(pid, started) for pid, started in others)
+            if self._counts and version < schema.VERSION:
+                for trigger in schema.TRIGGERS:
+                    db.execute(f"DROP TRIGGER IF EXISTS {trigger}")
+                db.execute(f"PRAGMA user_version = {schema.VERSION}")
 
     def _check(self, connection: sqlite3.Connection) -> None:
         end = time.monotonic() + CHECK_SECONDS

@@ -1,16 +1,17 @@
 """The tables of the ledger, and the row of a turn.
 
-Rule: sums are kept by triggers in the transaction of the rows they are sums of, so that they agree after any crash; a row
-written twice counts once. `turns` is bounded by retention, `daily` and `keys` stay.
+Rule: `daily` and `keys` hold the sums of closed rows, kept in the rows' own transactions (`ledger_sums`); `turns` is bounded by
+retention, they stay.
 Surprise: the two views carry the columns of the reference's old tables word for word (mission.md S0-13 to S0-31). What they
 call a key's model is an allow list here, so `inference_model_id` is the number of a list in `allow_lists`.
+Version 1 kept the sums by triggers, which cost a quarter of a turn; whoever writes to such a file leaves the counting to them.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-VERSION = 1
+VERSION = 2
 
 OPEN, COMPLETED, INTERRUPTED, FAILED, REJECTED = "open", "completed", "interrupted", "failed", "rejected"
 
@@ -58,17 +59,26 @@ class Row(msgspec.Struct):
 
 FIELDS = Row.__struct_fields__
 _FIRST = ("request_id", "key", "key_name", "dialect", "asked", "began_at", "streamed")
-"""Fields that never change."""
+"""Fields that never change; they come first."""
 
 PROCESS_BITS = 40
 """A row's id is the number of its process and, in the lower bits, its number there."""
 
+INSERT = f"INSERT INTO turns (id, {', '.join(FIELDS)}) VALUES ({', '.join('?' * (len(FIELDS) + 1))})"  # noqa: S608
+"""Write a turn that is not in the file."""
+
+LATER = len(_FIRST)
+"""Where the fields begin that change."""
+
+UPDATE = f"UPDATE turns SET {', '.join(f'{name} = ?' for name in FIELDS[LATER:])} WHERE id = ? AND state = 'open'"  # noqa: S608
+"""Write a turn that is open in the file: what may have changed of it, and its id."""
+
 SAVE = (
-    f"INSERT INTO turns (id, {', '.join(FIELDS)}) VALUES ({', '.join('?' * (len(FIELDS) + 1))}) ON CONFLICT (id) DO UPDATE SET "  # noqa: S608
-    + ", ".join(f"{name} = excluded.{name}" for name in FIELDS if name not in _FIRST)
+    f"{INSERT} ON CONFLICT (id) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in FIELDS[LATER:])
     + " WHERE turns.state = 'open' OR excluded.state <> 'open'"
 )
-"""Write a turn as it stands, new or not. What is closed is not opened again."""
+"""Write a turn as it stands, whatever the file holds of it. What is closed is not opened again."""
 
 _COLUMNS = """
     id INTEGER PRIMARY KEY,
@@ -107,26 +117,6 @@ _COLUMNS = """
 """
 
 
-def _count(row: str, sign: str) -> str:
-    """Statements that add a closed turn (`NEW`) to the sums or take it (`OLD`) out of them."""
-    spent = f"{row}.prompt_tokens, {sign}{row}.completion_tokens, {sign}coalesce({row}.cached_tokens, 0), "
-    return f"""
-    INSERT INTO daily VALUES (date(coalesce({row}.ended_at, {row}.began_at), 'unixepoch'), {row}.key, {row}.used, {row}.upstream,
-        {row}.state, {sign}1, {sign}{spent}{sign}coalesce({row}.reasoning_tokens, 0))
-    ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, prompt_tokens = prompt_tokens + excluded.prompt_tokens,
-        completion_tokens = completion_tokens + excluded.completion_tokens,
-        cached_tokens = cached_tokens + excluded.cached_tokens, reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens;
-    INSERT INTO keys (key, name, first_used_at, last_used_at, requests, prompt_tokens, completion_tokens)
-    SELECT {row}.key, {row}.key_name, {row}.began_at, {row}.began_at, {sign}1,
-        {sign}{row}.prompt_tokens, {sign}{row}.completion_tokens WHERE {row}.state <> 'rejected'
-    ON CONFLICT (key) DO UPDATE SET requests = requests + excluded.requests,
-        first_used_at = min(coalesce(first_used_at, excluded.first_used_at), excluded.first_used_at),
-        last_used_at = max(coalesce(last_used_at, excluded.last_used_at), excluded.last_used_at),
-        prompt_tokens = prompt_tokens + excluded.prompt_tokens,
-        completion_tokens = completion_tokens + excluded.completion_tokens;
-    """  # noqa: S608 - names of our own
-
-
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS processes (number INTEGER PRIMARY KEY AUTOINCREMENT, pid INTEGER NOT NULL, started TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS turns ({_COLUMNS});
@@ -146,13 +136,6 @@ CREATE TABLE IF NOT EXISTS keys (
     created_at REAL, expires_at REAL, deleted_at REAL, first_used_at REAL, last_used_at REAL,
     requests INTEGER NOT NULL DEFAULT 0, prompt_tokens INTEGER NOT NULL DEFAULT 0, completion_tokens INTEGER NOT NULL DEFAULT 0);
 
-CREATE TRIGGER IF NOT EXISTS turn_written_whole AFTER INSERT ON turns WHEN NEW.state <> 'open' BEGIN {_count("NEW", "")} END;
-CREATE TRIGGER IF NOT EXISTS turn_closed AFTER UPDATE ON turns WHEN OLD.state = 'open' AND NEW.state <> 'open'
-    BEGIN {_count("NEW", "")} END;
-CREATE TRIGGER IF NOT EXISTS turn_corrected AFTER UPDATE ON turns WHEN OLD.state <> 'open' AND (OLD.state <> NEW.state OR
-    OLD.prompt_tokens <> NEW.prompt_tokens OR OLD.completion_tokens <> NEW.completion_tokens OR OLD.ended_at <> NEW.ended_at)
-    BEGIN {_count("OLD", "-")} {_count("NEW", "")} END;
-
 CREATE VIEW IF NOT EXISTS inference_model_api_key AS SELECT
     id, name AS api_key_name, allow_list AS inference_model_id, key AS api_key, max_tokens AS max_token_quota,
     max_prompt_tokens AS max_prompt_tokens_quota, max_completion_tokens AS max_completion_tokens_quota, active_days,
@@ -167,6 +150,9 @@ CREATE VIEW IF NOT EXISTS inference_model_api_key_token_usage AS SELECT
     FROM turns JOIN keys ON keys.key = turns.key
     WHERE state IN ('completed', 'interrupted') OR (state = 'failed' AND turns.prompt_tokens + turns.completion_tokens > 0);
 """  # noqa: S608 - names of our own
+
+TRIGGERS = ("turn_written_whole", "turn_closed", "turn_corrected")
+"""They kept the sums in version 1."""
 
 RECOVER = """
 UPDATE turns SET state = 'interrupted', cause = 'process_ended', ended_at = coalesce(checkpoint_at, began_at)

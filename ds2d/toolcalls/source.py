@@ -75,8 +75,7 @@ class Source:
     def clear(self) -> None:
         """Forget all there is."""
         self.text, self.at = "", 0
-        if self._mark >= 0:
-            self.forget()
+        self.forget()
 
     def give_back(self, rest: str) -> None:
         """The end of what was taken, to be read again."""

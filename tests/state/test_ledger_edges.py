@@ -15,7 +15,7 @@ import pytest
 from ds2d.core.errors import GatewayError
 from ds2d.core.sizes import Size
 from ds2d.state import ledger as module
-from ds2d.state.ledger import Ledger
+from ds2d.state.ledger import Ledger, Ticket
 from ds2d.state.ledger_file import KeyRecord, Saved, Sums
 from tests.state.ledger_world import BEGAN, Settings, ended, look, row, started, until
 
@@ -185,16 +185,16 @@ async def test_refused_turns_have_rows_of_their_own_and_each_second_its_own_numb
 
 
 def delays_of(ledger: Ledger) -> list[float]:
-    """The delays with which it will have planned its batches, but for rows that nobody waits for."""
+    """The delays with which it will have planned batches of closings; less than none is at once."""
     delays: list[float] = []
-    plan = ledger._plan
+    plan_at = ledger._plan_at
 
-    def noted(delay: float) -> None:
-        if delay != module.LAZY:
-            delays.append(delay)
-        plan(delay)
+    def noted(due: float, rows: dict[int, Ticket]) -> None:
+        if rows is ledger._closing:
+            delays.append(due - asyncio.get_running_loop().time())
+        plan_at(due, rows)
 
-    ledger._plan = noted  # type: ignore[method-assign]
+    ledger._plan_at = noted  # type: ignore[method-assign]
     return delays
 
 
@@ -213,7 +213,7 @@ async def test_an_answer_never_waits_for_rows_that_have_time(tmp_path: Path, mon
     async with asyncio.timeout(10):
         await asyncio.gather(first, second, tidying)
     assert len(file.of("write")) == 2
-    assert len(delays) == 3
+    assert len(delays) == 2
     assert max(delays) <= module.GATHER
     await ledger.close_file()
 
@@ -337,3 +337,48 @@ async def test_a_folder_that_can_be_had_again_is_used_without_waiting_for_a_turn
     (tmp_path / "state").unlink()
     await until(lambda: ledger.problem is None)
     await ledger.close_file()
+
+
+async def test_rows_that_have_time_do_not_ride_along_and_are_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many answers end one after the other."""
+    monkeypatch.setattr(module, "LAZY", 1000.0)
+    file = Noting()
+    ledger = await started(tmp_path, file=file)
+    for _ in range(3):
+        ledger.open(row("req_open"))
+    await ledger.close(ledger.open(ended(row())))
+    assert file.of("write") == [(1,)]
+    assert ledger.sizes() == {"rows_unwritten": Size(3, module.MAX_HELD)}
+    monkeypatch.setattr(module, "LAZY", module.GATHER)  # they are due with the next batch
+    await ledger.close(ledger.open(ended(row())))
+    await ledger.close(ledger.open(ended(row())))
+    assert file.of("write") == [(1,), (1,), (3,), (1,)]
+    await ledger.close_file()
+
+
+async def test_a_row_that_changes_while_it_is_written_is_written_again(tmp_path: Path) -> None:
+    ledger = await started(tmp_path)
+    gate = threading.Event()
+    ledger._thread.submit(gate.wait, 5)
+    ticket = ledger.open(row())
+    closing = asyncio.create_task(ledger.close(ticket))
+    await until(lambda: not ledger._idle.is_set())
+    ended(ticket.row)
+    ledger.touch(ticket)
+    gate.set()
+    await closing
+    await ledger.close_file()
+    assert look(tmp_path, "SELECT state FROM turns") == [("completed",)]
+
+
+async def test_whatever_goes_wrong_in_the_thread_holds_up_nobody(tmp_path: Path) -> None:
+    file = Noting()
+    ledger = await started(tmp_path, file=file)
+    file.fails = {"write": ValueError("a fault of ours")}
+    await ledger.close(ledger.open(ended(row())))
+    assert ledger.problem == "damaged"
+    file.fails = {}
+    await ledger.close_file()
+    assert file.of("write")[-1] == (1,)

@@ -155,6 +155,61 @@ def test_opened_again_its_rows_keep_their_ids(file: LedgerFile) -> None:
     assert rows_of(file) == [("req_1", "completed", 7, 5)]
 
 
+def test_what_is_not_known_is_null(file: LedgerFile) -> None:
+    """By each of the ways in which a row comes into the file."""
+    save(file, (1, row()))
+    save(file, (1, ended(row())), (2, ended(row())))
+    save(file, (3, ended(row())), (2, ended(row())))
+    assert rows_of(file, "DISTINCT typeof(cached_tokens), typeof(queue_ms), typeof(completion_id), typeof(why)") == [
+        ("null",) * 4
+    ]
+
+
+def test_a_turn_that_somebody_else_closed_counts_as_what_it_came_to_be(file: LedgerFile) -> None:
+    save(file, (1, row(prompt_tokens=3)), (2, row("req_2")))
+    other = LedgerFile(file.path.parent)
+    other.open()
+    with sqlite3.connect(file.path) as db:
+        db.execute("UPDATE processes SET started = 'another boot' WHERE number = 1")
+    db.close()
+    assert other.recover() == 2
+    save(file, (3, row("req_3")), (1, ended(row())))
+    assert [state for _, state, *_ in rows_of(file)] == ["completed", "interrupted", "open"]
+    columns = "state, requests, prompt_tokens, completion_tokens"
+    sums = look(file.path.parent, f"SELECT {columns} FROM daily WHERE requests > 0 ORDER BY 1")
+    assert sums == [("completed", 1, 7, 5), ("interrupted", 1, 0, 0)]
+    assert look(file.path.parent, "SELECT requests, prompt_tokens FROM keys") == [(2, 7)]
+    save(file, (2, row("req_2", prompt_tokens=9)))
+    assert rows_of(file)[1] == ("req_2", "interrupted", 0, 0), "what is closed is not opened again"
+    other.close()
+
+
+def test_a_turn_that_is_not_in_the_file_any_more_is_written_anew(file: LedgerFile) -> None:
+    save(file, (1, row()), (2, row("req_2")))
+    with sqlite3.connect(file.path) as db:
+        db.execute("DELETE FROM turns WHERE request_id = 'req_1'")
+    db.close()
+    save(file, (2, ended(row("req_2"))), (1, ended(row())))
+    assert [state for _, state, *_ in rows_of(file)] == ["completed", "completed"]
+    assert look(file.path.parent, "SELECT requests FROM daily") == [(2,)]
+
+
+def test_turns_count_on_the_day_on_which_they_end(file: LedgerFile) -> None:
+    midnight = BEGAN - BEGAN % 86400
+    late, unended = ended(row(began_at=midnight - 1)), row(began_at=midnight - 0.5, state="failed")
+    late.cached_tokens, late.reasoning_tokens = 3, 2
+    save(file, (1, late), (2, unended), (3, ended(row(began_at=midnight - 2))))
+    days = look(file.path.parent, "SELECT day, state, requests, cached_tokens, reasoning_tokens FROM daily ORDER BY 1, 2")
+    assert days == [("2026-09-20", "completed", 1, 0, 0), ("2026-09-20", "failed", 1, 0, 0), (DAY, "completed", 1, 3, 2)]
+    assert look(file.path.parent, "SELECT first_used_at, last_used_at FROM keys") == [(midnight - 2, midnight - 0.5)]
+
+
+def test_refused_turns_count_by_day_only(file: LedgerFile) -> None:
+    save(file, (1, ended(row(), "rejected", 0, 0)))
+    assert look(file.path.parent, "SELECT state, requests FROM daily") == [("rejected", 1)]
+    assert look(file.path.parent, "SELECT * FROM keys") == []
+
+
 def test_retention_deletes_turns_and_keeps_sums(file: LedgerFile) -> None:
     save(file, *((number, ended(row(began_at=BEGAN + number))) for number in range(1, 6)), (6, row(began_at=BEGAN)))
     assert [file.prune(BEGAN + 4, 2), file.prune(BEGAN + 4, 2)] == [2, 1]
