@@ -2,8 +2,11 @@
 
     .venv/bin/python -m bench.toolcalls [--mb 64] [--chunk 4 64 1024 65536] [--only NAME ...] [--json]
 
-CPU time of this process, tools declared. First the detector alone and all stages with ordinary text and no call (the aim is
-under 1 us a chunk), then texts made to be expensive: markers begun and never closed, storms of backticks, deep braces.
+CPU time of this process, tools declared. First a stage that does nothing (the machine's yardstick), the detector alone and all
+stages with ordinary text and no call (the aim is under 1 us a chunk), a new answer every 5,000 chunks, because what a text
+costs is paid for out of an allowance and 100,000 chunks of Markdown use it up. `README` is this project's, in words and marks;
+`Markdown` has nothing but marks and fences. Then texts made to be expensive: markers begun and never closed, storms of
+backticks, deep braces.
 `x plain` is their cost per byte over that of plain text of the same length in the same chunks (aim: 2); `doubled` the cost
 of twice as much over twice the cost (above 1.2 something is not linear; noise is about 0.1).
 """
@@ -14,9 +17,11 @@ import argparse
 import gc
 import itertools
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -35,6 +40,9 @@ from ds2d.toolcalls.policy import Policy
 from ds2d.upstreams.openai import Decoder
 
 MEGABYTE = 1 << 20
+ANSWER = 5000
+"""Chunks of an ordinary answer."""
+
 CHUNKS = (4, 64, 1024, 65536)
 
 
@@ -47,6 +55,7 @@ TOOLS = [tool("get_weather", city="string", days="integer"), tool("get_time"), t
 REQUEST = ChatRequest("m", [{"role": "user", "content": "hi"}], stream=True, tools=TOOLS)
 
 PROSE = "The quick brown fox jumps over the lazy dog, then it rests for a while in the warm sun of the late afternoon.\n"
+README = Path(__file__).parent.parent / "README.md"
 MARKDOWN = "Use `fox` and [dog](https://x.org/y); if a < b then {c: 1}, *not* `d`.\n\n```python\nx = {'a': [1]}\n```\n\nDone.\n"
 HOSTILE = {
     "opening tags": "<tool_call>",
@@ -95,9 +104,32 @@ def everything() -> list[Stage]:
     return build(REQUEST, ids())
 
 
-def cpu_seconds(stages: list[Stage], text: str, chunk: int) -> float:
-    """CPU time of these stages for a text in chunks of this many characters."""
-    batches: list[list[Event]] = [[Text(text[at : at + chunk])] for at in range(0, len(text), chunk)]
+class Nothing:
+    """A stage without work."""
+
+    def feed(self, batch: list[Event]) -> list[Event]:
+        return batch
+
+    def finish(self) -> list[Event]:
+        return []
+
+
+def nothing() -> list[Stage]:
+    return [Nothing()]
+
+
+def cut(text: str, chunk: int) -> list[str]:
+    return [text[at : at + chunk] for at in range(0, len(text), chunk)]
+
+
+def words(text: str) -> list[str]:
+    """Pieces as a tokenizer cuts them, roughly."""
+    return re.findall(r" ?\w{1,8}|[^\w\s]+|\s+", text)
+
+
+def cpu_seconds(stages: list[Stage], pieces: list[str]) -> float:
+    """CPU time of these stages for a text in pieces."""
+    batches: list[list[Event]] = [[Text(piece)] for piece in pieces]
     batches.append([Finish((Ending("stop"),))])
     gc.collect()
     gc.disable()
@@ -115,10 +147,9 @@ def piped_seconds(text: str, chunk: int) -> float:
     target = Target(UpstreamSpec(name="up", kind="openai", base_url="http://127.0.0.1:1/v1"), "m", ModelSpec(), Facts())
     envelope = Envelope(REQUEST, "m", "req_1", 1, ids(), lambda: 1)
     pipeline = Pipeline(Splitter(), Decoder(REQUEST, target), everything(), openai_chat.Encoder(envelope))
-    pieces = (text[at : at + chunk] for at in range(0, len(text), chunk))
     reads = [
         b"data: " + orjson.dumps({"id": "x", "choices": [{"index": 0, "delta": {"content": piece}}]}) + b"\n\n"
-        for piece in pieces
+        for piece in cut(text, chunk)
     ]
     gc.collect()
     began = time.process_time()
@@ -132,20 +163,23 @@ def repeated(unit: str, size: int) -> str:
     return (unit * (size // len(unit) + 1))[:size]
 
 
+STAGES = (("nothing", nothing), ("detector", detector), ("policy", policy), ("all stages", everything))
+
+
 def ordinary(say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Cost per chunk of ordinary text, the best of five."""
+    """Cost per chunk of ordinary text, the best of forty answers."""
     rows = []
-    for name, text, chunk in (
-        ("prose, a token a chunk", PROSE, 5),
-        ("prose, 64 characters a chunk", PROSE, 64),
-        ("Markdown, a token a chunk", MARKDOWN, 4),
+    for name, pieces in (
+        ("prose, a token a chunk", cut(repeated(PROSE, ANSWER * 5), 5)),
+        ("prose, 64 characters a chunk", cut(repeated(PROSE, ANSWER * 64), 64)),
+        ("README, a token a chunk", words(README.read_text())[:ANSWER]),
+        ("Markdown, a token a chunk", cut(repeated(MARKDOWN, ANSWER * 4), 4)),
     ):
-        many = repeated(text, 100_000 * chunk)
         row: dict[str, Any] = {"text": name}
-        for label, make in (("detector", detector), ("policy", policy), ("all stages", everything)):
-            row[label] = min(cpu_seconds(make(), many, chunk) for _ in range(5)) / 100_000 * 1e6
+        for label, make in STAGES:
+            row[label] = min(cpu_seconds(make(), pieces) for _ in range(40)) / len(pieces) * 1e6
         rows.append(row)
-        say(f"{name:32s}" + "".join(f"  {label} {row[label]:5.2f} us" for label in ("detector", "policy", "all stages")))
+        say(f"{name:32s}" + "".join(f"  {label} {row[label]:5.2f} us" for label, _ in STAGES))
     return rows
 
 
@@ -154,13 +188,13 @@ def hostile(size: int, chunks: list[int], only: list[str], say: Callable[[str], 
     rows = []
     for chunk in chunks:
         length = size if chunk > 16 else min(size, 16 * MEGABYTE)  # tokens are slow to make, not to read
-        plain = cpu_seconds(detector(), repeated(PROSE, length), chunk)
+        plain = cpu_seconds(detector(), cut(repeated(PROSE, length), chunk))
         say(f"\nchunks of {chunk}, {length / MEGABYTE:g} M characters: plain text {plain / length * 1e9:.1f} ns a character")
         for name, unit in HOSTILE.items():
             if only and name not in only:
                 continue
-            half = cpu_seconds(detector(), repeated(unit, length // 2), chunk)
-            whole = cpu_seconds(detector(), repeated(unit, length), chunk)
+            half = cpu_seconds(detector(), cut(repeated(unit, length // 2), chunk))
+            whole = cpu_seconds(detector(), cut(repeated(unit, length), chunk))
             row = {
                 "text": name,
                 "chunk": chunk,

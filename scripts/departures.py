@@ -25,7 +25,7 @@ async def measure(folder: Path, count: int, carrier: str) -> list[float]:
         config = config_for(upstream.base_url)
         config["upstreams"][0] |= {"max_inflight": 20, "poll_seconds": 3600}
         async with running(folder, config, carrier=carrier) as ds2d:
-            await until(lambda: ds2d.daemon.tokenizer.loaded)  # loading it is a start's affair
+            await until(lambda: ds2d.daemon.counter.loaded)  # loading it is a start's affair
             return await departures(ds2d, upstream, count)
 
 

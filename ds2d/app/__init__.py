@@ -5,6 +5,5 @@ Rule: this package and the command line are the only ones that know everything. 
 """
 
 from ds2d.app.daemon import QUIET_SECONDS, Daemon
-from ds2d.app.toolbox import BIG_TEXT
 
-__all__ = ["BIG_TEXT", "QUIET_SECONDS", "Daemon"]
+__all__ = ["QUIET_SECONDS", "Daemon"]

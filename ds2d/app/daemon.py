@@ -29,9 +29,9 @@ from ds2d.core.metrics import Family
 from ds2d.core.seal import Sealer
 from ds2d.core.settings import UpstreamSpec
 from ds2d.core.sizes import Sizes
-from ds2d.core.tokens import Tokenizer
 from ds2d.generations import Generations, Predecessor, Shared, UpgradeError
 from ds2d.net.client import Client
+from ds2d.net.counter import TokenCounter
 from ds2d.service import Service
 from ds2d.service.gauges import LoopLag, Owner, gather
 from ds2d.service.metrics import Metrics
@@ -86,7 +86,7 @@ class Daemon:
         self._own_connections = own_connections
         self._late = late
         self.draining = False
-        self.tokenizer = Tokenizer()
+        self.counter = TokenCounter()
         self.state_dir = Path(store.current.state_dir)
         self.sealer = Sealer(load_key(self.state_dir, "seal.key"))
         self.quotas = SharedQuotas(time.monotonic, utc_now)
@@ -114,6 +114,7 @@ class Daemon:
         }
         """Whoever holds something that may grow, by name: the one list of them. `start` adds its own."""
         self._background: list[asyncio.Task[None]] = []
+        self._counting: list[asyncio.Task[None]] = []
         self.listener = Listener(self.config)
 
     def config(self) -> Config:
@@ -126,7 +127,7 @@ class Daemon:
         """Build what needs a running loop and take connections, as the first process or after `predecessor`. Returns the port
         (0 with inherited sockets). Raises OSError; UpgradeError and PredecessorGoneError where there is a predecessor."""
         self.client = Client(self._own_connections)
-        self.toolbox = Toolbox(self.tokenizer, self.sealer, ReasoningMemory(time.monotonic, lambda: self.config().reasoning))
+        self.toolbox = Toolbox(self.counter, self.sealer, ReasoningMemory(time.monotonic, lambda: self.config().reasoning))
         self.logins = Logins(self.client.drive)
         self.catalog = Catalog(
             self.client.fetch,
@@ -151,10 +152,11 @@ class Daemon:
             self.books,
             self.observed,
         )
-        self.lag = LoopLag(asyncio.get_running_loop().time)
+        self.lag = LoopLag(asyncio.get_running_loop().time, lambda: bool(self.service.turns))
         self.owners |= {
             "upstreams": self.client,
             "after": self.toolbox,
+            "counter": self.counter,
             "reasoning": self.toolbox.reasoning,
             "logins": self.logins,
             "catalog": self.catalog,
@@ -180,7 +182,12 @@ class Daemon:
         self.books.listeners.append(self.generations.turn_ended)
         if predecessor is None:
             self._restore_responses()
-        await self.ledger.start()
+        opening = asyncio.create_task(self.ledger.start())
+        await asyncio.sleep(0)  # its thread reads while the routes are made
+        try:
+            routes = application(self)
+        finally:
+            await opening
         jobs = (
             self.service.keep_books(),
             self.catalog.run(),
@@ -192,9 +199,10 @@ class Daemon:
         )
         for work in jobs:
             self._background.append(asyncio.create_task(work))
+        self._counting.append(asyncio.create_task(self.counter.run(0.0 if predecessor else self._late)))
         if predecessor is not None:
             await self._check_itself()
-        self.owners["connections"] = await self.listener.prepare(application(self))
+        self.owners["connections"] = await self.listener.prepare(routes)
         if predecessor is None:
             port = await self.listener.open(self.config().server.port if port is None else port, sockets)
             await self.generations.lead()
@@ -210,6 +218,11 @@ class Daemon:
             async with asyncio.timeout(CHECK_SECONDS):  # a server that does not answer is no fault of this version
                 await self.first_look()
         await self._load_rest()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CHECK_SECONDS):  # nor is a machine that has no time
+                await self.counter.tried.wait()
+        if self.counter.problem:
+            raise UpgradeError(f"tokens cannot be counted: {self.counter.problem}")
         for _ in range(LEDGER_TRIES):  # the running process writes to it as well
             if self.ledger.problem is not None:
                 await asyncio.sleep(RETRY)
@@ -246,6 +259,9 @@ class Daemon:
         await self.logins.close()
         self.books.finish()
         await self.toolbox.close()
+        for task in self._counting:
+            task.cancel()
+        await asyncio.gather(*self._counting, return_exceptions=True)
         await self.generations.close()
         await self.ledger.close_file()
         await self.client.close()
@@ -317,7 +333,7 @@ class Daemon:
                 "warnings": [str(warning) for warning in self.config().warnings],
                 "pending_restart": self.store.pending_restart,
             },
-            "tokenizer": "exact" if self.tokenizer.loaded else "loading",
+            "tokenizer": "exact" if self.counter.loaded else "loading",
             "ledger": self.ledger.problem or "ok",
             "older_processes": self.generations.older,
         }
@@ -384,8 +400,7 @@ class Daemon:
     async def _load_rest(self, delay: float = 0.0) -> None:
         """What the first answers do not need, but may not be read later: an upgrade puts other files in the same place."""
         await asyncio.sleep(delay)
-        for load_part in (console_files, self.tokenizer.load):
-            await asyncio.get_running_loop().run_in_executor(None, load_part)
+        await asyncio.get_running_loop().run_in_executor(None, console_files)
 
     async def _recall(self, now: float) -> None:
         """The day before this start, for the console's charts."""

@@ -55,8 +55,11 @@ class History:
         """Keep these bytes, and no more than the newest few. Raises OSError."""
         self._folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        with contextlib.suppress(ConflictError):  # it is kept already
-            create(self._folder / f"{number:06d}-{digest}.json", raw)
+        path = self._folder / f"{number:06d}-{digest}.json"
+        if path.exists():
+            return
+        with contextlib.suppress(ConflictError):  # another process has kept it meanwhile
+            create(path, raw)
         for old in self.all()[self._keep :]:
             old.path.unlink(missing_ok=True)
 

@@ -9,7 +9,6 @@ Surprise: bytes that are no JSON at all, or no file, are what half of a save loo
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from watchfiles import awatch
 
 from ds2d.config.describe import restart_paths
 from ds2d.config.files import ConflictError, read_stable
@@ -25,6 +23,7 @@ from ds2d.config.history import FOLDER, Generation, History
 from ds2d.config.notices import ConfigErrors, Notice
 from ds2d.config.references import digest_of
 from ds2d.config.schema import Config
+from ds2d.config.signs import Signs
 from ds2d.config.source import Reading, Source, SourceError
 from ds2d.config.strict_json import dump, load
 
@@ -34,8 +33,8 @@ PATIENCE = 0.4
 """Seconds for which something that may be half of a save is not believed; within the second that a change may take."""
 
 RETRY = 0.05
-DEBOUNCE = 300
-"""Milliseconds between two looks while something in the folder changes without end, such as a log file: a single edit is
+DEBOUNCE = 0.3
+"""Seconds between two looks while something in the folder changes without end, such as a log file: a single edit is
 seen after 10 ms."""
 
 POLL = 2.0
@@ -206,29 +205,18 @@ class ConfigStore:
             folders = self._source.folders(self.current.files)
             try:
                 await self._follow(folders)
-            except (OSError, RuntimeError) as error:  # no inotify to be had, a folder gone in the same moment
+            except OSError as error:  # no inotify to be had, a folder gone in the same moment
                 logger.debug("watching by polling only: %s", error)
                 await asyncio.sleep(POLL)
                 await self._look()
 
     async def _follow(self, folders: Mapping[str, tuple[int, int]]) -> None:
         """Look whenever something happens in these folders, until they are no longer the ones that matter."""
-        wait = int(POLL * 1000)
-        signs = awatch(
-            *folders, watch_filter=None, recursive=False, debounce=DEBOUNCE, step=10, rust_timeout=wait, yield_on_timeout=True
-        )
-        async with contextlib.aclosing(signs):
-            sign = asyncio.ensure_future(anext(signs))
-            try:
-                await asyncio.sleep(0)  # the watch stands from here on; the next look finds what happened before
+        with Signs(folders) as signs:
+            await self._look()  # finds what happened before
+            while self._source.folders(self.current.files) == folders:
+                await signs.next(POLL, DEBOUNCE)
                 await self._look()
-                while self._source.folders(self.current.files) == folders:
-                    await sign
-                    sign = asyncio.ensure_future(anext(signs))
-                    await self._look()
-            finally:
-                sign.cancel()
-                await asyncio.wait({sign})
 
     async def _look(self) -> None:
         """Look until nothing is open. Reading and checking run in a thread, so that a large file stalls no stream."""

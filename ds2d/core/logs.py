@@ -8,9 +8,11 @@ Surprise: the id comes from the context in which the line is written, so parts t
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -23,6 +25,8 @@ MAX_CLIENT_TEXT = 200
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
 _CONTROLS |= {ord("\n"): " | ", ord("\r"): "", ord("\t"): " "}
+
+_PLAIN = re.compile(r"[!-\[\]-~]*")
 
 PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 """syslog's numbers, which journald takes from a prefix."""
@@ -112,16 +116,27 @@ class Sparing:
 
 def client_text(text: str) -> str:
     """A client's words as they may stand in a line: escaped, without blanks, cut."""
+    if len(text) <= MAX_CLIENT_TEXT and _PLAIN.fullmatch(text):
+        return text
     return text[: MAX_CLIENT_TEXT * 2].encode("unicode_escape").decode().replace(" ", "_")[:MAX_CLIENT_TEXT]
 
 
 def _shown(value: Any) -> str:
+    kind = type(value)
+    if kind is int:
+        return str(value)
+    if kind is float:
+        return f"{value:.1f}"
     if value is None or value == "":
         return "-"
-    if isinstance(value, float):
-        return f"{value:.1f}"
-    return str(value).replace(" ", "_")
+    text = value if kind is str else str(value)
+    return text.replace(" ", "_") if " " in text else text
+
+
+@lru_cache(4)
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _time(record: logging.LogRecord) -> str:
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"{_second(int(record.created))}.{int(record.created * 1000) % 1000:03d}Z"

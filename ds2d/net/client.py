@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Generator
-from contextlib import asynccontextmanager
+from collections.abc import Generator
+from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -78,27 +78,13 @@ class Client:
             "unused_connections": Size(unused, MAX_UNUSED),
         }
 
-    @asynccontextmanager
-    async def open(self, call: Call | Script) -> AsyncIterator[Exchange]:
+    def open(self, call: Call | Script) -> Opening:
         """Make the call; the body of the `with` has its answer.
 
         Raises GatewayError: UPSTREAM_UNREACHABLE (connect, DNS, TLS), UPSTREAM_TIMEOUT (no headers in time),
         UPSTREAM_DISCONNECTED (closed before an answer), UPSTREAM_GARBLED (no HTTP).
         """
-        if isinstance(call, Script):
-            yield ScriptExchange(call)
-            return
-        assert call.upstream is not None, "a call goes to an upstream"
-        started = asyncio.get_running_loop().time()
-        headers = outgoing.get()
-        traced = msgspec.structs.replace(call, headers={**call.headers, **headers}) if headers else call
-        answer = await self._request(traced, call.upstream, started)
-        whole = False
-        try:
-            yield HttpExchange(answer, call.upstream.timeouts, started, call.stream)
-            whole = True
-        finally:
-            answer.let_go(whole)
+        return Opening(self, call)
 
     async def fetch(self, call: Call, limit: int = 4 * 1024 * 1024) -> Reply:
         """A whole answer of any status: polls, logins. Raises what `open` raises."""
@@ -120,7 +106,8 @@ class Client:
             else:
                 result = await self.fetch(step)
 
-    async def _request(self, call: Call, upstream: UpstreamSpec, started: float) -> LinkAnswer | LibraryAnswer:
+    async def request(self, call: Call, upstream: UpstreamSpec, started: float) -> LinkAnswer | LibraryAnswer:
+        """`open` without the `with`, `started` on the loop's clock: whoever gets an answer from here owes it one `let_go`."""
         url = join_url(upstream.base_url or "", call.path)
         due = started + min(upstream.timeouts.headers if call.stream else upstream.timeouts.answer, upstream.timeouts.total)
         proxy = proxy_for(url, upstream.proxy)
@@ -220,6 +207,32 @@ def authorities(ca_file: str | None = None) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=ca_file)
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+class Opening:
+    """What `Client.open` returns: `async with` over an exchange."""
+
+    __slots__ = ("_answer", "_call", "_client")
+
+    def __init__(self, client: Client, call: Call | Script) -> None:
+        self._client = client
+        self._call = call
+        self._answer: LinkAnswer | LibraryAnswer | None = None
+
+    async def __aenter__(self) -> Exchange:
+        call = self._call
+        if isinstance(call, Script):
+            return ScriptExchange(call)
+        assert call.upstream is not None, "a call goes to an upstream"
+        started = asyncio.get_running_loop().time()
+        headers = outgoing.get()
+        traced = msgspec.structs.replace(call, headers={**call.headers, **headers}) if headers else call
+        self._answer = answer = await self._client.request(traced, call.upstream, started)
+        return HttpExchange(answer, call.upstream.timeouts, started, call.stream)
+
+    async def __aexit__(self, kind: type[BaseException] | None, _error: BaseException | None, _tb: TracebackType | None) -> None:
+        if self._answer is not None:
+            self._answer.let_go(kind is None)
 
 
 class UnreachableError(Exception):

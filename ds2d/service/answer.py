@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -208,38 +207,41 @@ class Service:
         tried: set[str] = set()
         cause: GatewayError | None = None
         while True:
-            account: str | None = None
             want = _want(turn, tried)
             others = skipped(self._queue, want)
             try:
-                async with self._queue.lease(want, turn.config.runtime.queue_timeout_seconds) as lease:
-                    account = lease.account.id
-                    with self._observed.request(lease.account.label, want.model) as request, self._noted(turn, lease, others):
-                        result = await self._attempt(turn, lease, sink)
-                        request.ended(turn.usage.total if turn.usage else 0, turn.failure)
-                    return result
+                lease = await self._queue.acquire(want, turn.config.runtime.queue_timeout_seconds)
+            except GatewayError as error:  # the queue had nobody (else): an earlier cause says more
+                raise cause or error from None
+            try:
+                return await self._attempt(turn, lease, sink, others)
             except GatewayError as error:
-                if account is None:  # the queue had nobody (else): an earlier cause says more
-                    raise cause or error from None
-                cause = _clearer(cause, error)
-                if not self._may_retry(error, turn, sink):
-                    cause.status = _status(cause, turn.config)
-                    raise cause from error
-                self._begin_retry(turn)
-                if not turn.same_account:
-                    tried.add(account)
-                    if turn.thread is not None:
-                        self._affinity.failed(turn.thread)
-                turn.route = self._route_again(turn, cause)
-                logger.info("retry attempt=%d cause=%s", turn.attempts, error.kind)
+                failure = error
+            finally:
+                self._queue.release(lease)
+            cause = _clearer(cause, failure)
+            if not self._may_retry(failure, turn, sink):
+                cause.status = _status(cause, turn.config)
+                raise cause from failure
+            self._begin_retry(turn)
+            if not turn.same_account:
+                tried.add(lease.account.id)
+                if turn.thread is not None:
+                    self._affinity.failed(turn.thread)
+            turn.route = self._route_again(turn, cause)
+            logger.info("retry attempt=%d cause=%s", turn.attempts, failure.kind)
 
-    @contextmanager
-    def _noted(self, turn: Turn, lease: Lease, others: list[dict[str, Any]]) -> Iterator[None]:
-        """An attempt and how it went, in the turn's record and in the books."""
-        began = self._tools.monotonic()
-        account, waited = lease.account, round(lease.waited * 1000, 1)
-        note = {"account": account.label, "upstream": account.upstream, "skipped": others, "waited_ms": waited, "end": ""}
-        note["at_ms"] = round((began - turn.began) * 1000, 1)
+    def _note_try(self, turn: Turn, lease: Lease, others: list[dict[str, Any]], began: float) -> dict[str, Any]:
+        """An attempt begins: in the turn's record, whose part of it is returned, in the books and where servers are watched."""
+        account = lease.account
+        note: dict[str, Any] = {
+            "account": account.label,
+            "upstream": account.upstream,
+            "skipped": others,
+            "waited_ms": round(lease.waited * 1000, 1),
+            "end": "",
+            "at_ms": round((began - turn.began) * 1000, 1),
+        }
         turn.tries.append(note)
         if turn.thread is not None:
             if turn.thread.prefer is not None:
@@ -249,15 +251,7 @@ class Service:
             self._books.asked(turn.entry, account.upstream, account.label)
         request = turn.ask.request
         self._catalog.sent(account.upstream, turn, request.choices, request.stream)
-        try:
-            yield
-            note["end"] = note["end"] or "answered"
-        except GatewayError as error:
-            note["end"] = error.kind
-            raise
-        finally:
-            self._catalog.ended(account.upstream, turn)
-            note["ms"] = round((self._tools.monotonic() - began) * 1000, 1)
+        return note
 
     def _route_again(self, turn: Turn, cause: GatewayError) -> Route:
         """The route as the catalog sees it after the failure; where none is left, the failure says more than its lack."""
@@ -287,19 +281,35 @@ class Service:
         tells = TELLS.get(turn.ask.dialect_name)
         return tells is not None and tells(error, sink is not None) and not self._may_retry(error, turn, sink)
 
-    async def _attempt(self, turn: Turn, lease: Lease, sink: Sink | None) -> Result:
-        """One account's try: ask, read, write. Raises GatewayError while nothing was sent."""
-        turn.account, turn.upstream = lease.account.label, lease.account.upstream
+    async def _attempt(self, turn: Turn, lease: Lease, sink: Sink | None, others: list[dict[str, Any]]) -> Result:
+        """One account's try: ask, read, write. `others` were skipped. Raises GatewayError while nothing was sent."""
+        account, began = lease.account, self._tools.monotonic()
+        turn.account, turn.upstream = account.label, account.upstream
         turn.waited, turn.position = turn.waited + lease.waited, lease.position
         turn.same_account = False
+        note = self._note_try(turn, lease, others, began)
+        passing = self._observed.begin(account.label, lease.want.model)
         try:
             result = await self._exchange(turn, lease, sink)
+            self._note_answer(turn, lease)
+            note["end"] = note["end"] or "answered"
+            passing.ended(turn.usage.total if turn.usage else 0, turn.failure)
         except GatewayError as error:
             turn.same_account = turn.same_account or (error.details or {}).get("native_tools") is False
             if not turn.same_account:
                 lease.report(error)
             self._catalog.note_failure(turn.upstream, error)
+            note["end"] = error.kind
+            passing.ended(0, error)
             raise
+        finally:
+            self._observed.leave(passing)
+            self._catalog.ended(account.upstream, turn)
+            note["ms"] = round((self._tools.monotonic() - began) * 1000, 1)
+        return result
+
+    def _note_answer(self, turn: Turn, lease: Lease) -> None:
+        """An attempt that was answered is over, well or badly: what that says of its account and its server."""
         failed = turn.failure
         lease.report(failed)
         if failed is None:
@@ -310,7 +320,6 @@ class Service:
             lease.charge(turn.usage.total)
             if turn.thread is not None:
                 self._affinity.answered(turn.thread, turn.usage.prompt, turn.usage.cached)
-        return result
 
     async def _exchange(self, turn: Turn, lease: Lease, sink: Sink | None) -> Result:
         target = next(target for target in turn.route.targets if target.upstream.name == lease.account.upstream)

@@ -15,8 +15,14 @@ from typing import Protocol
 from ds2d.core.sizes import Size, Sizes
 
 LOOK_SECONDS = 0.1
+CALM_SECONDS = 1.0
+"""The same while no turn runs: an idle daemon costs nothing, and there is little that could hold it up."""
+
+WINDOW_SECONDS = 60.0
+"""How far back `worst` goes."""
+
 WINDOW_LOOKS = 600
-"""Looks over which `worst` goes: a minute of them."""
+"""All looks of that time."""
 
 
 class Owner(Protocol):
@@ -31,21 +37,23 @@ def gather(owners: Mapping[str, Owner]) -> Sizes:
 
 
 class LoopLag:
-    """How late the event loop is, in seconds. `clock` is the loop's own."""
+    """How late the event loop is, in seconds. `clock` is the loop's own; `busy` tells whether a turn runs."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], busy: Callable[[], bool]) -> None:
         self._clock = clock
-        self._late: deque[float] = deque(maxlen=WINDOW_LOOKS)
+        self._busy = busy
+        self._late: deque[tuple[float, float]] = deque(maxlen=WINDOW_LOOKS)  # when, how much
 
     @property
     def last(self) -> float:
         """At the last look."""
-        return self._late[-1] if self._late else 0.0
+        return self._late[-1][1] if self._late else 0.0
 
     @property
     def worst(self) -> float:
-        """The most within the last minute."""
-        return max(self._late, default=0.0)
+        """The most within the minute before the last look."""
+        since = self._late[-1][0] - WINDOW_SECONDS if self._late else 0.0
+        return max((late for when, late in self._late if when > since), default=0.0)
 
     def sizes(self) -> Sizes:
         """The looks that are kept."""
@@ -54,6 +62,8 @@ class LoopLag:
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            due = self._clock() + LOOK_SECONDS
-            await asyncio.sleep(LOOK_SECONDS)
-            self._late.append(max(0.0, self._clock() - due))
+            pause = LOOK_SECONDS if self._busy() else CALM_SECONDS
+            due = self._clock() + pause
+            await asyncio.sleep(pause)
+            now = self._clock()
+            self._late.append((now, max(0.0, now - due)))

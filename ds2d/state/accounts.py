@@ -3,7 +3,7 @@
 Rule: every decision is one synchronous method, so nothing can change in the middle of it; only waiting is async. While anybody
 waits, no account could serve one of them; a slot that was granted is given back exactly once, whatever became of its request.
 Surprise: a waiter can be cancelled in the very tick in which it is granted a slot. The slot is then its to return. And accounts
-become free by time alone (request gap, cool-down, breaker), so a timer makes decisions too.
+become free by time alone (request gap, cool-down, breaker), so a timer makes decisions too (changes.py). Who there is: roster.py.
 """
 
 from __future__ import annotations
@@ -11,48 +11,26 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from heapq import heappop, heappush
 from itertools import count
-from math import ceil, inf
-from types import TracebackType
+from math import inf
 
-from ds2d.core.account import Account, accounts_of
+from ds2d.core.account import Account
 from ds2d.core.errors import GatewayError
 from ds2d.core.load import Load
 from ds2d.core.settings import AccountSpec, UpstreamSpec
 from ds2d.core.sizes import Size, Sizes
 from ds2d.state.breakers import AT_ONCE, Cause, judge
+from ds2d.state.changes import MAX_CHANGES, Changes
 from ds2d.state.choice import in_order
 from ds2d.state.fairness import MAX_REMEMBERED, DrainRate, FairShare
-from ds2d.state.leases import CallLater, Lane, Lease, Limits, Place, Timer, Waiter, Want
+from ds2d.state.leases import CallLater, Lane, Lease, Limits, Place, Waiter, Want
 from ds2d.state.refusals import queue_full, queue_timeout, unavailable
-from ds2d.state.slots import Budget, Outlook, Pool, Server, Slot, Standing
+from ds2d.state.roster import Roster
+from ds2d.state.slots import Outlook, Slot, Standing
 
 __all__ = ["AccountQueue", "Lease", "Limits", "Want"]
 
 NOBODY = Outlook(Standing.OPEN)
-
-MAX_CHANGES = 100_000
-"""Moments kept at which an account may become free by itself. Where there would be more they are told apart by the second
-only, and of seconds no announcement reaches over more than a day of (breakers.py)."""
-
-
-class Leasing:
-    """What `AccountQueue.lease` returns: `async with` over a lease."""
-
-    __slots__ = ("_lease", "_patience", "_queue", "_want")
-
-    def __init__(self, queue: AccountQueue, want: Want, patience: float) -> None:
-        self._queue = queue
-        self._want = want
-        self._patience = patience
-
-    async def __aenter__(self) -> Lease:
-        self._lease = await self._queue.acquire(self._want, self._patience)
-        return self._lease
-
-    async def __aexit__(self, _kind: type[BaseException] | None, _error: BaseException | None, _tb: TracebackType | None) -> None:
-        self._queue.release(self._lease)
 
 
 class AccountQueue:
@@ -75,27 +53,19 @@ class AccountQueue:
         self.running = 0
         self.waiting = 0
         self.wall = wall
-        self._call_later = call_later
-        self._slots: dict[str, Slot] = {}
-        self._leaving: dict[str, Slot] = {}  # gone from config, leases still out
-        self._budgets: dict[tuple[str, str], Budget] = {}
-        self._pools: dict[tuple[str, bool], Pool] = {}
-        self._servers: dict[str, Server] = {}
-        self.slots_in_all = 0
+        self.roster = Roster()
         self._lanes: dict[Hashable, Lane] = {}  # those where somebody waits
         self._queued: dict[str, int] = {}  # waiting requests by caller
         self._turn = 0.0
         self._numbers = count(1)
         self._share = FairShare()
         self._drain = DrainRate()
-        self._changes: list[float] = []  # heap of times at which an account may become free by itself
-        self._alarm: Timer | None = None
-        self._alarm_at = inf
+        self._changes = Changes(lambda: self._grant(self.clock()), call_later)
 
     @property
     def capacity(self) -> int:
         """How many leases may be out: `global_max_inflight`, else the sum over accounts, a group counted once."""
-        return self.limits.global_max_inflight or self.slots_in_all
+        return self.limits.global_max_inflight or self.roster.capacity
 
     @property
     def bound(self) -> int:
@@ -105,14 +75,7 @@ class AccountQueue:
     @property
     def slots(self) -> Sequence[Slot]:
         """Every account in config order, as it stands; for reports, not to be changed."""
-        return list(self._slots.values())
-
-    def nearest(self, want: Want, count: int) -> list[Slot]:
-        """Every account, or where there are more than `count`, so many of each wanted upstream whose turn is next."""
-        if len(self._slots) <= count:
-            return list(self._slots.values())
-        pools = (self._pools.get((name, want.direct)) for name in want.upstreams)
-        return [slot for pool in pools if pool is not None for _, _, slot in pool.order[:count]]
+        return list(self.roster.slots.values())
 
     @property
     def waiting_by_caller(self) -> dict[str, int]:
@@ -124,7 +87,7 @@ class AccountQueue:
         return {
             "running": Size(self.running, max(self.capacity, self.running)),
             "waiting": Size(self.waiting, self.bound),
-            "accounts_leaving": Size(len(self._leaving), self.running),
+            "accounts_leaving": Size(len(self.roster.leaving), self.running),
             "lanes": Size(len(self._lanes), self.waiting),
             "callers_waiting": Size(len(self._queued), self.waiting),
             "callers_remembered": Size(len(self._share), MAX_REMEMBERED),
@@ -133,8 +96,7 @@ class AccountQueue:
 
     def account_of(self, upstream: str) -> Account | None:
         """Any usable account of this upstream, for calls that are no turn, such as looking at its model list."""
-        pool = self._pools.get((upstream, False))
-        return pool.order[0][2].account if pool is not None and pool.order else None
+        return self.roster.account_of(upstream)
 
     def expected_wait(self) -> float:
         """Seconds that a request would wait which came now, by the measured rate; 1 at least, as in a Retry-After."""
@@ -142,16 +104,12 @@ class AccountQueue:
 
     # Leases
 
-    def lease(self, want: Want, timeout: float) -> Leasing:
-        """Hold a slot for the body of the `async with`; wait for one up to `timeout` seconds (0: never).
+    async def acquire(self, want: Want, patience: float) -> Lease:
+        """A slot, waited for up to `patience` seconds (0: never): whoever gets a lease from here owes one `release`.
 
         Raises GatewayError, each with `retry_after`: MODEL_UNAVAILABLE at once where waiting cannot help (no such account,
         or all put aside for longer), QUEUE_FULL at once when too many wait already, QUEUE_TIMEOUT when the time is up.
         """
-        return Leasing(self, want, timeout)
-
-    async def acquire(self, want: Want, patience: float) -> Lease:
-        """`lease` without the `with`, `patience` in seconds: whoever gets a lease from here owes one `release`."""
         got = self._arrive(want, patience)
         if isinstance(got, Lease):
             return got
@@ -170,7 +128,7 @@ class AccountQueue:
         for breaker in lease.probes:
             breaker.probing = False  # without a verdict the next request is the probe
         if not slot.inflight:
-            self._leaving.pop(slot.account.id, None)
+            self.roster.leaving.pop(slot.account.id, None)
         self._drain.answered(now - lease.began)
         self._grant(now, None if was_full or lease.probes else slot.budget.members)
 
@@ -188,7 +146,7 @@ class AccountQueue:
         else:
             slot.fault(verdict, model, now, self.limits.breaker)
             for breaker in slot.breakers(model):
-                self._expect_change(max(breaker.open_until, breaker.cool_until), now)
+                self._changes.expect(max(breaker.open_until, breaker.cool_until), now, self.waiting > 0)
             self._refuse_hopeless(now)
         if lease.probes:
             lease.probes = tuple(breaker for breaker in lease.probes if breaker.probing)
@@ -205,24 +163,11 @@ class AccountQueue:
 
         Accounts that went run their leases out, and count again if they come back meanwhile.
         """
-        known = {**self._leaving, **self._slots}
-        budgets, self._budgets = self._budgets, {}
-        self.limits, self._slots, self._pools = limits, {}, {}
-        self._servers = {one.name: self._servers.get(one.name) or Server() for one in upstreams}
-        for account in accounts_of(upstreams, accounts):
-            slot = known.pop(account.id, None) or self._newcomer(account)
-            key = ("group", account.spec.group) if account.spec and account.spec.group else ("", account.id)
-            self._install(slot, account, self._budgets.setdefault(key, _emptied(budgets.pop(key, None))))
-        self._leaving = {name: slot for name, slot in known.items() if slot.inflight}
-        for server in self._servers.values():
-            server.inflight = 0
-        for slot in [*self._slots.values(), *self._leaving.values()]:
-            slot.budget.inflight += slot.inflight
-            slot.pool.server.inflight += slot.inflight
-        self.slots_in_all = sum(budget.limit for budget in self._budgets.values() if not budget.members[0].account.direct)
+        self.limits = limits
+        self.roster.apply(upstreams, accounts, limits, self._newcomer)
         now = self.clock()
         for lane in self._lanes.values():
-            lane.pools, lane.only = self._reach(lane.want, now)
+            lane.pools, lane.only = self.roster.reach(lane.want, now)
         self._refuse_hopeless(now)
         self._grant(now)
 
@@ -230,19 +175,19 @@ class AccountQueue:
         """Let the next request start at the following account; returns that one (None: there are no accounts)."""
         first = self.current()
         if first is not None:
-            first.pool.move(first, max(slot.turn for slot in self._slots.values()), next(self._numbers))
+            first.pool.move(first, max(slot.turn for slot in self.roster.slots.values()), next(self._numbers))
         return self.current()
 
     def current(self) -> Slot | None:
         """The account that the next request starts at, if it can serve its model."""
         now = self.clock()
-        listed = [slot for slot in self._slots.values() if slot.account.usable and not slot.account.direct]
+        listed = [slot for slot in self.roster.slots.values() if slot.account.usable and not slot.account.direct]
         ready = [slot for slot in listed if slot.outlook("", now).standing < Standing.COOLING]
         return min(ready or listed, key=lambda slot: (slot.turn, slot.seq), default=None)
 
     def reset(self, account_id: str | None = None) -> None:
         """Counters to zero, breakers closed, nothing aside: for one account or all. Running leases are not touched."""
-        for slot in self._slots.values():
+        for slot in self.roster.slots.values():
             if account_id in (None, slot.account.id):
                 slot.gate.close()
                 slot.budget.gate.close()
@@ -251,7 +196,7 @@ class AccountQueue:
 
     def recovered(self, upstream: str) -> None:
         """This upstream was seen to serve again: what was put aside because its server failed is back at once."""
-        for slot in self._slots.values():
+        for slot in self.roster.slots.values():
             if slot.account.upstream == upstream:
                 slot.gate.close(Cause.SERVER)
                 slot.budget.gate.close(Cause.CONCURRENCY)
@@ -260,7 +205,7 @@ class AccountQueue:
     def gauged(self, upstream: str, load: Load | None, ours: int | None = None) -> bool:
         """What this upstream says of its own work (None: nothing), and our leases while it was asked. True where it is full, so
         that requests are held here and the next look should be soon."""
-        server = self._servers.get(upstream)
+        server = self.roster.servers.get(upstream)
         if server is None:
             return False
         server.gauged(load, max(server.inflight, ours or 0))
@@ -269,7 +214,7 @@ class AccountQueue:
 
     def inflight(self, upstream: str) -> int:
         """Our leases on this upstream."""
-        server = self._servers.get(upstream)
+        server = self.roster.servers.get(upstream)
         return 0 if server is None else server.inflight
 
     # Decisions
@@ -277,9 +222,9 @@ class AccountQueue:
     def _arrive(self, want: Want, timeout: float) -> Lease | Waiter:
         """A lease if an account is free now, else a place in the queue."""
         now = self.clock()
-        if self.waiting and self._changes and self._changes[0] <= now:
+        if self.waiting and self._changes.overdue(now):
             self._grant(now)  # the timer is late: those who wait go first
-        lane = self._lanes.get(want.lane) or Lane(want, *self._reach(want, now))
+        lane = self._lanes.get(want.lane) or Lane(want, *self.roster.reach(want, now))
         if not lane.places and (slot := self._pick(lane, now, None, want.prefer)):
             tag = self._share.tag(want.caller, want.weight, want.caller not in self._queued)
             return self._give(want, slot, tag, now)
@@ -296,12 +241,12 @@ class AccountQueue:
         tag = self._share.tag(want.caller, want.weight, want.caller not in self._queued)
         waiter = Waiter(want, lane, (tag, next(self._numbers)), now, timeout)
         waiter.position = 1 + sum(other.ahead(waiter.place) for other in self._lanes.values())
-        waiter.timer = self._later(timeout, lambda: self._expire(waiter))
+        waiter.timer = self._changes.later(timeout, lambda: self._expire(waiter))
         lane.add(waiter)
         self._lanes[want.lane] = lane
         self._queued[want.caller] = self._queued.get(want.caller, 0) + 1
         self.waiting += 1
-        self._set_alarm(now)
+        self._changes.set_alarm(now, self.waiting > 0)
         return waiter
 
     def _grant(self, now: float, freed: Iterable[Slot] | None = None) -> None:
@@ -316,7 +261,7 @@ class AccountQueue:
             lease.waited, lease.position = now - waiter.arrived, waiter.position
             self._drain.granted(now)
             waiter.future.set_result(lease)
-        self._set_alarm(now)
+        self._changes.set_alarm(now, self.waiting > 0)
 
     def _next(self, now: float, freed: Iterable[Slot] | None) -> tuple[Lane, Slot] | None:
         """The lane whose first waiter goes next, and its account: the smallest place of those that can be served."""
@@ -354,7 +299,7 @@ class AccountQueue:
         slot.pool.move(slot, self._turn + step, next(self._numbers))
         if gap := self.limits.min_request_gap_ms / 1000:
             slot.budget.free_at = now + gap
-            self._expect_change(now + gap, now)
+            self._changes.expect(now + gap, now, self.waiting > 0)
         self._share.granted(tag)
         return Lease(self, want, slot, now, slot.probe(want.model, now))
 
@@ -365,19 +310,6 @@ class AccountQueue:
         slot.budget.inflight += step
         slot.pool.inflight += step
         slot.pool.server.inflight += step
-
-    def _reach(self, want: Want, now: float) -> tuple[tuple[Pool, ...], frozenset[str] | None]:
-        """The upstreams' pools that have accounts, and the ids to narrow them to (None: all)."""
-        found = (self._pools.get((name, want.direct)) for name in dict.fromkeys(want.upstreams))
-        pools = tuple(pool for pool in found if pool is not None and pool.order)
-        if want.pin is None and not want.avoid:
-            return pools, None
-        slots = [slot for pool in pools for _, _, slot in pool.order]
-        if want.pin is not None:
-            return pools, frozenset(slot.account.id for slot in slots if slot.account.answers_to(want.pin))
-        others = [slot for slot in slots if slot.account.id not in want.avoid]
-        serving = [slot for slot in others if slot.outlook(want.model, now).standing <= Standing.BUSY]
-        return pools, frozenset(slot.account.id for slot in serving) or None
 
     # Those for whom waiting ends
 
@@ -434,70 +366,10 @@ class AccountQueue:
         self.waiting -= 1
         if not self.waiting:
             self._drain.emptied()
-            self._set_alarm(self.clock())
+            self._changes.set_alarm(self.clock(), somebody_waits=False)
         return True
-
-    # Time
-
-    def _later(self, delay: float, action: Callable[[], None]) -> Timer:
-        return (self._call_later or asyncio.get_running_loop().call_later)(delay, action)
-
-    def _expect_change(self, when: float, now: float) -> None:
-        """An account may become free at `when` without anything else happening."""
-        while self._changes and self._changes[0] <= now and not self.waiting:
-            heappop(self._changes)  # long past, and nobody asked
-        if when > now:
-            heappush(self._changes, when)
-        if len(self._changes) > MAX_CHANGES:
-            self._changes = sorted({float(ceil(change)) for change in self._changes})
-
-    def _set_alarm(self, now: float) -> None:
-        """Have the timer ring at the next change, as long as somebody waits."""
-        while self._changes and self._changes[0] <= now:
-            heappop(self._changes)
-        due = self._changes[0] if self.waiting and self._changes else inf
-        if due == self._alarm_at:
-            return
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm = self._later(due - now, self._ring) if due < inf else None
-        self._alarm_at = due
-
-    def _ring(self) -> None:
-        self._alarm, self._alarm_at = None, inf
-        self._grant(self.clock())
-
-    # Config
 
     def _newcomer(self, account: Account) -> Slot:
         slot = Slot(account)
         slot.turn, slot.seq = self._turn, next(self._numbers)
         return slot
-
-    def _install(self, slot: Slot, account: Account, budget: Budget) -> None:
-        """Give a slot its place in a new config. Inflight counts of budgets are added up afterwards."""
-        if _credential(slot.account) != _credential(account):
-            slot.gate.close()  # what was wrong with the old one is no news about the new one
-            budget.gate.close(Cause.BALANCE)
-        slot.account = account
-        server = self._servers.setdefault(account.upstream, Server())
-        pool = self._pools.setdefault((account.upstream, account.direct), Pool(account.upstream, server))
-        default = self.limits.account_max_inflight if account.spec else account.server.max_inflight
-        slot.limit = 0 if not account.usable else (account.spec and account.spec.max_inflight) or default
-        slot.weight = account.spec.weight if account.spec else 1.0
-        slot.join(budget, pool)
-        self._slots[account.id] = slot
-
-
-def _emptied(budget: Budget | None) -> Budget:
-    """The budget to fill with the accounts of a new config: the old one with its history, or a new one."""
-    if budget is None:
-        return Budget()
-    budget.members, budget.limit, budget.inflight = [], 0, 0
-    return budget
-
-
-def _credential(account: Account) -> tuple[object, ...]:
-    """What a fault of an account is about: who it is, and where."""
-    spec, server = account.spec, account.server
-    return (spec.token, spec.password, spec.disabled) if spec else (), server.name, server.base_url, server.login

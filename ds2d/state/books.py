@@ -120,7 +120,7 @@ class Books:
         self._tools = tools
         self._clock = clock
         self._wall = wall
-        self._decisions: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
+        self._decided: deque[tuple[Row, dict[str, Any]]] = deque(maxlen=REMEMBERED)
         self.listeners: list[Callable[[Row, Answering | None], None]] = []
         """Told once of every turn that is over: its row, and the turn itself unless it was refused before it began."""
         self._counting: dict[int, tuple[Entry, Answering]] = {}
@@ -215,18 +215,19 @@ class Books:
     def sizes(self) -> Sizes:
         """Turns that are over: those remembered, and those whose tokens are being counted."""
         return {
-            "decisions": Size(len(self._decisions), REMEMBERED),
+            "decisions": Size(len(self._decided), REMEMBERED),
             "counting": Size(len(self._counting), MAX_COUNTING),
         }
 
     def explain(self, request_id: str) -> dict[str, Any] | None:
         """Why the turn of this request went as it did; None if it is not remembered. The latest, if clients repeat ids."""
-        return next((one for one in reversed(self._decisions) if one["request_id"] == request_id), None)
+        found = ((row, why) for row, why in reversed(self._decided) if row.request_id == request_id)
+        return next((_decisions(row, why) for row, why in found), None)
 
     @property
     def recent(self) -> list[dict[str, Any]]:
         """The last turns' decisions, newest first."""
-        return list(reversed(self._decisions))
+        return [_decisions(row, why) for row, why in reversed(self._decided)]
 
     async def _count_and_close(self, entry: Entry, turn: Answering, pipeline: Pipeline) -> None:
         usage = pipeline.usage
@@ -280,7 +281,7 @@ class Books:
         row.ended_at = row.began_at + total
         why = turn.why()
         row.why = orjson.dumps(why).decode()
-        self._decisions.append(_decisions(row, why))
+        self._decided.append((row, why))
         self._tell(row, turn)
 
     def _tell(self, row: Row, turn: Answering | None) -> None:

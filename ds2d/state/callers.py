@@ -140,7 +140,7 @@ class Callers:
         return any((mapped or address) in network or address in network for network in self._open)
 
     def _blind(self, digest: str) -> bytes:
-        return hmac.digest(self._secret, digest.encode(), "sha256")
+        return hashlib.blake2b(digest.encode(), digest_size=32, key=self._secret).digest()
 
 
 def expiry(spec: KeySpec, first_used: datetime | None = None) -> datetime | None:

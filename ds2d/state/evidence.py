@@ -93,6 +93,11 @@ class Scales:
             self.rate = max(0, load.generated - before.generated) / elapsed
         self._surplus.append(load.requests - ours - self.extra if moved or load.steps is None else 0)
 
+    def late(self, now: float) -> None:
+        """It did not say it in time, which proves nothing: a surplus goes on from the looks before."""
+        self.load = self.rate = None
+        self._moved = now
+
     def proved(self, now: float) -> None:
         """A turn was answered there: whatever was suspected, it serves."""
         self.answered = self._moved = now

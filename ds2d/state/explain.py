@@ -23,7 +23,7 @@ def skipped(queue: AccountQueue, want: Want) -> list[dict[str, Any]]:
     """The accounts of the wanted upstreams that could not serve at this moment, each with the reason."""
     now = queue.clock()
     found: list[dict[str, Any]] = []
-    for slot in queue.nearest(want, MAX_LOOKED):
+    for slot in queue.roster.nearest(want, MAX_LOOKED):
         account = slot.account
         if account.upstream in want.upstreams and account.direct == want.direct and (reason := _reason(slot, want, now)):
             found.append({"account": account.label, **reason})

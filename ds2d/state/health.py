@@ -120,6 +120,7 @@ class Watch:
         self._refused = False
         self._gone_at: float | None = None  # when it was seen to take no connection
         self._known = False  # flavour and prefix were found out, and the server has not been away since
+        self._routes_told = False  # the same of its routes
         self._hurry = asyncio.Event()
         if upstream.kind == "demo":
             self._set("ready", "embedded", models=_demo_models())
@@ -238,7 +239,7 @@ class Watch:
             self._away(f"what stands before it answers {status}")
         elif status != 429 and (status == 200 or status >= 500 or self.seen.state != "ready"):
             # it answers, but shows no list: only a turn can prove that it serves
-            facts = await self._find_out(prefix, None, reply)
+            facts = await self._with_routes(await self._find_out(prefix, None, reply))
             if not await self._weigh(facts):
                 return
             self._set("degraded", f"it shows no model list ({status})", facts=facts)
@@ -247,9 +248,10 @@ class Watch:
         models = read_list(entries, self.seen)
         facts = await self._find_out(prefix, entries, reply)
         self._listed_at, self._gone_at = self._world.clock(), None
-        if self._state == "down":  # back, whoever it is now: its gauges may take their time
+        if self._state == "down":  # back, whoever it is now: its routes and gauges may take their time
             self._failed = 0
             self._set("ready", "it lists its models", facts=facts, models=models)
+        facts = await self._with_routes(facts)
         if not await self._weigh(facts):
             return
         doubtful = self._state == "degraded" and self._failed > 0
@@ -265,11 +267,17 @@ class Watch:
             self._away("its engine is dead")
             return False
         name, before = self.upstream.name, self._world.ours(self.upstream.name)
-        load = await self._load(facts.flavour)
         orphans = self.scales.orphans
-        ours = max(before, self._world.ours(name))
-        self.scales.take(load, ours, self._world.clock())
-        self._pressed = self._world.gauged(name, load, ours)
+        try:
+            load = await self._load(facts.flavour)
+        except GatewayError as error:
+            if error.kind is ErrorKind.UPSTREAM_UNREACHABLE:
+                raise
+            load = None
+            self.scales.late(self._world.clock())
+        else:
+            self.scales.take(load, max(before, self._world.ours(name)), self._world.clock())
+        self._pressed = self._world.gauged(name, load, max(before, self._world.ours(name)))
         if self.scales.orphans and not orphans:
             logger.warning(
                 "upstream %s runs %d requests that are not ours: someone bypasses the gateway, or an abort was lost",
@@ -287,12 +295,7 @@ class Watch:
         if now < self._no_gauges_until:
             return None
         for path, read in SOURCES.get(flavour, ()):
-            try:
-                reply = await self._get(server_root(self.upstream.base_url) + path, await self._world.token_for(self.upstream))
-            except GatewayError as error:
-                if error.kind is ErrorKind.UPSTREAM_UNREACHABLE:
-                    raise
-                return None  # gauges that are late prove nothing
+            reply = await self._get(server_root(self.upstream.base_url) + path, await self._world.token_for(self.upstream))
             load = read(reply.body) if reply.status == 200 else None
             if load is not None:
                 return load
@@ -300,7 +303,7 @@ class Watch:
         return None
 
     async def _find_out(self, prefix: str, entries: list[Any] | None, reply: Reply) -> Facts:
-        """Flavour and prefix; once there was a list they are known as long as the server stays."""
+        """Flavour and prefix; once there was a list they are known as long as the server stays. Its routes are from before."""
         if self._known:
             return self.seen.facts
         flavour = _configured(self.upstream)
@@ -309,15 +312,22 @@ class Watch:
             flavour = detect_flavour(self.upstream.base_url, models, reply.headers)
             if flavour == "generic":
                 flavour = detect_flavour(self.upstream.base_url, models, reply.headers, await self._version())
-        return Facts(flavour=flavour, prefix=prefix, routes=await self._routes() if flavour in TELL_ROUTES else None)
+        before = self.seen.facts
+        return Facts(flavour=flavour, prefix=prefix, routes=before.routes if flavour == before.flavour else None)
 
-    async def _routes(self) -> frozenset[str] | None:
-        """The routes that the server says it has: a vLLM has those that its model can serve, so they tell what a model is for."""
+    async def _with_routes(self, facts: Facts) -> Facts:
+        """With the routes that the server says it has: a vLLM has those that its model can serve, so they tell what it is for.
+
+        It writes that document when it is first asked, which takes seconds on a busy machine: if it was late it is asked again.
+        """
+        if self._routes_told or facts.flavour not in TELL_ROUTES:
+            return facts
         try:
             reply = await self._get(server_root(self.upstream.base_url) + "/openapi.json", None)
         except GatewayError:
-            return None
-        return routes_in(parsed(reply.body)) if reply.status == 200 else None
+            return facts
+        self._routes_told = True
+        return msgspec.structs.replace(facts, routes=routes_in(parsed(reply.body)) if reply.status == 200 else None)
 
     async def _version(self) -> Any:
         try:
@@ -347,7 +357,7 @@ class Watch:
 
     def _away(self, why: str) -> None:
         """It is not there; what comes back may be another server."""
-        self._known = False
+        self._known = self._routes_told = False
         self._pressed = False
         self._no_gauges_until = 0.0
         self.scales.take(None, 0, self._world.clock())

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -54,11 +53,13 @@ class _Pair:
 
 
 class Passing:
-    """One request that is under way."""
+    """One request that is under way: of which account and model."""
 
-    __slots__ = ("error", "is_over", "tokens")
+    __slots__ = ("error", "is_over", "key", "pair", "tokens")
 
-    def __init__(self) -> None:
+    def __init__(self, key: tuple[str, str], pair: _Pair) -> None:
+        self.key = key
+        self.pair = pair
         self.is_over = False
         self.tokens = 0
         self.error: GatewayError | None = None
@@ -76,21 +77,17 @@ class Observed:
         self._wall = wall
         self._pairs: OrderedDict[tuple[str, str], _Pair] = OrderedDict()
 
-    @contextmanager
-    def request(self, account: str, model: str) -> Iterator[Passing]:
-        """A request to this account, for the body of the `with`. Who leaves it without a word says nothing about the account."""
+    def begin(self, account: str, model: str) -> Passing:
+        """A request to this account begins. Whoever gets this owes one `leave`."""
         pair = self._pair(account, model)
         pair.inflight += 1
-        passing = Passing()
-        try:
-            yield passing
-        except GatewayError as error:
-            passing.ended(0, error)
-            raise
-        finally:
-            if passing.is_over:
-                self._answered(self._pair(account, model), passing.tokens, passing.error)
-            pair.inflight -= 1
+        return Passing((account, model), pair)
+
+    def leave(self, passing: Passing) -> None:
+        """It is over. One that was not said to have ended says nothing about the account."""
+        if passing.is_over:
+            self._answered(self._pair(*passing.key), passing.tokens, passing.error)
+        passing.pair.inflight -= 1
 
     def _answered(self, pair: _Pair, tokens: int, error: GatewayError | None) -> None:
         now = self._clock()
@@ -108,7 +105,7 @@ class Observed:
 
     def told(self, account: str, model: str, headers: Mapping[str, str]) -> None:
         """Headers of an answer (names in lower case): limits that the upstream names."""
-        rpm, tpm = (_number(headers.get(f"x-ratelimit-limit-{what}")) for what in ("requests", "tokens"))
+        rpm, tpm = _number(headers.get("x-ratelimit-limit-requests")), _number(headers.get("x-ratelimit-limit-tokens"))
         if rpm is not None or tpm is not None:
             pair = self._pair(account, model)
             pair.limit_rpm = rpm if rpm is not None else pair.limit_rpm

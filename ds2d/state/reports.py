@@ -47,7 +47,7 @@ def queue_status(queue: AccountQueue) -> dict[str, Any]:
         "available_accounts": idle,
         "in_use_accounts": used,
         "max_inflight_per_account": queue.limits.account_max_inflight,
-        "recommended_concurrency": queue.slots_in_all,
+        "recommended_concurrency": queue.roster.capacity,
         "running": queue.running,
         "waiting": queue.waiting,
         "max_queue_size": queue.bound,

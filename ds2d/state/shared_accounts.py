@@ -156,12 +156,12 @@ class SharedQueue(AccountQueue):
     def save(self) -> list[AccountState]:
         """What is known of accounts and groups, for the process that takes over."""
         found = []
-        for slot in self._slots.values():
+        for slot in self.roster.slots.values():
             breakers = _breakers(slot.gate.whole, slot.gate.models)
             known = slot.failures, slot.last_error, slot.last_used
             if breakers or any(known):
                 found.append(AccountState("account", slot.account.id, breakers, *known))
-        for (kind, name), budget in self._budgets.items():
+        for (kind, name), budget in self.roster.budgets.items():
             if breakers := _breakers(budget.gate.whole, budget.gate.models):
                 found.append(AccountState(kind or "budget", name, breakers))
         return found
@@ -170,8 +170,8 @@ class SharedQueue(AccountQueue):
         """Take over what an older process knew. What only it knows of is left out."""
         now = self.clock()
         for state in states:
-            slot = self._slots.get(state.name) if state.kind == "account" else None
-            budget = self._budgets.get(("group" if state.kind == "group" else "", state.name))
+            slot = self.roster.slots.get(state.name) if state.kind == "account" else None
+            budget = self.roster.budgets.get(("group" if state.kind == "group" else "", state.name))
             if slot is not None:
                 slot.failures, slot.last_error, slot.last_used = state.failures, state.last_error, state.last_used
             gate = slot.gate if slot is not None else budget.gate if budget is not None and state.kind != "account" else None
@@ -181,10 +181,10 @@ class SharedQueue(AccountQueue):
                 breaker = gate.of(one.model)
                 breaker.faults, breaker.cool_until, breaker.open_until = dict(one.faults), one.cool_until, one.open_until
                 breaker.cause, breaker.window = one.cause, one.window
-                self._expect_change(max(one.open_until, one.cool_until), now)
+                self._changes.expect(max(one.open_until, one.cool_until), now, self.waiting > 0)
 
     def _slot(self, account: str) -> Slot | None:
-        return self._slots.get(account) or self._leaving.get(account)
+        return self.roster.slots.get(account) or self.roster.leaving.get(account)
 
     def _give(self, want: Want, slot: Slot, tag: float, now: float, number: int = 0) -> Lease:
         lease = super()._give(want, slot, tag, now)

@@ -23,23 +23,24 @@ not just pass costs one, and each special character in it one."""
 
 
 class Allowance:
-    """The units of one choice."""
+    """The units of one choice. `characters` of text have come since their units were last counted: who reads adds to it."""
 
     def __init__(self) -> None:
         self.used_up = False
         """Nothing is left, and not enough has been earned since to look again."""
+        self.characters = 0
         self._units = GIVEN
-        self._characters = 0
 
-    def earn(self, size: int) -> None:
-        """So many characters of text have come."""
-        self._characters += size
-        if self._characters >= EARNED_BY:
-            self._units += self._characters // EARNED_BY
-            self._characters %= EARNED_BY
+    def count(self) -> None:
+        """Turn the characters that have come into units."""
+        if self.characters >= EARNED_BY:
+            self._units += self.characters // EARNED_BY
+            self.characters %= EARNED_BY
             self.used_up = self.used_up and self._units < RESUMED_WITH
 
     def spend(self, units: int) -> None:
         """Work was done."""
+        if self.characters >= EARNED_BY:
+            self.count()
         self._units -= units
         self.used_up = self.used_up or self._units < BLOCK

@@ -48,7 +48,8 @@ class Detector:
             if type(event) is Text or type(event) is Reasoning:
                 choice = self._choices.get(event.choice)
                 if choice is not None:
-                    return batch if choice.lets_pass(event) else self._read(event)
+                    said = choice.take(event)
+                    return batch if said is None else said
         out: list[Event] = []
         for event in batch:
             self._take(event, out)
@@ -62,19 +63,14 @@ class Detector:
         held, self._buffer, self._buffering = self._buffer, [], False
         return held + out
 
-    def _read(self, event: Text | Reasoning) -> list[Event]:
-        out: list[Event] = []
-        self._choice(event.choice).read(event, out)
-        return out
-
     def _take(self, event: Event, out: list[Event]) -> None:
         match event:
             case Text() | Reasoning():
-                choice = self._choice(event.choice)
-                if choice.lets_pass(event):
+                said = self._choice(event.choice).take(event)
+                if said is None:
                     out.append(event)
                 else:
-                    choice.read(event, out)
+                    out += said
             case ToolStart() | ToolArgs() | ToolEnd():
                 self._choice(event.choice).native(event, out)
             case Finish():
@@ -128,26 +124,29 @@ class _Choice:
     def notes(self) -> dict[str, None]:
         return self._calls.notes
 
-    def lets_pass(self, event: Text | Reasoning) -> bool:
-        """Whether the event may go on as it is."""
+    def take(self, event: Text | Reasoning) -> list[Event] | None:
+        """Take a piece of text; what goes on for it. None: the event as it is."""
         lane = self._lane
-        if lane is None or lane.channel is not type(event) or self._extra or (type(event) is Text and event.refusal):
-            return False
-        return lane.lets_pass(event.text)
+        if lane is None or lane.channel is not type(event) or (type(event) is Text and event.refusal):
+            return self._change(event)
+        if lane.take(event.text, event.extra):
+            return None
+        said = self._out[:]
+        self._out.clear()
+        return said
 
-    def read(self, event: Text | Reasoning, out: list[Event]) -> None:
-        """Text that must be looked at; a refusal is none of it."""
+    def _change(self, event: Text | Reasoning) -> list[Event]:
+        """Take what begins another channel; a refusal is none, and not searched."""
+        out: list[Event] = []
+        self.change_channel(out)
         if isinstance(event, Text) and event.refusal:
-            self.change_channel(out)
-            out.append(event)
-            return
-        if self._lane is None or self._lane.channel is not type(event):
-            self.change_channel(out)
-            self._lane = self._new_lane(type(event))
+            return [*out, event]
+        self._lane = self._new_lane(type(event))
         extra = merged(self._extra, event.extra or {}) if self._extra else event.extra
         self._extra = None
-        self._lane.feed(event.text, extra)
+        self._lane.take(event.text, extra)
         self._move(out)
+        return out
 
     def change_channel(self, out: list[Event]) -> None:
         """What was open in the channel so far ends here."""

@@ -21,8 +21,10 @@ from ds2d.toolcalls.lexer import (
     MAX_INFO,
     MAX_REST_OF_LINE,
     PLACE,
+    SPECIAL,
     WINDOW,
     Context,
+    clear_until,
     closes_quote,
     fence_run,
     held_from,
@@ -87,33 +89,53 @@ class Lane:
         self._ends_open = False  # the block that was read ended without its closing tag
         self._behind = ""  # white space that its reader took and that belongs to what follows
         self._idle = False  # nothing is open or held
+        self._room = 0  # characters that a fence's first or last line may still have; what waits for its end just grows
         self._allowance = allowance
         self._extra: Extra | None = None
 
-    def lets_pass(self, text: str) -> bool:
-        """Whether a piece of text changes nothing: it may go out as it came, and is remembered as context only."""
-        if not self._idle:
-            self._allowance.earn(len(text))
-            return False
-        context = self.context
-        self._allowance.earn(len(text))
-        if self._allowance.used_up:
-            return True
-        if not context.fences:
-            return context.passes(text)
-        if context.fences[-1][0] in text:
-            return False
-        context.pass_by(text)
-        return True
+    def take(self, text: str, extra: Extra | None) -> bool:
+        """Take a piece of this channel's text. True: it goes out as it came; else what there is to say is in `out`."""
+        allowance, context = self._allowance, self.context
+        allowance.characters += len(text)
+        if self._idle and not allowance.used_up:
+            if context.fences:
+                if context.passes_in_fence(text):
+                    return True
+            elif SPECIAL(text) is None:
+                if not context.line_start and "\n" not in text:
+                    context.remember(text)
+                    return True
+                if context.passes_lines(text):
+                    return True
+        return self._look_closer(text, extra)
 
-    def feed(self, text: str, extra: Extra | None = None) -> None:
-        """Take a piece of this channel's text."""
+    def _look_closer(self, text: str, extra: Extra | None) -> bool:
+        """`take` for text that does not pass at first sight."""
+        allowance, source = self._allowance, self._source
+        if allowance.used_up:
+            allowance.count()
+            if self._idle and allowance.used_up:
+                return True
+        if self._reader is None:  # what a block takes is its reader's to bound
+            allowance.spend(1 + specials(text) + len(text) // EARNED_BY)
+        size = -1
+        if self._idle and not self.context.fences and not allowance.used_up:
+            size = clear_until(text, self.context)
+            if size == len(text):
+                self.context.note(text)
+                return True
         if extra:
             self._extra = merged(self._extra, extra)
-        if self._reader is None:  # what a block takes is its reader's to bound
-            self._allowance.spend(1 + specials(text) + len(text) // EARNED_BY)
-        self._source.feed(text)
-        self._run()
+        source.feed(text)
+        if size >= 0:
+            self._idle = False
+            self._pass(size)
+            self._flush()
+        elif self._room > len(text) and "\n" not in text and not allowance.used_up:
+            self._room -= len(text)
+        else:
+            self._run()
+        return False
 
     def finish(self) -> None:
         """The channel has ended: everything that is held goes out, as a call where only closers are missing."""
@@ -145,27 +167,28 @@ class Lane:
         return extra
 
     def _run(self) -> None:
+        source = self._source
+        self._room = 0
         while True:
             if self._reader is not None:
                 goes_on = self._read(self._reader)
             elif self._quoted_block:
                 goes_on = self._decide()
+            elif source.at == len(source.text):
+                break
+            elif self._between:
+                goes_on = self._cross()
+            elif self.context.fences:
+                goes_on = self._in_fence()
             else:
-                goes_on = bool(self._source) and self._look()
+                goes_on = self._in_text()
             if not goes_on:
                 break
         self._flush()
-        self._idle = not (self._reader or self._quoted_block or self._between or self._dropping or self._source)
-        if self._idle:
-            self._source.clear()
+        waits = self._reader or self._quoted_block or self._between or self._dropping or self._blanks or self._extra
+        self._idle = not waits and source.at == len(source.text)
 
     # Text.
-
-    def _look(self) -> bool:
-        """Go on in running text. False if more must come first."""
-        if self._between:
-            return self._cross()
-        return self._in_fence() if self.context.fences else self._in_text()
 
     def _cross(self) -> bool:
         """White space at the beginning or behind a block, and what is left over behind one. False if more must come."""
@@ -233,8 +256,10 @@ class Lane:
     def _pass(self, size: int = 1) -> bool:
         """So many characters are text after all."""
         source = self._source
-        self._say(source.text[source.at : source.at + size])
-        source.at += size
+        if size:
+            start = source.at
+            source.at = start + size
+            self._say(source.text[start : start + size])
         return True
 
     # Places where a block may begin.
@@ -319,6 +344,7 @@ class Lane:
         source = self._source
         end = source.text.find("\n", at, at + MAX_INFO)
         if end < 0 and len(source.text) - at < MAX_INFO and not source.ended:
+            self._room = MAX_INFO - (len(source.text) - at)
             return None
         return source.text[at : end if end >= 0 else at + MAX_INFO]
 

@@ -14,7 +14,7 @@ from collections import deque
 from ds2d.toolcalls.formats import OPENERS
 from ds2d.toolcalls.json_calls import KEYS
 from ds2d.toolcalls.source import run_end
-from ds2d.toolcalls.tags import BARS, MAX_SHELL, OPENING, unfinished
+from ds2d.toolcalls.tags import BARS, BRACKETS, MAX_SHELL, OPENING, unfinished
 
 WINDOW = MAX_SHELL
 """Characters at the end of the text that may be held because a block could begin in them."""
@@ -26,25 +26,41 @@ MAX_RUNS = 256
 """Backtick runs of one paragraph that are counted; in a storm of them nothing counts as quoted."""
 
 _LOOK_BACK = 64
+_SPECIALS = re.compile(r"[<{[`~]").findall
+_SHORT = 64
+"""Characters up to which listing the special ones is cheaper than counting each kind."""
+
 _RUN = re.compile(r"`+|\n")
+_TICKS = re.compile(r"`+").findall
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _PAIR_WORD = "function.name"
 
-PLACE = re.compile(
-    rf"[{OPENING}`~\n{{\[](?:"
+_BEGINS = (
     rf"(?<=[{OPENING}])(?=[ /／]?[{BARS}]|[^<>\n]{{0,24}}?(?i:tool|function|invoke|calls|dsml))"
     r"|(?<=`)(?=``)|(?<=~)(?=~~)"
     rf"|(?<=\n)(?=[^\S\n]*+(?ai:{re.escape(_PAIR_WORD)}))"
     rf"|(?<=[{{\[])(?=\s{{0,64}}(?:\{{\s{{0,64}})?\"(?:{'|'.join(KEYS)})\"\s{{0,16}}:)"
-    r")"
 )
+PLACE = re.compile(rf"[{OPENING}`~\n{{\[](?:{_BEGINS})")
 """Begins with one set of characters, so that the search is a scan, and looks on from there."""
 
 _PAIR = re.compile(rf"[^\S\n]*+(?ai:{re.escape(_PAIR_WORD)})")
 _FENCE_RUN = {"`": re.compile(r"`{3,}"), "~": re.compile(r"~{3,}")}
 
 JSON_HEAD = re.compile(rf"[{{\[]\s{{0,64}}(?:\{{\s{{0,64}})?\"({'|'.join(KEYS)})\"\s{{0,16}}:")
-_JSON_BEGUN = re.compile(r"[{\[]\s{0,64}(?:\{\s{0,64})?(?:\"([a-z_]{0,16})(?:\"\s{0,16})?)?").fullmatch
+_JSON_GOES_ON = r"\s{0,64}(?:\{\s{0,64})?(?:\"([a-z_]{0,16})(?:\"\s{0,16})?)?"
+_JSON_BEGUN = re.compile(rf"[{{\[]{_JSON_GOES_ON}").fullmatch
+_MAY_BEGIN = (
+    rf"(?<=[{OPENING}])(?=[^{BRACKETS}]*+\Z)"
+    rf"|(?<=[{{\[])(?={_JSON_GOES_ON}\Z)"
+    r"|(?<=`)(?=`*+\Z|``)|(?<=~)(?=~*+\Z|~~)"
+)
+_CANDIDATE = re.compile(rf"[{OPENING}`~{{\[](?:{_MAY_BEGIN})").search
+"""Finds every character from which the text may have to be held, and few others: the rest of `held_from` is for those."""
+
+_OF_NOTE = re.compile(rf"[{OPENING}`~\n{{\[](?:{_BEGINS}|{_MAY_BEGIN})").search
+"""Finds what `PLACE` finds, and candidates."""
+
 _BEFORE_CLOSING = re.compile(r"[ \t>]*").fullmatch
 _BEFORE_FENCE = re.compile(r"[ \t>]*(?:(?:[-*+]|[0-9]{1,9}[.)])[ \t]+)?[ \t]*").fullmatch
 _CODE_BEFORE_JSON = re.compile(
@@ -73,37 +89,39 @@ class Context:
         self.quotation = False
         self.fences: list[str] = []
         self._recent: deque[str] = deque(maxlen=_LOOK_BACK)
+        self.remember = self._recent.append
+        """Text goes by in which no mark stands, in the middle of a line."""
         self._run = 0  # length of the backtick run that has no partner yet
         self._run_here = False
         self._runs = 0
 
-    def passes(self, text: str) -> bool:
-        """Whether text changes nothing: it has no special character, begins no pair of lines, and no backtick is open.
-
-        If so it is remembered as what stands before.
+    def passes_lines(self, text: str) -> bool:
+        """Whether text without a special character passes although a line begins or goes on with it: no pair of lines
+        begins in it, and no backtick is open. If so it is remembered.
         """
-        if SPECIAL(text):
+        last = text[text.rfind("\n") + 1 :].lstrip()
+        if self._runs or last[:1] in ("f", "F") or ("." in text and "unction." in text.lower()):
             return False
-        if self.line_start or "\n" in text:
-            last = text[text.rfind("\n") + 1 :].lstrip()
-            if self._runs or "unction." in text.lower() or last[:1] in ("f", "F"):
-                return False
-            self.line_start, self.quotation = not last, last[:1] == ">"
-        self._recent.append(text)
+        self.line_start, self.quotation = not last, last[:1] == ">"
+        self.remember(text)
         return True
 
-    def pass_by(self, text: str) -> None:
-        """Remember text in a fence."""
-        self._recent.append(text)
+    def passes_in_fence(self, text: str) -> bool:
+        """Whether text holds no mark that could close the fence we are in, or open one inside; if so it is remembered."""
+        if self.fences[-1][0] in text:
+            return False
+        self.remember(text)
         if self.line_start or "\n" in text:
             self._look_at_line(text)
+        return True
 
     def note(self, text: str) -> None:
         """Any text."""
-        self._recent.append(text)
-        if not self.fences and (self._runs or "`" in text):
+        self.remember(text)
+        feed = "\n" in text
+        if not self.fences and ("`" in text or (feed and self._runs)):
             self._count(text)
-        if self.line_start or "\n" in text:
+        if feed or self.line_start:
             self._look_at_line(text)
 
     def restart(self) -> None:
@@ -139,8 +157,14 @@ class Context:
 
     def _count(self, text: str) -> None:
         """Pair backtick runs, as Markdown does: of the same length, within one paragraph."""
+        if "\n" not in text:
+            for run in _TICKS(text):
+                if self._runs > MAX_RUNS:
+                    return
+                self._pair(len(run))
+            return
         at, blank = 0, self.line_start
-        while at < len(text):
+        while True:
             if self._runs > MAX_RUNS:  # a storm: only its end counts
                 end = _end_of_paragraph(text, at, blank)
                 if end < 0:
@@ -149,15 +173,16 @@ class Context:
             found = _RUN.search(text, at)
             if found is None:
                 return
-            blank = blank and not text[at : found.start()].strip()
-            at = found.end()
-            if found.group() == "\n":
+            start, end = found.span()
+            blank = blank and (start == at or text[at:start].isspace())
+            at = end
+            if text[start] == "\n":
                 if blank:
                     self._runs = self._run = 0
                 self._run_here, blank = False, True
             else:
                 blank = False
-                self._pair(at - found.start())
+                self._pair(end - start)
 
     def _pair(self, run: int) -> None:
         self._runs += 1
@@ -199,7 +224,7 @@ def closes_quote(rest: str, quote: int, *, final: bool) -> bool | None:
 
 def specials(text: str) -> int:
     """How many special characters there are."""
-    return sum(map(text.count, "<{[`~"))
+    return len(_SPECIALS(text)) if len(text) <= _SHORT else sum(map(text.count, "<{[`~"))
 
 
 def pair_at(text: str, at: int) -> int:
@@ -218,13 +243,30 @@ def may_close_fence(before: str) -> bool:
     return _BEFORE_CLOSING(before) is not None
 
 
+def clear_until(text: str, context: Context) -> int:
+    """How much of a text that comes anew is neither a place where a block begins nor held; -1 if there is such a place."""
+    found = _OF_NOTE(text)
+    if found is None and not context.line_start and "\n" not in text:
+        return len(text)
+    if found is not None and PLACE.search(text, found.start()) is not None:
+        return -1
+    if context.line_start and pair_at(text, 0) >= 0:
+        return -1
+    return _pair_held_from(text, 0, context) if found is None else held_from(text, 0, context)
+
+
 def held_from(text: str, at: int, context: Context) -> int:
     """From where on the end of the text must be held because a block may begin in it; its length if nowhere."""
     low = max(at, len(text) - WINDOW)
-    while (found := SPECIAL(text, low)) is not None:
+    while (found := _CANDIDATE(text, low)) is not None:
         if _may_begin(text, found.start(), at, context):
             return found.start()
-        low = found.end()
+        low = found.start() + 1
+    return _pair_held_from(text, at, context)
+
+
+def _pair_held_from(text: str, at: int, context: Context) -> int:
+    """The same for a pair of lines alone."""
     start = text.rfind("\n", at) + 1
     if start or context.line_start:
         start = max(start, at)

@@ -75,7 +75,8 @@ class Source:
     def clear(self) -> None:
         """Forget all there is."""
         self.text, self.at = "", 0
-        self.forget()
+        if self._mark >= 0:
+            self.forget()
 
     def give_back(self, rest: str) -> None:
         """The end of what was taken, to be read again."""

@@ -17,7 +17,9 @@ from ds2d.toolcalls.drift import MARKED_NAMES, meant, near, near_beginning
 
 OPENING = "<＜〈⟨《"
 CLOSING = ">＞〉⟩》"
-_BRACKETS = OPENING + CLOSING
+BRACKETS = OPENING + CLOSING
+"""No tag has one inside."""
+
 BARS = "|｜∣│┃¦❘"
 """What models write for a bar: DeepSeek's own is U+FF5C."""
 
@@ -32,16 +34,18 @@ _CURLY = "“”‘’„「」『』＂＇«»"
 _QUOTES = "\"'" + _CURLY
 _ATTRIBUTE = re.compile(
     rf"\s*+(?P<key>[\w.-]{{1,64}}+)\s*+(?:[=＝]{{1,2}}\s*+|(?=[{_QUOTES}]))"
-    rf"(?:\"\"([^\s{_QUOTES}{_BRACKETS}]{{1,256}}+)\"|\"([^{_CURLY}\"{_BRACKETS}\n]{{0,256}}+)\""
-    rf"|'([^{_CURLY}'{_BRACKETS}\n]{{0,256}}+)'"
-    rf"|[{_QUOTES}]([^{_QUOTES}{_BRACKETS}\n]{{0,256}}+)(?:[{_QUOTES}]|(?=>))"
-    rf"|([^\s{_QUOTES}{_BRACKETS}/]{{1,256}}+))"
+    rf"(?:\"\"([^\s{_QUOTES}{BRACKETS}]{{1,256}}+)\"|\"([^{_CURLY}\"{BRACKETS}\n]{{0,256}}+)\""
+    rf"|'([^{_CURLY}'{BRACKETS}\n]{{0,256}}+)'"
+    rf"|[{_QUOTES}]([^{_QUOTES}{BRACKETS}\n]{{0,256}}+)(?:[{_QUOTES}]|(?=>))"
+    rf"|([^\s{_QUOTES}{BRACKETS}/]{{1,256}}+))"
 )
 _TAIL = re.compile(rf"[\s▁_:{BARS}{_QUOTES}-]*+(?P<empty>[/／]?)[ \t]*+[{CLOSING}]")
 _KEYS = ("name", "string")
 _MARK = re.compile(rf"[▁{BARS}]")
+_MAY_HIDE_NAME = re.compile(rf"[▁{BARS}:：]").search
+_BEGIN_DSML = ("d", "s")
 _SEPARATORS = re.compile(r"[\W_]+")
-_ANY_BRACKET = re.compile(rf"[{_BRACKETS}]")
+_ANY_BRACKET = re.compile(rf"[{BRACKETS}]")
 _MAY_FOLLOW_NAME = re.compile(rf"[\s\w.:：=＝/／{BARS}{_QUOTES}-]").match
 _NAMESPACE = re.compile(rf"(?:[A-Za-z][\w.-]{{0,{_MAX_WORD}}}+[:：]++)*+")
 _WORD = re.compile(rf"(?:[A-Za-z][\w.-]{{0,{_MAX_WORD}}})?").fullmatch
@@ -133,7 +137,7 @@ def _before_mark(name: str) -> int | None:
 def _may_be_dsml(word: str, sure: int | None) -> bool:
     """Whether a word that is nearly `dsml`, or its beginning, is taken for it: any behind a mark, else by its first letter, which
     may be the second of the name."""
-    return sure == 0 or word.startswith(("d", "s"))
+    return sure == 0 or word.startswith(_BEGIN_DSML)
 
 
 def _local(name: str) -> str:
@@ -147,7 +151,10 @@ def unfinished(text: str, at: int, names: Collection[str] | None) -> bool:
 
     None: of any name.
     """
-    if len(text) - at > MAX_SHELL or _ANY_BRACKET.search(text, at + 1):
+    size = len(text) - at
+    if size == 1:
+        return text[at] in OPENING
+    if size > MAX_SHELL or _ANY_BRACKET.search(text, at + 1):
         return False
     shell = _NAME.match(text, at)
     if shell is None:
@@ -171,14 +178,18 @@ def _may_be_one(written: str, names: Collection[str]) -> bool:
     space = _NAMESPACE.match(written)
     if _WORD(written, space.end() if space else 0):
         return True  # a namespace, or the first word
+    words = [word.lower() for word in _SEPARATORS.split(written) if word]
+    whole = "".join(words)
+    if not whole:
+        return True
+    if whole[0] not in _BEGIN_DSML and not _MAY_HIDE_NAME(written) and whole[0] not in {name[0] for name in names}:
+        return False  # `a < b or`: most of what is held ends here
     key = _last_word(written)
     if key and normalised(written.rstrip()[: -len(key)])[0] in names:
         return True
-    words = [word.lower() for word in _SEPARATORS.split(written) if word]
-    whole = "".join(words)
     sure = _before_mark(written)
     parts = {(whole, sure), (_local(written), None)}
-    if not whole or (near_beginning(whole, "dsml") and _may_be_dsml(whole, sure)):
+    if near_beginning(whole, "dsml") and _may_be_dsml(whole, sure):
         return True
     if whole.startswith("dsml"):
         parts.add((whole[4:], 0))

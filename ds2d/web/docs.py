@@ -5,6 +5,8 @@ Rule: a page needs nothing but itself and its style sheet: no script, nothing fr
 
 from __future__ import annotations
 
+import functools
+
 import orjson
 from aiohttp import web
 
@@ -18,10 +20,7 @@ HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff
 
 
 class Docs:
-    """Handlers; every answer is made once."""
-
-    def __init__(self) -> None:
-        self._document = orjson.dumps(document())
+    """Handlers; every answer is made once, when it is first asked for."""
 
     def routes(self) -> list[tuple[str, Handler]]:
         """Paths that answer to GET and HEAD."""
@@ -29,7 +28,7 @@ class Docs:
 
     async def openapi(self, request: web.Request) -> web.StreamResponse:
         """The document."""
-        return web.Response(body=self._document, content_type="application/json")
+        return web.Response(body=_document(), content_type="application/json")
 
     async def index(self, request: web.Request) -> web.StreamResponse:
         """The manual's first page."""
@@ -41,6 +40,11 @@ class Docs:
         if name == "style.css":
             return web.Response(text=pages.STYLE, content_type="text/css", headers=HEADERS)
         return _page(name)
+
+
+@functools.cache
+def _document() -> bytes:
+    return orjson.dumps(document())
 
 
 def _page(name: str) -> web.Response:

@@ -21,6 +21,8 @@ def tidy_path(path: str, root: str = "") -> str:
     away and proxies that leave it there are both served."""
     if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
         path = path[len(root) :] or "/"
+    if "//" not in path and "/v1/v1" not in path and path[-1:] != "/":
+        return path  # as nearly every client sends it
     if path.startswith("//"):
         path = "/" + path.lstrip("/")
     path = DOUBLED.sub(r"\1", path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from urllib.parse import quote
 
 from aiohttp import web
@@ -29,7 +30,8 @@ def turn_headers(request: web.Request) -> dict[str, str]:
     ask, caller = request.get(ASK), request.get(CALLER)
     if ask is None or caller is None:
         return {}
-    headers = limits(request.get(DIALECT, ""), request.app[QUOTAS].headroom(caller), datetime.now(UTC))
+    headroom = request.app[QUOTAS].headroom(caller)
+    headers = limits(request.get(DIALECT, ""), headroom, datetime.now(UTC)) if headroom else {}
     turn = ask.turn
     if turn is not None:
         if turn.position:
@@ -62,9 +64,14 @@ def span(seconds: float) -> str:
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
+@lru_cache(1024)
+def _quoted(model: str) -> str:
+    return quote(model, safe="/:@")[:200]
+
+
 def route_of(turn: Turn) -> str:
     """X-DS2D-Route: the model used, wait, retries, and what was done to question and answer."""
-    parts = [f"model={quote(turn.route.public, safe='/:@')[:200]}"]
+    parts = ["model=" + _quoted(turn.route.public)]
     if turn.position:
         parts.append(f"waited={turn.waited * 1000:.0f}ms")
     if turn.attempts > 1:

@@ -6,11 +6,13 @@ Everything is the daemon's own code, from config.json on disk to the socket; onl
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ import aiohttp
 from ds2d.app import Daemon
 from ds2d.config.source import Source
 from ds2d.config.store import ConfigStore
-from ds2d.core.tokens import Tokenizer
+from ds2d.core.tokens import rough
+from ds2d.core.vocabulary import Tokenizer
+from ds2d.net.counter import TokenCounter
 from tests.planted import found_in, plant
 
 KEY = "sk-test-0123456789abcdef"
@@ -31,15 +35,21 @@ CARRIERS = ("own", "library")
 """Our connections, and the HTTP library's, which are there for TLS and proxies: what breaks must be told by both."""
 
 
-class OneVocabulary(Tokenizer):
-    """Read once for all daemons of a test run: it costs a third of a second."""
+class CountingHere(TokenCounter):
+    """Counts in the test's own process, where one vocabulary is enough for all daemons: it costs a third of a second."""
 
-    def load(self) -> None:
-        if not self.loaded:
-            super().load()
+    async def run(self, delay: float = 0.0) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, vocabulary)
+        self.loaded = True
+
+    async def count(self, text: str) -> int:
+        return vocabulary().count(text) if self.loaded else rough(text)
 
 
-VOCABULARY = OneVocabulary()
+@cache
+def vocabulary() -> Tokenizer:
+    """Read once."""
+    return Tokenizer()
 
 
 @dataclass
@@ -91,18 +101,25 @@ def config_for(base_url: str, **sections: Any) -> dict[str, Any]:
 
 @contextlib.asynccontextmanager
 async def running(
-    folder: Path, config: dict[str, Any], environ: dict[str, str] | None = None, port: int = 0, carrier: str | None = None
+    folder: Path,
+    config: dict[str, Any],
+    environ: dict[str, str] | None = None,
+    port: int = 0,
+    carrier: str | None = None,
+    counting_apart: bool = False,
 ) -> AsyncIterator[Running]:
     """A daemon for the body of the `with`, with this config and these variables, first looked at its upstreams.
 
     `carrier` is what asks upstreams over plain HTTP: one of CARRIERS, "own" unless the environment says otherwise.
+    `counting_apart`: tokens are counted as in a real daemon, by a process of its own.
     """
     carrier = carrier or os.environ.get("DS2D_TEST_CARRIER", "own")
     path = folder / "config.json"
     path.write_text(json.dumps(config))
     store = ConfigStore(Source(path, environ) if environ else Source.file(path))
     daemon = Daemon(store, own_connections=carrier == "own")
-    daemon.tokenizer = VOCABULARY
+    if not counting_apart:
+        daemon.counter = CountingHere()
     port = await daemon.start(port=port)
     try:
         await daemon.first_look()

@@ -15,10 +15,10 @@ from tests.functional.scripted import scripted_upstream
 from tests.functional.test_every_dialect import QUESTIONS
 
 BOUNDED = {
-    "SharedQueue._leaving": "queue.accounts_leaving",
+    "Roster.leaving": "queue.accounts_leaving",
     "SharedQueue._lanes": "queue.lanes",
     "SharedQueue._queued": "queue.callers_waiting",
-    "SharedQueue._changes": "queue.changes_expected",
+    "Changes._moments": "queue.changes_expected",
     "Repeats._running": "repeats.runs",
     "Repeats._ended": "repeats.runs",
     "Run.readers": "service.turns",
@@ -28,7 +28,7 @@ BOUNDED = {
     "Callers._lent": "callers.lent",
     "SharedQuotas._meters": "quotas.strangers",
     "SharedQuotas._strangers": "quotas.strangers",
-    "Books._decisions": "books.decisions",
+    "Books._decided": "books.decisions",
     "Books._counting": "books.counting",
     "Ledger._dirty": "ledger.rows_unwritten",
     "Ledger._waiting": "service.turns",
@@ -61,6 +61,7 @@ BOUNDED = {
     "Pool._unused": "upstreams.unused_connections",
     "Pool.links": "service.turns",
     "Toolbox._tasks": "after.tasks",
+    "TokenCounter._asked": "counter.asked",
     "Service.turns": "service.turns",
     "LoopLag._late": "loop.looks",
     "BoundedServer._connections": "connections.open",
@@ -71,10 +72,10 @@ BOUNDED = {
 """What grows with clients or upstreams, and the gauge that tells of it."""
 
 FIXED = {
-    "SharedQueue._slots": "one an account in config",
-    "SharedQueue._budgets": "one an account or group in config",
-    "SharedQueue._pools": "one an upstream in config",
-    "SharedQueue._servers": "one an upstream in config",
+    "Roster.slots": "one an account in config",
+    "Roster.budgets": "one an account or group in config",
+    "Roster._pools": "one an upstream in config",
+    "Roster.servers": "one an upstream in config",
     "Affinity._epochs": "one an upstream in config",
     "Affinity._counters": "one an upstream in config",
     "Affinity._shared": "one an upstream in config",
@@ -99,7 +100,6 @@ FIXED = {
     "Listener._sites": "one for each address",
     "Runner.*": "made at the start",
     "Source.*": "the environment",
-    "Tokenizer.*": "the vocabulary, loaded once",
     "Accounts._tested": "one an account that an operator tested",
     "Business.*": "one a route",
     "Ledger._keys": "one a key in config",

@@ -77,7 +77,7 @@ class Crowd:
             assert slot.inflight == held.get(id(slot), 0)
             assert slot.inflight <= max(slot.limit, self.were.get(slot.account.id, 0)), "a limit was passed"
             assert slot.budget.inflight == sum(other.inflight for other in _of_budget(queue, slot))
-        self.were = {slot.account.id: slot.inflight for slot in [*queue.slots, *queue._leaving.values()]}
+        self.were = {slot.account.id: slot.inflight for slot in [*queue.slots, *queue.roster.leaving.values()]}
         assert queue.running == len(self.leases)
         assert queue.waiting == len(self.asks) == sum(queue.waiting_by_caller.values())
         self.no_one_waits_in_vain()
@@ -108,13 +108,13 @@ class Crowd:
         while self.leases:
             self.release(0, report=False)
         queue = self.world.queue
-        assert (queue.running, queue.waiting, queue._lanes, queue._leaving) == (0, 0, {}, {})
+        assert (queue.running, queue.waiting, queue._lanes, queue.roster.leaving) == (0, 0, {}, {})
         assert all(slot.inflight == slot.budget.inflight == slot.pool.inflight == 0 for slot in queue.slots)
         assert self.world.time.pending == 0
 
 
 def _of_budget(queue: Any, slot: Any) -> list[Any]:
-    return [other for other in [*queue.slots, *queue._leaving.values()] if other.budget is slot.budget]
+    return [other for other in [*queue.slots, *queue.roster.leaving.values()] if other.budget is slot.budget]
 
 
 ACCOUNTS = [

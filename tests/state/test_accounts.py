@@ -242,19 +242,6 @@ async def test_one_who_leaves_frees_its_place() -> None:
     ask.cancel()
 
 
-async def test_the_with_gives_the_slot_back_whatever_happens_in_it() -> None:
-    world = World()
-
-    async def break_down() -> None:
-        async with world.queue.lease(world.want(), 1):
-            assert world.in_use() == {"a": 1}
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        await break_down()
-    assert world.in_use() == {"a": 0}
-
-
 # Config changes
 
 

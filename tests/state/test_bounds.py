@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from ds2d.core.caller import DIRECT, Caller
 from ds2d.core.settings import KeySpec
-from ds2d.state.accounts import MAX_CHANGES
+from ds2d.state.changes import MAX_CHANGES
 from ds2d.state.fairness import MAX_REMEMBERED, USUAL_COST, FairShare
 from ds2d.state.quotas import MAX_STRANGERS, Quotas
 from ds2d.state.windows import Window
@@ -40,10 +40,10 @@ async def test_moments_at_which_accounts_become_free_are_bounded() -> None:
     world = World(account_max_inflight=2)
     queue = world.queue
     for number in range(MAX_CHANGES * 2):
-        queue._expect_change(world.time.now + 1 + number * 0.01, world.time.now)
+        queue._changes.expect(world.time.now + 1 + number * 0.01, world.time.now, somebody_waits=True)
     assert len(queue._changes) <= MAX_CHANGES
-    assert queue._changes[0] <= world.time.now + 2
-    assert queue._changes == sorted(queue._changes)
+    assert queue._changes._moments[0] <= world.time.now + 2
+    assert queue._changes._moments == sorted(queue._changes._moments)
 
 
 def test_a_window_with_a_grain_holds_one_entry_a_grain() -> None:

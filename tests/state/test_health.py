@@ -40,7 +40,7 @@ class Net:
     """What stands behind an upstream: replies by path, or a fault for all of them."""
 
     def __init__(self, **fields: Any) -> None:
-        self.replies: dict[str, Reply] = {}
+        self.replies: dict[str, Reply | GatewayError] = {}
         self.fault: GatewayError | None = None
         self.calls: list[Call] = []
         self.token: str | None = None
@@ -57,7 +57,10 @@ class Net:
         self.calls.append(call)
         if self.fault:
             raise self.fault
-        return self.replies.get(call.path, Reply(404, {}, b'{"detail":"Not Found"}'))
+        reply = self.replies.get(call.path, Reply(404, {}, b'{"detail":"Not Found"}'))
+        if isinstance(reply, GatewayError):
+            raise reply
+        return reply
 
     async def token_for(self, upstream: UpstreamSpec) -> str | None:
         return self.token
@@ -132,6 +135,39 @@ async def test_a_server_that_does_not_tell_its_routes_may_have_any(reply: Reply)
     net.replies[ROUTES] = reply
     await net.look(listing(VLLM_ENTRY))
     assert (net.watch.seen.state, net.watch.seen.facts.routes) == ("ready", None)
+
+
+class SlowToTell(Net):
+    """A vLLM that takes seconds to write the document of its routes when it is first asked: the look gives up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.replies = {"/v1/models": listing(VLLM_ENTRY), ROUTES: LATE}
+        self.states: list[State] = []
+
+    async def fetch(self, call: Call) -> Reply:
+        if call.path == ROUTES:
+            self.states.append(self.watch.seen.state)
+        return await super().fetch(call)
+
+
+async def test_routes_that_are_told_late_are_asked_for_again() -> None:
+    net = SlowToTell()
+    assert (await net.look(), net.watch.seen.facts.routes) == ("ready", None)
+    net.replies[ROUTES] = Reply(200, {}, b'{"paths":{"/v1/embeddings":{}}}')
+    for _ in range(2):
+        await net.look()
+    assert (net.watch.seen.facts.routes, len(net.states)) == ({"/v1/embeddings"}, 2)
+
+
+async def test_a_server_is_back_before_it_has_told_its_routes_and_has_those_from_before_until_then() -> None:
+    net = SlowToTell()
+    net.replies[ROUTES] = Reply(200, {}, b'{"paths":{"/v1/embeddings":{}}}')
+    await net.look()
+    await net.look(GONE)
+    net.replies[ROUTES] = LATE
+    assert (await net.look(), net.watch.seen.facts.routes) == ("ready", {"/v1/embeddings"})
+    assert net.states == ["loading", "ready"]
 
 
 async def test_a_server_that_lets_a_look_break_its_answer_is_not_looked_at_meanwhile() -> None:
@@ -396,7 +432,7 @@ class Weighed(Net):
         super().__init__()
         self.replies["/v1/models"] = listing(VLLM_ENTRY)
 
-    async def weigh(self, reply: Reply | None, seconds: float = 2) -> State:
+    async def weigh(self, reply: Reply | GatewayError | None, seconds: float = 2) -> State:
         self.now += seconds
         if reply is not None:
             self.replies["http://127.0.0.1:8000/metrics"] = reply
@@ -561,6 +597,18 @@ async def test_a_gauge_that_stands_still_with_its_engine_is_late_and_no_surplus(
     for _ in range(5):
         await net.weigh(metrics(1, 310))
         assert net.watch.health().evidence.orphans == 0
+
+
+async def test_gauges_that_are_late_speak_neither_for_nor_against_a_surplus(caplog: pytest.LogCaptureFixture) -> None:
+    net = Weighed()
+    net.ours = 1
+    replies = [metrics(2, 100), metrics(2, 200), LATE, metrics(2, 300), LATE, metrics(2, 400), metrics(1, 500)]
+    orphans = []
+    for reply in replies:
+        await net.weigh(reply)
+        orphans.append(net.watch.health().evidence.orphans)
+    assert orphans == [0, 0, 0, 1, 1, 1, 0]
+    assert caplog.text.count("runs 1 requests that are not ours") == 1
 
 
 async def test_a_stranger_is_seen_beside_ours_within_three_looks() -> None:

@@ -20,6 +20,12 @@ def test_a_key_is_made_once_and_private(tmp_path: Path) -> None:
     assert load_key(folder, "jwt.key") != key
 
 
+def test_a_key_that_is_there_is_only_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = load_key(tmp_path, "seal.key")
+    monkeypatch.setattr("os.open", lambda *_: pytest.fail("something was written"))
+    assert load_key(tmp_path, "seal.key") == key
+
+
 def test_a_damaged_key_is_named_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "seal.key").write_bytes(b"short")
     with pytest.raises(OSError, match=r"seal\.key"):

@@ -129,6 +129,14 @@ def test_text_without_special_characters_is_the_very_event() -> None:
     assert stage.feed([thought]) == [thought]
 
 
+def test_marks_in_which_no_call_can_begin_leave_the_event_as_it_is() -> None:
+    stage = detector()
+    feed(stage, "Use")
+    for text in (" `fox` and", " [dog](https://x.org),", " {c: 1}", " <b>this</b> or", "\n\nelse `d`.\n", "for x"):
+        batch: list[Event] = [Text(text, extra={"logprobs": 1})]
+        assert stage.feed(batch) is batch
+
+
 def test_only_what_may_become_a_marker_is_held() -> None:
     stage = detector()
     assert shown(feed(stage, "a < b")) == "a < b"
@@ -318,6 +326,12 @@ def test_a_marker_left_before_a_native_call_is_not_shown(marker: str) -> None:
 def test_a_marker_left_behind_a_native_call_is_not_shown(marker: str) -> None:
     out = detector().feed([*native("get_time", "{}"), Text(marker), STOP])
     assert fold(out).choices[0].text == ""
+
+
+def test_blanks_before_a_marker_left_behind_stay_before_what_follows() -> None:
+    stage = detector()
+    out = stage.feed([*native("get_time", "{}"), Text("\n<tool_call>\n</tool_call>")]) + feed(stage, "Hello", " you")
+    assert fold([*out, STOP]).choices[0].text == "\nHello you"
 
 
 def test_text_around_native_calls_is_shown() -> None:
