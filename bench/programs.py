@@ -5,6 +5,7 @@ Rule: what was started is stopped by its own number; gateways run on the last pr
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import json
 import os
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+PACKAGE = Path(__file__).parents[1] / "ds2d"
 KEY = "sk-bench-0123456789"
 TICK = os.sysconf("SC_CLK_TCK")
 CPUS = sorted(os.sched_getaffinity(0))
@@ -183,8 +185,16 @@ def nginx(folder: Path, behind: int) -> Program:
     return start("nginx", [program, "-c", str(file), "-p", str(folder)], port, folder, path="/v1/models")
 
 
+def minimal(folder: Path) -> Program:
+    """An aiohttp gateway that does nothing: what a start of any costs on this machine."""
+    port = free_port()
+    return start("minimal", [sys.executable, "-m", "bench.minimal", str(port)], port, folder)
+
+
 def ds2d(folder: Path, behind: int, name: str = "ds2d", accounts: int = 0, keys: int = 0) -> Program:
-    """ds2d with everything on. `accounts` and `keys` more than it needs show whether they cost anything."""
+    """ds2d with everything on, compiled as an installed one is. `accounts` and `keys` more than it needs show whether they cost
+    anything."""
+    compileall.compile_dir(PACKAGE, quiet=2)
     home = folder / name
     home.mkdir(exist_ok=True)
     port = free_port()

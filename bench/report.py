@@ -38,7 +38,7 @@ def ratio(one: float | None, other: float | None) -> float | None:
 def tables(run: dict[str, Any], before: dict[str, Any] | None) -> str:
     """Markdown."""
     rows: Rows = run["rows"]
-    names = list(dict.fromkeys(row["program"] for row in rows if row["program"] not in ("direct", "ds2d-large")))
+    names = list(dict.fromkeys(row["program"] for row in rows if row["program"] not in ("direct", "ds2d-large", "minimal")))
     about = f"{run['machine']}; Python {run['python']}, aiohttp {run['aiohttp']}, nginx {run['nginx']}"
     about += f"; {run['when']} UTC, commit {run['commit']}"
     parts = [f"{about}, load at the start {run['load']}", *_costs(rows, names, before), *_latency(rows, names)]
@@ -124,7 +124,11 @@ def _start(rows: Rows) -> list[str]:
         return []
     start, memory, later, idle = (median(rows, "S9", "ds2d", key) for key in ("start_s", "memory_mb", "later_mb", "idle_percent"))
     head = "**S9** start to the first 200 (aim 0.35 s), memory then (aim 45 MB), with the tokenizer in, idle CPU"
-    return ["", head, "", f"{shown(start)} s, {shown(memory)} MB, {shown(later)} MB, {shown(idle)} %"]
+    out = ["", head, "", f"{shown(start)} s, {shown(memory)} MB, {shown(later)} MB, {shown(idle)} %"]
+    bare, least = (median(rows, "S9", "minimal", key) for key in ("start_s", "memory_mb"))
+    if bare is not None:
+        out[-1] += f"; a gateway with aiohttp that does nothing: {shown(bare)} s, {shown(least)} MB"
+    return out
 
 
 def _growth(rows: Rows) -> list[str]:

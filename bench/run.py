@@ -29,7 +29,7 @@ from typing import Any
 
 from bench import peers, report
 from bench.cells import CELLS, Cell
-from bench.programs import OTHER_CPUS, Program, cpu_seconds, ds2d, get, memory_mb, nginx, upstream
+from bench.programs import OTHER_CPUS, Program, cpu_seconds, ds2d, get, memory_mb, minimal, nginx, upstream
 
 RESULTS = Path(__file__).with_name("results")
 SLOW_STREAMS = 1000
@@ -130,6 +130,16 @@ def leavers(program: Program, up: Program, name: str, model: str) -> dict[str, A
     return {"cell": name, "program": program.name, "share": share, "median_ms": median}
 
 
+def yardstick(folder: Path) -> dict[str, Any]:
+    """S9: a start of a gateway that does nothing."""
+    program = minimal(folder)
+    try:
+        seconds, memory = program.start_seconds, memory_mb(program.pid)
+        return {"cell": "S9", "program": "minimal", "start_s": seconds, "memory_mb": memory}
+    finally:
+        program.stop()
+
+
 def cold(folder: Path, up: Program, number: int) -> dict[str, Any]:
     """S9: a start, and what it costs to be there."""
     program = ds2d(folder, up.port, f"cold{number}")
@@ -179,7 +189,8 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
         up = upstream(folder)
         stack.callback(up.stop)
         if wanted("S9", options.cells):
-            rows += [cold(folder, up, number) for number in range(options.rounds)]
+            for number in range(options.rounds):
+                rows += [yardstick(folder), cold(folder, up, number)]
         found = programs(folder, up, options, stack)
         usual = [program for program in found if program.name != "ds2d-large"]
         for program in found:  # warm: pools filled, tokenizer loaded
