@@ -1,7 +1,8 @@
 """The one way out: HTTP calls to upstreams, with our own clock round every wait.
 
 Rule: a call either gives an `Exchange` whose status is known, or raises a `GatewayError` that says what failed; leaving
-the `with` block always frees the connection (closed unless the answer was read to its end).
+the `with` block always frees the connection (closed unless the answer was read to its end). A kept connection that its server
+closes in the very moment of a call is nobody's fault: the call is made once more, over a new one (docs/routing.md).
 Surprise: plain HTTP goes over connections of our own (links.py), TLS and proxies over the HTTP library, and nobody above can
 tell. The library's proxy variables would catch loopback traffic, so which proxy is asked is our decision (config.md 2).
 """
@@ -11,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Generator
-from types import TracebackType
+from math import inf
+from types import SimpleNamespace, TracebackType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -25,7 +27,7 @@ from ds2d.core.sizes import Size, Sizes
 from ds2d.core.trace import outgoing
 from ds2d.net.address import join_url, proxy_for
 from ds2d.net.exchange import Exchange, HttpExchange, ScriptExchange
-from ds2d.net.links import DRAIN_SECONDS, CutError, LinkAnswer, Place, place_of, request_head
+from ds2d.net.links import DRAIN_SECONDS, CutError, LinkAnswer, Place, StaleError, place_of, request_head
 from ds2d.net.pool import MAX_UNUSED, Pool
 
 MAX_ERROR_BODY = 64 * 1024
@@ -36,6 +38,10 @@ MAX_CONTEXTS = 64
 
 MAX_DRAINS = 1000
 """Ends of answers that are waited for at once; the connections of more are closed instead of kept."""
+
+AT_ONCE = 1.0
+"""Seconds within which a kept connection has to end for its server not to have seen what was asked: a server that meant to close
+it has done so on its own clock, and all that is left is the way of the news. Who works on a question for longer has read it."""
 
 T = TypeVar("T")
 
@@ -48,14 +54,9 @@ class Client:
 
     def __init__(self, own_connections: bool = True) -> None:
         self._pool = Pool() if own_connections else None
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None),
-            auto_decompress=False,
-            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
-            headers={"Accept-Encoding": "identity", "User-Agent": "ds2d"},
-        )
+        self._session = _session(keep=True)
+        self._once: aiohttp.ClientSession | None = None
+        """For connections that are new and not kept."""
         self._tls: dict[tuple[str, str], ssl.SSLContext] = {}
         self._reading = asyncio.Lock()
         self._drains: set[asyncio.Task[None]] = set()
@@ -66,6 +67,8 @@ class Client:
             task.cancel()
         await asyncio.gather(*self._drains, return_exceptions=True)
         await self._session.close()
+        if self._once is not None:
+            await self._once.close()
         if self._pool is not None:
             await self._pool.close()
 
@@ -115,8 +118,14 @@ class Client:
         place = place_of(call.method, url) if ours else None
         try:
             if place is not None:
-                return await self._ask(call, place, upstream.timeouts.connect, due)
-            return await self._library(call, upstream, url, proxy, due)
+                try:
+                    return await self._ask(call, place, upstream.timeouts.connect, due)
+                except StaleError:
+                    return await self._ask(call, place, upstream.timeouts.connect, due, fresh=True)
+            try:
+                return await self._library(call, upstream, url, proxy, due)
+            except StaleError:
+                return await self._library(call, upstream, url, proxy, due, fresh=True)
         except (aiohttp.ConnectionTimeoutError, UnreachableError) as error:
             raise GatewayError(ErrorKind.UPSTREAM_UNREACHABLE, "The upstream could not be reached.") from error
         except TimeoutError as error:
@@ -130,12 +139,13 @@ class Client:
         except (aiohttp.ClientError, ValueError) as error:
             raise GatewayError(ErrorKind.UPSTREAM_GARBLED, "The upstream sent something that is not HTTP.") from error
 
-    async def _ask(self, call: Call, place: Place, connect: float, due: float) -> LinkAnswer:
-        """Over a connection of ours. Raises UnreachableError, TimeoutError, CutError, BadAnswerError."""
+    async def _ask(self, call: Call, place: Place, connect: float, due: float, fresh: bool = False) -> LinkAnswer:
+        """Over a connection of ours. Raises UnreachableError, TimeoutError, CutError, BadAnswerError; StaleError, unless it is to
+        be a fresh one, where it may be asked once more."""
         assert self._pool is not None
         loop = self._pool.loop
         head = request_head(place, call)
-        link = self._pool.take(place)
+        link = None if fresh else self._pool.take(place)
         if link is None:
             soon = loop.time() + connect
             try:
@@ -145,14 +155,14 @@ class Client:
                 raise (UnreachableError() if soon <= due else TimeoutError()) from None
             except OSError as error:
                 raise UnreachableError from error
-        was_used = link.used
+        asked = loop.time()
         answer = link.ask(head, call.body)
         clock = loop.call_at(due, answer.late)
         try:
             await answer.arrived
-        except CutError:
-            if was_used and call.method == "GET":  # the server closed it in the very moment in which it was asked
-                return await self._ask(call, place, connect, due)
+        except StaleError as error:
+            if loop.time() - asked > AT_ONCE:
+                raise CutError from error
             raise
         except BaseException:
             answer.close()
@@ -161,20 +171,31 @@ class Client:
             clock.cancel()
         return answer
 
-    async def _library(self, call: Call, upstream: UpstreamSpec, url: str, proxy: str | None, due: float) -> LibraryAnswer:
-        """Over the HTTP library: TLS and proxies."""
+    async def _library(
+        self, call: Call, upstream: UpstreamSpec, url: str, proxy: str | None, due: float, fresh: bool = False
+    ) -> LibraryAnswer:
+        """Over the HTTP library: TLS and proxies. Raises what it raises; StaleError as `_ask` does."""
+        session, way = self._session, Way()
+        if fresh:
+            session = self._once = self._once or _session(keep=False)
         async with asyncio.timeout_at(due):
             trusted = await self._trust(upstream) if "https" in (urlsplit(url).scheme, urlsplit(proxy or "").scheme) else True
-            response = await self._session.request(
-                call.method,
-                url,
-                data=call.body if call.form is None else call.form,
-                headers=dict(call.headers),
-                allow_redirects=False,
-                proxy=proxy,
-                ssl=trusted,
-                timeout=aiohttp.ClientTimeout(total=None, connect=upstream.timeouts.connect),  # with look-up and TLS
-            )
+            try:
+                response = await session.request(
+                    call.method,
+                    url,
+                    data=call.body if call.form is None else call.form,
+                    headers=dict(call.headers),
+                    allow_redirects=False,
+                    proxy=proxy,
+                    ssl=trusted,
+                    timeout=aiohttp.ClientTimeout(total=None, connect=upstream.timeouts.connect),  # with look-up and TLS
+                    trace_request_ctx=way,
+                )
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+                if call.form is None and way.ended_unread(error):  # a form has been sent on while it came
+                    raise StaleError from error
+                raise
         return LibraryAnswer(response, self._drains)
 
     async def _trust(self, upstream: UpstreamSpec) -> ssl.SSLContext | aiohttp.Fingerprint:
@@ -233,6 +254,38 @@ class Opening:
     async def __aexit__(self, kind: type[BaseException] | None, _error: BaseException | None, _tb: TracebackType | None) -> None:
         if self._answer is not None:
             self._answer.let_go(kind is None)
+
+
+class Way:
+    """What is known of the connection that the HTTP library took for a call."""
+
+    def __init__(self) -> None:
+        self.kept_since = -inf
+        """When the call was given one that had been kept; -inf: a new one."""
+
+    def ended_unread(self, error: aiohttp.ClientError) -> bool:
+        """Whether this can be the end of a connection whose server had closed it already: nothing of an answer came."""
+        begun = isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str)
+        return not begun and asyncio.get_running_loop().time() - self.kept_since <= AT_ONCE
+
+
+async def _kept(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.kept_since = asyncio.get_running_loop().time()
+
+
+def _session(keep: bool) -> aiohttp.ClientSession:
+    """The HTTP library, without all that it would do by itself. `keep`: its connections are used again."""
+    tracing = aiohttp.TraceConfig()
+    tracing.on_connection_reuseconn.append(_kept)
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, force_close=not keep),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None),
+        auto_decompress=False,
+        skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
+        headers={"Accept-Encoding": "identity", "User-Agent": "ds2d"},
+        trace_configs=[tracing],
+    )
 
 
 class UnreachableError(Exception):

@@ -50,6 +50,10 @@ class CutError(ConnectionError):
     """The server closed the connection before its answer was whole."""
 
 
+class StaleError(CutError):
+    """It closed one that was kept, before anything of an answer: most likely it had not read what was asked."""
+
+
 @lru_cache(4096)
 def place_of(method: str, url: str) -> Place | None:
     """Where a call to this URL goes; None where it takes more than plain HTTP."""
@@ -221,7 +225,20 @@ class Owner(Protocol):
 class Link(asyncio.Protocol):
     """One connection."""
 
-    __slots__ = ("_answer", "_body", "_held", "_keep", "_paused", "_pool", "_timer", "place", "transport", "unused_since", "used")
+    __slots__ = (
+        "_answer",
+        "_body",
+        "_held",
+        "_keep",
+        "_paused",
+        "_pool",
+        "_silent",
+        "_timer",
+        "place",
+        "transport",
+        "unused_since",
+        "used",
+    )
 
     def __init__(self, pool: Owner, place: tuple[str, int]) -> None:
         self._pool = pool
@@ -239,6 +256,7 @@ class Link(asyncio.Protocol):
         self._held = b""
         self._keep = False
         self._paused = False
+        self._silent = True
 
     def ask(self, head: bytes, body: bytes | None) -> LinkAnswer:
         """Send a request; the connection is this answer's until it is let go."""
@@ -294,7 +312,8 @@ class Link(asyncio.Protocol):
         if answer is None or answer.ended:
             return
         whole = isinstance(self._body, Endless) and exc is None
-        answer.end(None if whole else CutError("the connection was closed"))
+        broken = StaleError if self.used and self._silent else CutError
+        answer.end(None if whole else broken("the connection was closed"))
 
     # For its answer
 
@@ -344,6 +363,7 @@ class Link(asyncio.Protocol):
 
     def _take_head(self, answer: LinkAnswer, data: bytes) -> bytes:
         """Collect a head, interim ones before it left out. Returns what of the body came with it. Raises BadAnswerError."""
+        self._silent = False
         data = self._held + data if self._held else data
         start = 0
         while (end := data.find(b"\r\n\r\n", start)) >= 0:

@@ -284,6 +284,10 @@ def scene_for(fault: Fault, seen: Seen) -> Scene:
     return scene
 
 
+ASKED_AGAIN = ("reset before the head", "closed before the head")
+"""What ends a kept connection without a byte: the question goes once over a new one (client.py)."""
+
+
 @pytest.mark.parametrize("name", FAULTS)
 async def test_a_fault_is_told_truthfully(shared: dict[str, World], name: str, caplog: pytest.LogCaptureFixture) -> None:
     """Asked in every dialect, streamed and whole, at the same time."""
@@ -305,7 +309,7 @@ async def test_a_fault_is_told_truthfully(shared: dict[str, World], name: str, c
         assert "10.1.2.3" not in (answer if isinstance(answer, str) else json.dumps(answer))
     assert "Traceback" not in caplog.text
     assert (ds2d.daemon.queue.running, ds2d.daemon.service.turns) == (0, {})
-    assert len(upstream.seen) == len(MODES)
+    assert len(MODES) <= len(upstream.seen) <= len(MODES) * (2 if name in ASKED_AGAIN else 1)
     await until(lambda: all(seen.closed.is_set() or seen.done.is_set() for seen in upstream.seen))
 
 

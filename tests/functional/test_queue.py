@@ -192,10 +192,10 @@ FAULTS: dict[str, Scene] = {
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_another_account_answers_where_the_first_one_cannot(tmp_path: Path, fault: str, stream: bool) -> None:
     async with accounts(tmp_path, "abc") as (ds2d, upstream):
-        upstream.scenes.append(FAULTS[fault])
+        upstream.decide = lambda seen: FAULTS[fault] if seen.headers["authorization"][-1] == "a" else None
         status, answer, _ = await ds2d.ask(CHAT, {**ASK, "stream": stream})
         assert status == 200, answer
-        assert asked(upstream) == "ab"
+        assert asked(upstream) in ("ab", "aab" if fault == "closed" else "ab")  # once more where a kept connection was closed
         assert (ds2d.daemon.queue.running, ds2d.daemon.service.retrying) == (0, 0)
 
 
