@@ -17,22 +17,19 @@ import argparse
 import asyncio
 import json
 import os
-import random
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ds2d.app.toolbox import new_id
 from ds2d.config.schema import Ledger as Settings
 from ds2d.state.ledger import Ledger
 from ds2d.state.ledger_schema import Row
 
 TURN_SECONDS = 0.2
 FSYNCS = 200
-
-CHANCE = random.Random(1)
-"""Of ids that come in no order, as the daemon's do: an index feels that."""
 
 
 class Cost(NamedTuple):
@@ -75,7 +72,7 @@ async def turn(ledger: Ledger | None, waits: list[float]) -> None:
     if ledger is None:
         await asyncio.sleep(TURN_SECONDS)
         return
-    row = Row(f"req_{CHANCE.getrandbits(96):024x}", "k" * 64, "bench", "openai_chat", "deepseek-chat", time.time(), True)
+    row = Row(new_id("req_"), "k" * 64, "bench", "openai_chat", "deepseek-chat", time.time(), True)
     row.used, row.reserved_tokens = "deepseek-chat", 4200
     ticket = ledger.open(row)
     row.upstream = row.account = "gpu"
