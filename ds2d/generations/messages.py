@@ -7,6 +7,7 @@ Surprise: a message with a `number` wants an `Answered` with that number; all ot
 
 from __future__ import annotations
 
+import functools
 import logging
 
 import msgspec
@@ -261,8 +262,13 @@ Any = (
     | Stop
 )  # fmt: skip
 
-_decoder = msgspec.json.Decoder(Any)
 _encoder = msgspec.json.Encoder()
+
+
+@functools.cache
+def _decoder() -> msgspec.json.Decoder[Message]:
+    """Made for the first upgrade: it looks through the types of everything that may be said, which a start need not wait for."""
+    return msgspec.json.Decoder(Any)
 
 
 def encode(message: Message) -> bytes:
@@ -273,7 +279,7 @@ def encode(message: Message) -> bytes:
 def decode(data: bytes) -> Message | None:
     """A message; None for one that this version does not know."""
     try:
-        message: Message = _decoder.decode(data)
+        message = _decoder().decode(data)
     except msgspec.DecodeError as error:
         logger.warning("another generation said something that this one does not understand: %s", error)
         return None
