@@ -25,7 +25,7 @@ class Call(msgspec.Struct, frozen=True):
     method: str
     path: str
     headers: Mapping[str, str]
-    body: bytes | None = None
+    body: bytes | memoryview | None = None
     stream: bool = False
     upstream: UpstreamSpec | None = None
     form: AsyncIterator[bytes] | None = None

@@ -103,7 +103,8 @@ class ChatRequest(msgspec.Struct):
     `messages` for legacy completions. `session` is a key of prefix affinity. `images` are the paths of all image parts, in the
     client's own spelling (mapping.md 9), so that a text-only model can refuse the first by name. `reply` is the dialect's own.
     `task` is empty for a question that is answered by writing; else it names the row of dialects/tasks.py: then `extra` is the
-    whole body, `prompt` what a model reads of it, and `upload` stands in place of a body that is no JSON.
+    whole body, `prompt` what a model reads of it, and `upload` stands in place of a body that is no JSON. `large`: what looks at
+    all of it is done beside the event loop. `estimate` is about how many tokens its prompt has, where that was looked at already.
     """
 
     model: str
@@ -124,6 +125,8 @@ class ChatRequest(msgspec.Struct):
     reply: Any = None
     task: str = ""
     upload: Upload | None = None
+    large: bool = False
+    estimate: int | None = None
 
     @property
     def choices(self) -> int:
@@ -137,6 +140,7 @@ class Inbound(msgspec.Struct):
 
     `headers` have lower-case names. `body` is the parsed JSON object ({} for GET). `path` are the route's parameters.
     `recall(id)` finds a stored response of this caller, or None. `unseal(token)` opens what `Envelope.seal` made, or None.
+    `large`: the question is to be understood beside the event loop, and so is what looks at all of it afterwards.
     """
 
     body: dict[str, Any]
@@ -145,6 +149,7 @@ class Inbound(msgspec.Struct):
     path: Mapping[str, str] = {}
     recall: Callable[[str], Any] = lambda _id: None
     unseal: Callable[[str], str | None] = lambda _token: None
+    large: bool = False
 
 
 class Envelope(msgspec.Struct):

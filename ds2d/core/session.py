@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import blake2b
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -34,9 +35,13 @@ WHOLE = 16 * 1024
 """Characters of one text that are hashed whole; of a longer one both ends and the length."""
 
 
+LONGEST_CHAIN = 1024
+"""Messages that a conversation is known by at most: what comes after so many tells it from no other."""
+
+
 class Trail(msgspec.Struct, frozen=True):
     """The keys of one request, each 8 bytes as a number. `exact`: the conversation's own name, if the client gave one; `chain`:
-    one for each number of leading messages, the longest last; `user`: who asks."""
+    one for each number of leading messages up to `LONGEST_CHAIN`, the longest last; `user`: who asks."""
 
     exact: int | None = None
     chain: tuple[int, ...] = ()
@@ -59,7 +64,7 @@ def trail_of(request: ChatRequest, caller: str, model: str) -> Trail:
     if request.prompt is not None:
         return Trail(user=user)
     chain = []
-    for message in request.messages:
+    for message in islice(request.messages, LONGEST_CHAIN):
         _add(state, message)
         chain.append(int.from_bytes(state.digest()))
     return Trail(None, tuple(chain), user)

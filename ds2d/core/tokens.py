@@ -21,6 +21,8 @@ def rough(text: str) -> int:
 
 def rough_request(request: ChatRequest) -> int:
     """An estimate of the prompt: its texts, and some tokens for the marks round each message."""
+    if request.estimate is not None:
+        return request.estimate
     if request.prompt is not None:
         prompt = lay_out(request)
         return rough(prompt.text) + prompt.more

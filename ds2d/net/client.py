@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Generator
 from math import inf
 from types import SimpleNamespace, TracebackType
 from typing import Any, TypeVar
@@ -29,6 +29,9 @@ from ds2d.net.address import join_url, proxy_for
 from ds2d.net.exchange import Exchange, HttpExchange, ScriptExchange
 from ds2d.net.links import DRAIN_SECONDS, CutError, LinkAnswer, Place, StaleError, place_of, request_head
 from ds2d.net.pool import MAX_UNUSED, Pool
+
+PIECE = 256 * 1024
+"""Bytes of a body that are encrypted and sent at once."""
 
 MAX_ERROR_BODY = 64 * 1024
 """Bytes of an error answer that are read; the rest says nothing new."""
@@ -178,14 +181,17 @@ class Client:
         session, way = self._session, Way()
         if fresh:
             session = self._once = self._once or _session(keep=False)
+        headers, data = dict(call.headers), call.form or call.body
+        if call.form is None and call.body is not None and len(call.body) > PIECE:
+            headers["content-length"], data = str(len(call.body)), _pieces(call.body)
         async with asyncio.timeout_at(due):
             trusted = await self._trust(upstream) if "https" in (urlsplit(url).scheme, urlsplit(proxy or "").scheme) else True
             try:
                 response = await session.request(
                     call.method,
                     url,
-                    data=call.body if call.form is None else call.form,
-                    headers=dict(call.headers),
+                    data=data,
+                    headers=headers,
                     allow_redirects=False,
                     proxy=proxy,
                     ssl=trusted,
@@ -327,3 +333,8 @@ async def _drain(response: aiohttp.ClientResponse) -> None:
         response.release()
     except (TimeoutError, aiohttp.ClientError, OSError, asyncio.CancelledError):
         response.close()
+
+
+async def _pieces(body: bytes | memoryview) -> AsyncIterator[bytes]:
+    for at in range(0, len(body), PIECE):
+        yield bytes(body[at : at + PIECE])

@@ -258,7 +258,7 @@ class Link(asyncio.Protocol):
         self._paused = False
         self._silent = True
 
-    def ask(self, head: bytes, body: bytes | None) -> LinkAnswer:
+    def ask(self, head: bytes, body: bytes | memoryview | None) -> LinkAnswer:
         """Send a request; the connection is this answer's until it is let go."""
         assert self.transport is not None, "connections are given out open"
         self._answer = answer = LinkAnswer(self, self._pool.loop)

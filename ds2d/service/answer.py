@@ -33,11 +33,11 @@ from ds2d.service.heartbeat import Heartbeat
 from ds2d.service.question import (
     answering,
     check_servers,
+    prepared,
     think_tags,
     with_images_checked,
     with_rights,
     with_thinking,
-    with_tools_offered,
 )
 from ds2d.service.repeats import Repeats
 from ds2d.service.tasks import is_streamed, made_here, passed_on, task_route
@@ -326,7 +326,7 @@ class Service:
         upstream = UPSTREAMS[target.upstream.kind]
         request = turn.ask.request
         token = turn.ask.caller.token or await self._logins.token(lease.account)
-        call = await self._client.drive(upstream.prepare(with_tools_offered(request, target), target, token))
+        call = await self._client.drive(prepared(request, target, token))
         recording = turn.ask.recording
         if recording is not None:
             recording.asked(call, lease.account.label, target.facts.flavour, target.model)

@@ -6,10 +6,13 @@ the caller's own name for it, before anything was waited for.
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
 
 from ds2d import toolcalls
 from ds2d.core.caller import Caller
+from ds2d.core.calls import Compute, Preparation
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.models import CHAT_ROUTE, Route, Target
 from ds2d.core.request import ChatRequest, Message, ReasoningWish
@@ -33,6 +36,15 @@ def think_tags(target: Target, request: ChatRequest, begins_inside: bool | None)
     if begins_inside is None:
         return "inside" if target.upstream.think_tags == "yes" else "unsure"
     return "inside" if begins_inside else "outside"
+
+
+def prepared(request: ChatRequest, target: Target, token: str | None) -> Preparation:
+    """How this server is asked, with the tools as they are offered to it: beside the event loop for a large question."""
+    if request.large:
+        request = yield Compute(partial(with_tools_offered, request, target))
+    else:
+        request = with_tools_offered(request, target)
+    return (yield from UPSTREAMS[target.upstream.kind].prepare(request, target, token))
 
 
 def with_tools_offered(request: ChatRequest, target: Target) -> ChatRequest:

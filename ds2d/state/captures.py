@@ -60,14 +60,14 @@ class _Side:
         self.sizes: list[int] = []
         self.truncated = False
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes | memoryview) -> None:
         room = self._limit - self._size
         self._size += len(data)
         if room <= 0:
             self.truncated = self.truncated or bool(data)
             return
         self.truncated = self.truncated or len(data) > room
-        self._pieces.append(data[:room])
+        self._pieces.append(bytes(data[:room]))
         self.sizes.append(min(len(data), room))
 
     @property

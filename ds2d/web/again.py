@@ -8,29 +8,27 @@ retry may follow.
 from __future__ import annotations
 
 import asyncio
-from hashlib import blake2b
+from hashlib import sha256
 
 from aiohttp import web
 
 from ds2d.service import Again
+from ds2d.web.body import Bytes, is_large
 
 COUNT, TOKEN, PIN = "x-stainless-retry-count", "Idempotency-Key", "X-Ds2-Target-Account"
 
-OFF_LOOP = 1024 * 1024
-"""Bytes above which a body is hashed in a thread: some milliseconds on the loop."""
 
-
-async def again_of(request: web.Request, body: bytes, caller: str) -> Again | None:
+async def again_of(request: web.Request, body: Bytes, caller: str) -> Again | None:
     """How this request and its retries are known; None for a client that does not say so."""
     count, token = request.headers.get(COUNT), request.headers.get(TOKEN)
     if count is None and token is None:
         return None
     where = (caller, request.path, request.query.get("alt", ""), token or "", request.headers.get(PIN, ""))
-    state = blake2b("\0".join(where).encode("utf-8", "surrogateescape"), digest_size=16)
-    if len(body) > OFF_LOOP:
+    state = sha256("\0".join(where).encode("utf-8", "surrogateescape") + b"\0")  # processors have instructions for this one
+    if is_large(body):
         await asyncio.get_running_loop().run_in_executor(None, state.update, body)
     else:
-        state.update(b"\0" + body)
+        state.update(body)
     return Again(state.digest(), token is not None or _is_retry(count))
 
 

@@ -2,7 +2,8 @@
 
 Rule: size is checked on Content-Length first and on the bytes read after that; a body has a clock and a least speed
 (reliability.md, "bounds on what comes in"); what was read can also be written, so nesting is bounded at parse.
-Surprise: the parser reads deeper than the writer writes (orjson: 1024 against 254 levels), hence our own bound.
+Surprise: the parser reads deeper than the writer writes (orjson: 1024 against 254 levels), hence our own bound. And a thread
+alone spares the event loop nothing, because the parser holds the interpreter to its end: large bodies are read in steps.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from ds2d.core import json_pieces
 from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.gather import gathered
 
 MAX_DEPTH = 128
 """Levels of nesting in a request."""
@@ -24,10 +27,17 @@ SLOW_BYTES = 30 * 1024
 """A body slower than 1 KB/s over 30 s is given up."""
 
 OFF_LOOP = 1024 * 1024
-"""Bytes above which a body is parsed in a thread: some 5 ms on the loop."""
+"""Bytes above which a body is worked on in a thread: some 5 ms on the loop."""
+
+Bytes = bytes | memoryview
 
 
-async def read_body(request: web.Request, limit: int, seconds: float) -> bytes:
+def is_large(body: Bytes) -> bool:
+    """Whether what looks at all of this body is to be done in a thread."""
+    return len(body) > OFF_LOOP
+
+
+async def read_body(request: web.Request, limit: int, seconds: float) -> Bytes:
     """The whole body. Raises GatewayError: UNSUPPORTED_ENCODING, BODY_TOO_LARGE, REQUEST_TIMEOUT, CLIENT_CLOSED."""
     content = request.content
     if content.is_eof():
@@ -36,7 +46,10 @@ async def read_body(request: web.Request, limit: int, seconds: float) -> bytes:
         if len(body) > limit:
             raise _too_large(limit)
         return body
-    return b"".join([piece async for piece in pieces_of(request, limit, seconds)])
+    pieces = [piece async for piece in pieces_of(request, limit, seconds)]
+    if sum(map(len, pieces)) <= OFF_LOOP:
+        return b"".join(pieces)
+    return await asyncio.get_running_loop().run_in_executor(None, gathered, pieces)
 
 
 async def pieces_of(request: web.Request, limit: int, seconds: float) -> AsyncIterator[bytes]:
@@ -76,17 +89,17 @@ def _check_head(request: web.Request, limit: int) -> None:
         raise _too_large(limit)
 
 
-async def parse_object(body: bytes) -> dict[str, Any]:
+async def parse_object(body: Bytes) -> dict[str, Any]:
     """The JSON object in a body. Raises GatewayError(INVALID_JSON): not JSON, not UTF-8, not an object, nested too deep."""
-    if len(body) > OFF_LOOP:
+    if is_large(body):
         return await asyncio.get_running_loop().run_in_executor(None, _parse, body)
     return _parse(body)
 
 
-def _parse(body: bytes) -> dict[str, Any]:
+def _parse(body: Bytes) -> dict[str, Any]:
     try:
-        value = orjson.loads(body)
-    except (orjson.JSONDecodeError, RecursionError):
+        value = json_pieces.loads(body, MAX_DEPTH) if is_large(body) else orjson.loads(body)
+    except (ValueError, RecursionError):
         raise GatewayError(ErrorKind.INVALID_JSON, "invalid json") from None
     if not isinstance(value, dict):
         raise GatewayError(ErrorKind.INVALID_JSON, "invalid json: the body must be an object")

@@ -29,10 +29,11 @@ from ds2d.state.callers import Callers
 from ds2d.state.captures import Captures
 from ds2d.web.again import again_of
 from ds2d.web.auth import credentials, peer_of
-from ds2d.web.body import parse_object, read_body
+from ds2d.web.body import is_large, parse_object, read_body
 from ds2d.web.keys import AGAIN, ARRIVED, ASK, CALLER, DIALECT, REQUEST_ID, Handler
 from ds2d.web.replies import json_reply, stream_headers, value_reply
 from ds2d.web.streaming import ClientStream
+from ds2d.web.understanding import understood
 from ds2d.web.uploads import FormUpload
 
 Action = Callable[[web.Request, str], Awaitable[web.StreamResponse]]
@@ -131,11 +132,11 @@ class Business:
         raw = await read_body(request, server.body_limit_bytes, server.body_seconds)
         request[ARRIVED] = time.monotonic()
         request[AGAIN] = await again_of(request, raw, request[CALLER].id)
-        return self._inbound(request, await parse_object(raw))
+        return self._inbound(request, await parse_object(raw), large=is_large(raw))
 
-    def _inbound(self, request: web.Request, body: dict[str, Any]) -> Inbound:
+    def _inbound(self, request: web.Request, body: dict[str, Any], *, large: bool = False) -> Inbound:
         headers = {name.lower(): value for name, value in request.headers.items()}
-        return Inbound(body, headers, request.query, request.match_info, unseal=self._unseal)
+        return Inbound(body, headers, request.query, request.match_info, unseal=self._unseal, large=large)
 
     async def ask(
         self,
@@ -158,9 +159,8 @@ class Business:
         recording = None
         if self._captures is not None:
             recording = self._captures.begin(name, request.path_qs, lambda: orjson.dumps(inbound.body), request[REQUEST_ID])
-        return self._asked(
-            request, Ask(REGISTRY[dialect], name, parse(inbound), caller, request[REQUEST_ID], recording=recording)
-        )
+        parsed = await understood(parse, inbound)
+        return self._asked(request, Ask(REGISTRY[dialect], name, parsed, caller, request[REQUEST_ID], recording=recording))
 
     async def ask_with_form(self, request: web.Request, dialect: str, task: Task) -> Ask:
         """The same for a body that is a form with a file, which is read as the upstream takes it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Annotated, Literal
 
 import msgspec
@@ -9,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ds2d.core import validate
 from ds2d.core.errors import ErrorKind, GatewayError
-from ds2d.core.validate import check_image_url, convert, decode_base64, split_data_url
+from ds2d.core.validate import check_image_url, convert, decode_base64, is_base64, split_data_url
 
 
 class Inner(msgspec.Struct):
@@ -88,3 +90,12 @@ def test_an_image_is_at_a_web_address_or_inline(url: str) -> None:
     with pytest.raises(GatewayError) as caught:
         check_image_url(url, "image")
     assert (caught.value.kind, caught.value.param) == (ErrorKind.INVALID_REQUEST, "image")
+
+
+@given(st.binary(max_size=40), st.text(st.sampled_from("AQ=/+ \n-é"), max_size=6), st.integers(0, 60), st.integers(0, 3))
+def test_base64_is_judged_alike_in_steps(data: bytes, slip: str, at: int, start: int) -> None:
+    coded = base64.b64encode(data).decode()
+    text = "x" * start + coded[:at] + slip + coded[at:]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validate, "BASE64_STEP", 8)
+        assert is_base64(text, start) == bool(decode_base64(text[start:]))

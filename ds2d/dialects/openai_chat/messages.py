@@ -12,7 +12,7 @@ from typing import Any
 
 from ds2d.core.errors import ErrorKind
 from ds2d.core.request import Message
-from ds2d.core.validate import check_image_url, decode_base64, invalid, split_data_url
+from ds2d.core.validate import check_image_url, decode_base64, invalid, is_base64, split_data_url
 from ds2d.dialects.openai_chat.views import (
     Assistant,
     AudioPart,
@@ -141,7 +141,7 @@ def _part(raw: Raw, view: Any, path: str, images: list[str]) -> Raw:
         return {"type": "text", "text": _file_text(view, f"{path}.file")}
     elif isinstance(view, RefusalPart):
         return {"type": "text", "text": view.refusal}
-    elif isinstance(view, AudioPart) and not decode_base64(view.input_audio.data):
+    elif isinstance(view, AudioPart) and not is_base64(view.input_audio.data):
         raise invalid(f"{path}.input_audio.data", "is not valid base64.")
     if DROPPED.isdisjoint(raw):
         return raw

@@ -9,11 +9,13 @@ counted (upstreams.md 1.12). The dialect hides what its client did not ask for.
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import orjson
 
-from ds2d.core.calls import Call, Preparation
+from ds2d.core import json_pieces
+from ds2d.core.calls import Call, Compute, Preparation
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.models import Target
 from ds2d.core.names import upstream_name
@@ -40,8 +42,11 @@ _JSON_WORD = re.compile("json", re.IGNORECASE)
 
 
 def prepare(request: ChatRequest, target: Target, token: str | None) -> Preparation:
-    """The call that answers the question; no steps before it. Raises GatewayError of the 400 class for what `check` refuses."""
-    yield from ()
+    """The call that answers the question; no steps before it but that a large one is written beside the event loop. Raises
+    GatewayError of the 400 class for what `check` refuses."""
+    if request.large:
+        call: Call = yield Compute(partial(call_for, request, target, token))
+        return call
     return call_for(request, target, token)
 
 
@@ -54,7 +59,7 @@ def call_for(request: ChatRequest, target: Target, token: str | None) -> Call:
         "POST",
         _path(request, target),
         headers_for(target, token, stream=request.stream),
-        orjson.dumps(body),
+        json_pieces.dumps(body) if request.large else orjson.dumps(body),
         stream=request.stream,
         upstream=target.upstream,
     )

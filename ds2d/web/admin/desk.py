@@ -57,7 +57,7 @@ class Desk:
         """The JSON object of a request; {} where there is no body."""
         server = self.config.server
         raw = await read_body(request, server.body_limit_bytes, server.body_seconds)
-        return await parse_object(raw) if raw.strip() else {}
+        return await parse_object(raw) if bytes(raw).strip() else {}
 
     def write(self, request: web.Request, action: str, edit: Edit) -> Config:
         """Change the config through its one door. Raises 400 with the paths of what is wrong, 409, 503."""
