@@ -46,13 +46,15 @@ class Detector:
         if len(batch) == 1 and not self._buffering:
             event = batch[0]
             if type(event) is Text or type(event) is Reasoning:
-                choice = self._choices.get(event.choice)
-                if choice is not None:
-                    said = choice.take(event)
-                    return batch if said is None else said
+                said = (self._choices.get(event.choice) or self._choice(event.choice)).take(event)
+                return batch if said is None else said
         out: list[Event] = []
         for event in batch:
-            self._take(event, out)
+            if type(event) is Text or type(event) is Reasoning:
+                said = (self._choices.get(event.choice) or self._choice(event.choice)).take(event)
+                out += (event,) if said is None else said
+            else:
+                self._take(event, out)
         return self._hold(out) if self._buffering else out
 
     def finish(self) -> list[Event]:
@@ -65,12 +67,6 @@ class Detector:
 
     def _take(self, event: Event, out: list[Event]) -> None:
         match event:
-            case Text() | Reasoning():
-                said = self._choice(event.choice).take(event)
-                if said is None:
-                    out.append(event)
-                else:
-                    out += said
             case ToolStart() | ToolArgs() | ToolEnd():
                 self._choice(event.choice).native(event, out)
             case Finish():

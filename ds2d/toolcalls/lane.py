@@ -8,24 +8,21 @@ so the work is paid for out of an allowance (allowance.py); when it is used up, 
 
 from __future__ import annotations
 
-from typing import Literal
-
 from ds2d.core.events import Event, Extra, Reasoning, Text, merge_extra
 from ds2d.toolcalls import notes, plain
 from ds2d.toolcalls.allowance import BLOCK, EARNED_BY, LEFTOVER, QUOTED, Allowance
+from ds2d.toolcalls.block import Block, Kind
 from ds2d.toolcalls.calls import Calls
-from ds2d.toolcalls.formats import OPENERS, ToolFormat, opened_by
+from ds2d.toolcalls.formats import OPENERS, opened_by
 from ds2d.toolcalls.json_calls import read as read_json
 from ds2d.toolcalls.lexer import (
     JSON_HEAD,
     MAX_INFO,
-    MAX_REST_OF_LINE,
     PLACE,
     SPECIAL,
     WINDOW,
     Context,
     clear_until,
-    closes_quote,
     fence_run,
     held_from,
     may_close_fence,
@@ -33,8 +30,8 @@ from ds2d.toolcalls.lexer import (
     pair_at,
     specials,
 )
-from ds2d.toolcalls.source import EndOfBlockError, EndOfTextError, NotACallError, Reading, Source, after_blanks, run_end
-from ds2d.toolcalls.tags import OPENING, Tag, lex, unfinished
+from ds2d.toolcalls.source import Source, after_blanks, run_end
+from ds2d.toolcalls.tags import OPENING, Tag, lex, only_tags, unfinished
 
 _MAX_BLANKS = 4096
 """Characters of white space that wait for what follows them."""
@@ -49,7 +46,6 @@ _LEFT_BEHIND = frozenset({"endofsentence", "imend", "eotid", "eot", "toolcallsen
 """End marks of models' templates that servers let through behind a block, and the one that DeepSeek's blocks end with."""
 
 Channel = type[Text] | type[Reasoning]
-Kind = Literal["tag", "json", "fence", "pairs"]
 
 
 class Lane:
@@ -79,15 +75,8 @@ class Lane:
         self._after_block = after_call
         self._comma = False
         self._dropping = False
-        self._reader: Reading[None] | None = None
-        self._kind: Kind = "tag"
-        self._opening: Tag | None = None
-        self._format: ToolFormat | None = None
-        self._quote = 0
-        self._quoted_block = False  # read, waiting for what stands behind it
+        self._block = Block(calls, source)
         self._unclosed: set[tuple[str, bool]] = set()
-        self._ends_open = False  # the block that was read ended without its closing tag
-        self._behind = ""  # white space that its reader took and that belongs to what follows
         self._idle = False  # nothing is open or held
         self._room = 0  # characters that a fence's first or last line may still have; what waits for its end just grows
         self._allowance = allowance
@@ -116,7 +105,7 @@ class Lane:
             allowance.count()
             if self._idle and allowance.used_up:
                 return True
-        if self._reader is None:  # what a block takes is its reader's to bound
+        if self._block.reader is None:  # what a block takes is its reader's to bound
             allowance.spend(1 + specials(text) + len(text) // EARNED_BY)
         size = -1
         if self._idle and not self.context.fences and not allowance.used_up:
@@ -148,16 +137,17 @@ class Lane:
 
     def abandon(self) -> None:
         """The turn has failed: what is text goes out, an unfinished block does not."""
-        if self._reader is None and not self._quoted_block:
+        if self._block.reader is None and not self._block.quoted:
             self._say(self._source.text[self._source.at :])
         self._flush()
 
     def drop_marker(self) -> None:
         """A native call comes now: a marker before it that has no block is left over from its markup."""
-        if self._reader is not None and self._kind == "tag" and not self._calls.committed:
-            self._reader = None
+        block = self._block
+        if block.reader is not None and block.kind == "tag" and not self._calls.committed:
+            block.reader = None
             self._source.clear()
-        elif self._reader is None and len(self._source.text) - self._source.at >= _SOME_MARKER:
+        elif block.reader is None and len(self._source.text) - self._source.at >= _SOME_MARKER:
             self._source.clear()
         self._between = self._after_block = True
 
@@ -167,13 +157,11 @@ class Lane:
         return extra
 
     def _run(self) -> None:
-        source = self._source
+        source, block = self._source, self._block
         self._room = 0
         while True:
-            if self._reader is not None:
-                goes_on = self._read(self._reader)
-            elif self._quoted_block:
-                goes_on = self._decide()
+            if block.reader is not None or block.quoted:
+                goes_on = self._go_on_in_block()
             elif source.at == len(source.text):
                 break
             elif self._between:
@@ -185,7 +173,7 @@ class Lane:
             if not goes_on:
                 break
         self._flush()
-        waits = self._reader or self._quoted_block or self._between or self._dropping or self._blanks or self._extra
+        waits = block.reader or block.quoted or self._between or self._dropping or self._blanks or self._extra
         self._idle = not waits and source.at == len(source.text)
 
     # Text.
@@ -218,7 +206,7 @@ class Lane:
         """Hold the white space that stands here, and one comma between JSON calls. False if there is none."""
         source = self._source
         text, at = source.text, after_blanks(source.text, source.at)
-        if self._kind == "json" and self._after_block and not self._comma and text[at : at + 1] == ",":
+        if self._block.kind == "json" and self._after_block and not self._comma and text[at : at + 1] == ",":
             at, self._comma = at + 1, True
         size = at - source.at
         if size:
@@ -278,26 +266,24 @@ class Lane:
         read = entry.read if entry else None
         if read is None or (found.empty and found.name != "invoke") or self.context.quotation:
             return self._pass()  # a tag that opens nothing is not waited for, so it hides nothing, either
-        self._begin("tag")
+        block = self._begin("tag")
         source.at = found.end
-        self._opening, self._format = found, entry
-        self._reader = read(source, self._calls, found)
+        block.opening, block.format = found, entry
+        block.reader = read(source, self._calls, found)
         return True
 
     def _open_json(self) -> bool:
         source = self._source
         if JSON_HEAD.match(source.text, source.at) is None or self.context.in_code() or self.context.quotation:
             return self._pass()
-        self._begin("json")
-        self._reader = read_json(source, self._calls, marked=False)
+        self._begin("json").reader = read_json(source, self._calls, marked=False)
         return True
 
     def _open_pairs(self) -> bool:
         if self.context.quotation:
             return self._pass()
         self._allowance.spend(BLOCK)
-        self._begin("pairs")
-        self._reader = plain.read_pairs(self._source, self._calls)
+        self._begin("pairs").reader = plain.read_pairs(self._source, self._calls)
         return True
 
     def _open_fence(self) -> bool:
@@ -318,9 +304,9 @@ class Lane:
         self.context.fences.append(fence)
         if not whole or info.strip().lower() not in _JSON_INFOS or self.context.quotation:
             return self._pass(after + len(info) - at)
-        self._begin("fence")
+        block = self._begin("fence")
         source.at = after + len(info) + 1
-        self._reader = plain.read_fenced(source, self._calls, fence)
+        block.reader = plain.read_fenced(source, self._calls, fence)
         return True
 
     def _in_fence(self) -> bool:
@@ -360,109 +346,54 @@ class Lane:
 
     # Blocks.
 
-    def _begin(self, kind: Kind) -> None:
-        self._kind = kind
-        self._opening = self._format = None
-        self._ends_open, self._behind = False, ""
-        self._quote = 0 if kind == "fence" else self.context.quote()
+    def _begin(self, kind: Kind) -> Block:
+        quote = 0 if kind == "fence" else self.context.quote()
         self._flush()
-        if self._quote:
+        if quote:
             self._allowance.spend(QUOTED)
-        self._calls.open_block(deferred=kind == "fence" or self._quote != 0, fenced=kind == "fence")
-        self._source.mark()
+        self._block.begin(kind, quote)
+        return self._block
 
-    def _read(self, reader: Reading[None]) -> bool:
-        """Let the reader go on. False if it waits."""
-        try:
-            next(reader)
-        except StopIteration:
-            self._block_ends()
-            return True
-        except EndOfBlockError:
-            self._ends_open = True
-            self._give_blanks_back()
-            self._block_ends()
-            return True
-        except NotACallError:
-            self._refuse()
-            return True
-        except EndOfTextError:
-            self._text_ends()
-            return True
-        if self._source.too_much:
-            self._refuse()
-            return True
-        return False
-
-    def _block_ends(self) -> None:
-        if not self._calls.committed:
-            self._refuse()
-            return
-        self._reader = None
-        if self._quote:
-            self._quoted_block = True
-        else:
+    def _go_on_in_block(self) -> bool:
+        """False if more must come."""
+        outcome = self._block.go_on()
+        if outcome == "call":
             self._accept()
-
-    def _text_ends(self) -> None:
-        """The text ended in the block: its calls count, what is unfinished is text (if nobody has seen it)."""
-        if self._calls.committed and (self._kind != "fence" or self._calls.ending == "whole"):
-            self._reader = None
-            self._give_blanks_back()
-            self._accept()
-        else:
+        elif outcome == "text":
             self._refuse()
-
-    def _give_blanks_back(self) -> None:
-        """White space that the reader took last belongs to what follows."""
-        kept = self._source.kept()
-        self._behind = kept[len(kept.rstrip()) :]
+        return outcome is not None
 
     def _accept(self) -> None:
         """The block was one: its markup is gone, its calls are out."""
-        self._quoted_block = False
-        if self._ends_open and self._opening is not None:
-            self._unclosed.add((self._opening.name, self._opening.dsml))
+        block = self._block
+        if block.ends_open and block.opening is not None:
+            self._unclosed.add((block.opening.name, block.opening.dsml))
         self._calls.settle()
         self._source.forget()
         self._blanks.clear()
-        if self._behind:
-            self._blanks.append(self._behind)
+        if block.behind:
+            self._blanks.append(block.behind)
         self.context.restart()
-        if self._kind == "fence":
+        if block.kind == "fence":
             self.context.fences.pop()
         self._between = self._after_block = True
         self._comma = False
         self._blank_size = 0
-        self._dropping = self._dropping or (self._format is not None and self._format.drops_text_after)
+        self._dropping = self._dropping or (block.format is not None and block.format.drops_text_after)
 
     def _refuse(self) -> None:
         """The block was text, as far as it was read and nothing of it went out."""
-        self._reader = None
-        self._quoted_block = False
+        kind = self._block.kind
         self._calls.give_up()
         self._calls.discard()
         kept = self._source.kept()
         self._source.forget()
         if self._calls.committed:
             self._blanks.clear()
-        if not (self._calls.native and self._kind == "tag" and _only_tags(kept)):
+        if not (self._calls.native and kind == "tag" and only_tags(kept)):
             self._say(kept)
-        if self._kind == "pairs" and not kept and self._source:
+        if kind == "pairs" and not kept and self._source:
             self._pass()  # the reader took nothing, and must not be asked again
-
-    def _decide(self) -> bool:
-        """Whether the block that was read is quoted by backticks. False if more of its line must come."""
-        source = self._source
-        rest = source.text[source.at : source.at + MAX_REST_OF_LINE]
-        quoted = closes_quote(rest, self._quote, final=source.ended or len(rest) == MAX_REST_OF_LINE)
-        if quoted is None:
-            return False
-        if quoted:
-            self._refuse()
-        else:
-            self._accept()
-        return True
 
     # Out.
 
@@ -493,14 +424,3 @@ def merged(first: Extra | None, second: Extra) -> Extra:
     both = dict(first)
     merge_extra(both, second)
     return both
-
-
-def _only_tags(text: str) -> bool:
-    """Whether a text consists of tags and white space."""
-    at = 0
-    while at < len(text):
-        found = lex(text, at) if text[at] in OPENING else None
-        if found is None and not text[at].isspace():
-            return False
-        at = found.end if found else at + 1
-    return True

@@ -103,6 +103,17 @@ def lex(text: str, at: int) -> Tag | None:
     )
 
 
+def only_tags(text: str) -> bool:
+    """Whether a text consists of tags and white space."""
+    at = 0
+    while at < len(text):
+        found = lex(text, at) if text[at] in OPENING else None
+        if found is None and not text[at].isspace():
+            return False
+        at = found.end if found else at + 1
+    return True
+
+
 def _without_key(name: str, end: int) -> tuple[str, int]:
     """A name that ran into its first attribute's key, without that key; and where the key begins."""
     whole = name.rstrip()
