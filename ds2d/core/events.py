@@ -205,13 +205,10 @@ class Folder:
             self.completion.usage = event.usage or self.completion.usage  # type: ignore[union-attr]
             return
         choice = self.choice(event.choice)  # type: ignore[union-attr]
+        if kind is Text:
+            self._text(choice, event)  # type: ignore[arg-type]
+            return
         match event:
-            case Text(text=text, refusal=refusal):
-                last = choice.parts[-1] if choice.parts else None
-                if type(last) is not TextPart or last.refusal != refusal:
-                    self._open(choice, event.choice, TextPart("", refusal))
-                self._pieces[event.choice].append(text)
-                merge_extra(choice.extra, event.extra)
             case Reasoning(text=text):
                 if not choice.parts or type(choice.parts[-1]) is not ReasoningPart:
                     self._open(choice, event.choice, ReasoningPart(""))
@@ -225,6 +222,13 @@ class Folder:
                 self._close(choice, event.choice)
                 call = choice.calls[-1]
                 call.broken, call.ended = broken, True
+
+    def _text(self, choice: Choice, event: Text) -> None:
+        last = choice.parts[-1] if choice.parts else None
+        if type(last) is not TextPart or last.refusal != event.refusal:
+            self._open(choice, event.choice, TextPart("", event.refusal))
+        self._pieces[event.choice].append(event.text)
+        merge_extra(choice.extra, event.extra)
 
     def choice(self, index: int) -> Choice:
         """The choice of that index, made if it is new."""
@@ -286,7 +290,9 @@ class Overhearing:
 
 def merge_extra(into: Extra, new: Extra | None) -> None:
     """Add later extras to earlier ones: lists (token ids, logprobs content) are joined, the rest is replaced by the later."""
-    for name, value in (new or {}).items():
+    if not new:
+        return
+    for name, value in new.items():
         old = into.get(name)
         if isinstance(old, list) and isinstance(value, list):
             into[name] = old + value

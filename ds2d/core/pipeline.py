@@ -19,6 +19,8 @@ MAX_ANSWER = 256 * 1024 * 1024
 """Bytes that an upstream may send as one answer; beyond it the turn fails, for what was said is held where it must be counted."""
 
 
+_ENDINGS = (Finish, Failure)
+
 JOIN_AT = 256
 """Pieces of an answer that are kept apart, before they become one."""
 
@@ -155,13 +157,16 @@ class Pipeline:
         return self._encoder.keep_alive()
 
     def _pass(self, batch: list[Event]) -> bytes:
-        self.heard_out = bool(batch) and type(batch[-1]) in (Finish, Failure)
-        for position, stage in enumerate(self._stages):
-            ended = bool(batch) and type(batch[-1]) in (Finish, Failure)
-            batch = stage.feed(batch) if batch else batch
-            if ended and not (batch and type(batch[-1]) in (Finish, Failure)):
-                raise AssertionError(f"stage {position} swallowed the ending")
-        if not (batch and type(batch[-1]) in (Finish, Failure)):
+        ended = self.heard_out = bool(batch) and type(batch[-1]) in _ENDINGS
+        for stage in self._stages:
+            if not batch:
+                return b""
+            batch = stage.feed(batch)
+            is_over = bool(batch) and type(batch[-1]) in _ENDINGS
+            if ended and not is_over:
+                raise AssertionError(f"{type(stage).__name__} swallowed the ending")
+            ended = is_over
+        if not ended:
             return self._encode(batch)
         ending: Finish | Failure = batch.pop()  # type: ignore[assignment]
         out = self._encode(batch)

@@ -41,6 +41,8 @@ class Splitter:
 
         Raises GatewayError(UPSTREAM_GARBLED) when an unfinished record grows past the limit.
         """
+        if chunk.find(b"\n") == len(chunk) - 2 and self._is_one(chunk):
+            return [Record(chunk[6:-2])]
         text = self._with_line_feeds(chunk)
         if text.startswith(b"\n") and self._held and self._held[-1].endswith(b"\n"):
             self._held[-1] = self._held[-1][:-1]
@@ -52,6 +54,12 @@ class Splitter:
         blocks = [self._release(), *rest[:-1]]
         self._hold(rest[-1])
         return [record for block in blocks if (record := _parse(block))]
+
+    def _is_one(self, chunk: bytes) -> bool:
+        """Whether the read, which has its first line feed before its last byte, is one usual record and nothing else: what comes
+        alone as it is made."""
+        begins = chunk.startswith(b"data: ") and not (self._held or self._after_cr or self._at_start)
+        return begins and chunk.endswith(b"\n\n") and b"\r" not in chunk and len(chunk) <= self._limit
 
     def finish(self) -> list[Record]:
         """The body has ended. A record without its blank line counts only if it is the end mark: servers that

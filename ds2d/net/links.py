@@ -95,7 +95,7 @@ def _is_address(host: str) -> bool:
 class LinkAnswer:
     """One call on a connection, and its answer."""
 
-    __slots__ = ("_error", "_held", "_link", "_size", "_taker", "_waiter", "arrived", "ended", "headers", "status")
+    __slots__ = ("_error", "_held", "_link", "_size", "_waiter", "arrived", "ended", "headers", "status", "taker")
 
     def __init__(self, link: Link, loop: asyncio.AbstractEventLoop) -> None:
         self.arrived: asyncio.Future[None] = loop.create_future()
@@ -106,7 +106,8 @@ class LinkAnswer:
         self._link = link
         self._held: deque[bytes] = deque()
         self._size = 0
-        self._taker: Taker | None = None
+        self.taker: Taker | None = None
+        """Who is given the body as it arrives."""
         self._waiter: asyncio.Future[None] | None = None
         self._error: Exception | None = None
 
@@ -132,7 +133,7 @@ class LinkAnswer:
 
     def attach(self, taker: Taker) -> None:
         """Give everything to this taker from now on, and at once what is there already."""
-        self._taker = taker
+        self.taker = taker
         self._size = 0
         while self._held:
             taker.data(self._held.popleft())
@@ -141,7 +142,7 @@ class LinkAnswer:
 
     def detach(self) -> None:
         """Nobody takes any more; what still comes is dropped."""
-        self._taker = _NOBODY
+        self.taker = _NOBODY
 
     def pause(self) -> None:
         """Keep the server from sending more."""
@@ -172,11 +173,8 @@ class LinkAnswer:
         if not self.arrived.done():
             self.arrived.set_exception(TimeoutError())
 
-    def take(self, piece: bytes) -> None:
-        """Content has arrived."""
-        if self._taker is not None:
-            self._taker.data(piece)
-            return
+    def hold(self, piece: bytes) -> None:
+        """Content has arrived that nobody takes yet."""
         self._held.append(piece)
         self._size += len(piece)
         if self._size > HELD:
@@ -191,8 +189,8 @@ class LinkAnswer:
             self._error = error
         if not self.arrived.done() and error is not None:
             self.arrived.set_exception(error)
-        elif self._taker is not None:
-            self._taker.end(error)
+        elif self.taker is not None:
+            self.taker.end(error)
         else:
             self._wake()
 
@@ -298,7 +296,11 @@ class Link(asyncio.Protocol):
             answer.end(error)
             return
         if piece:
-            answer.take(piece)
+            taker = answer.taker
+            if taker is not None:
+                taker.data(piece)
+            else:
+                answer.hold(piece)
         if body.done and not answer.ended:
             answer.end(None)
             if self._timer is not None:

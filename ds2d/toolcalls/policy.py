@@ -57,12 +57,14 @@ class Policy:
         return []
 
     def _take(self, event: Event, out: list[Event]) -> None:
+        kind = type(event)
+        if kind is Text or kind is Reasoning:
+            choice = self._choice(event.choice)  # type: ignore[union-attr]
+            if not choice.over:
+                choice.heard(event)  # type: ignore[arg-type]
+                out.append(event)
+            return
         match event:
-            case Text() | Reasoning():
-                choice = self._choice(event.choice)
-                if not choice.over:
-                    choice.heard(event)
-                    out.append(event)
             case ToolStart():
                 self._start(self._choice(event.choice), event, out)
             case ToolArgs(text=text):

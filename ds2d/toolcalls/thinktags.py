@@ -26,20 +26,26 @@ class ThinkTags:
 
     def feed(self, batch: list[Event]) -> list[Event]:
         """Take the events of one read."""
+        if len(batch) == 1:
+            event = batch[0]
+            if type(event) is Text:
+                choice = self._choices.get(event.choice)
+                if choice is not None and choice.passes(event):
+                    return batch
         out: list[Event] = []
         for event in batch:
-            match event:
-                case Text(refusal=False):
-                    self._choice(event.choice).take(event, out)
-                case Reasoning():
-                    self._choice(event.choice).believe(out)
-                    out.append(event)
-                case Finish() | Failure():
-                    out += self.finish()
-                    out.append(self._with_extras(event))
-                case _:
-                    self._choice(event.choice).flush(out)
-                    out.append(event)
+            kind = type(event)
+            if kind is Text and not event.refusal:  # type: ignore[union-attr]
+                self._choice(event.choice).take(event, out)  # type: ignore[union-attr, arg-type]
+            elif kind is Reasoning:
+                self._choice(event.choice).believe(out)  # type: ignore[union-attr]
+                out.append(event)
+            elif kind is Finish or kind is Failure:
+                out += self.finish()
+                out.append(self._with_extras(event))  # type: ignore[arg-type]
+            else:
+                self._choice(event.choice).flush(out)  # type: ignore[union-attr]
+                out.append(event)
         return out
 
     def finish(self) -> list[Event]:
@@ -82,7 +88,7 @@ class _Choice:
 
     def take(self, event: Text, out: list[Event]) -> None:
         """A piece of text."""
-        if self._believed or (self._begun and not self._inside and not self._held and self._is_plain(event)):
+        if self.passes(event):
             out.append(event)
             return
         self.extra = merged(self.extra, event.extra) if event.extra else self.extra
@@ -107,12 +113,16 @@ class _Choice:
     def flush(self, out: list[Event]) -> None:
         """No tag will be completed any more."""
         text, self._held = self._held, ""
-        said: list[Event] = []
-        self._say(text, said)
-        out += said
+        if text:
+            said: list[Event] = []
+            self._say(text, said)
+            out += said
 
-    def _is_plain(self, event: Text) -> bool:
-        if "<" in event.text or self.extra or self._after_tag:
+    def passes(self, event: Text) -> bool:
+        """Whether this piece of text goes on as it is; it is noted then."""
+        if event.refusal or self._believed:
+            return self._believed
+        if not self._begun or self._inside or self._held or self.extra or self._after_tag or "<" in event.text:
             return False
         self._quoting.note(event.text)
         return True

@@ -58,9 +58,9 @@ def test_arguments_of_the_open_call_go_on_at_once() -> None:
     calls = sorter()
     assert fed(calls, delta(0, '{"a', "f", "x")) == [ToolStart(0, "x", "f"), ToolArgs(0, '{"a')]
     assert calls.go_on(0, '": 1}') == [ToolArgs(0, '": 1}')]
-    assert calls.open
+    assert calls.queue
     assert calls.finish() == [ToolEnd(0)]
-    assert not calls.open
+    assert not calls.queue
 
 
 def test_the_next_call_goes_on_at_once_when_the_open_one_has_closed() -> None:
@@ -82,7 +82,7 @@ def test_text_waits_behind_an_open_call_and_passes_a_closed_one() -> None:
     fed(calls, delta(0, '{"a":', "f"))
     assert calls.pass_by(Text("late")) == []
     assert calls.go_on(0, "1}") == [ToolArgs(0, "1}"), ToolEnd(0), Text("late")]
-    assert not calls.open
+    assert not calls.queue
 
 
 def test_arguments_wait_for_the_name() -> None:

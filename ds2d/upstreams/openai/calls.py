@@ -115,7 +115,9 @@ class CallSorter:
         self._choice = choice
         self._client_name = client_name
         self._identify = identify
-        self._queue: deque[_Call | Text | Reasoning] = deque()  # the first call in it is the open one
+        self.queue: deque[_Call | Text | Reasoning] = deque()
+        """What waits; the first call in it is the open one. While there is anything, other events of this choice must go through
+        `pass_by`."""
         self._calls: dict[int, _Call] = {}  # by the server's index: the latest call under it
         self._by_id: dict[str, _Call] = {}
         self._shown = 0
@@ -127,15 +129,10 @@ class CallSorter:
         """Whether any call was handed on."""
         return self._shown > 0
 
-    @property
-    def open(self) -> bool:
-        """Whether other events of this choice must go through `pass_by`."""
-        return bool(self._queue)
-
     def pass_by(self, event: Text | Reasoning) -> list[Event]:
         """Text or reasoning that came while a call is open: now, if that call is complete, else after it."""
         self._waiting += len(event.text)
-        self._queue.append(event)
+        self.queue.append(event)
         return self._advance()
 
     def feed(self, deltas: list[Any], *, whole: bool) -> list[Event]:
@@ -153,7 +150,7 @@ class CallSorter:
     def go_on(self, index: int, arguments: str) -> list[Event]:
         """A further piece of the arguments of the call under the server's `index`: what most deltas are."""
         call = self._calls.get(index)
-        if call is None or call.ended or call is not self._queue[0] or len(self._queue) > 1 or call.index < 0:
+        if call is None or call.ended or call is not self.queue[0] or len(self.queue) > 1 or call.index < 0:
             return self._take({"index": index, "function": {"arguments": arguments}}, whole=False)
         if not arguments:
             return []
@@ -162,11 +159,11 @@ class CallSorter:
 
     def finish(self) -> list[Event]:
         """The answer has ended: everything that waits, and the end of each call."""
-        for item in self._queue:
+        for item in self.queue:
             if isinstance(item, _Call):
                 item.whole = True
         out = self._advance()
-        if self._queue:
+        if self.queue:
             raise GatewayError(ErrorKind.UPSTREAM_GARBLED, "The upstream sent a tool call without a name.")
         return out
 
@@ -203,7 +200,7 @@ class CallSorter:
 
     def _begin(self, index: Any, given_id: str) -> _Call:
         call = _Call()
-        self._queue.append(call)
+        self.queue.append(call)
         if type(index) is int:
             self._calls[index] = call
         if given_id:
@@ -224,7 +221,7 @@ class CallSorter:
     def _advance(self) -> list[Event]:
         """Hand on what may go: of the first call everything, of the next ones nothing before it is complete."""
         out: list[Event] = []
-        queue = self._queue
+        queue = self.queue
         while queue:
             first = queue[0]
             if not isinstance(first, _Call):

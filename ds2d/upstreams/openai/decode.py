@@ -159,12 +159,15 @@ class Decoder:
                 self._thought = True
                 self._say(choice, Reasoning(thought, index))
             if delta.content:
-                self._say(choice, Text(delta.content, index))
+                if choice.calls.queue:
+                    self._say(choice, Text(delta.content, index))
+                else:  # without a call of its own: this is what nearly every chunk is
+                    self._out.append(Text(delta.content, index))
             for call in delta.tool_calls or ():
                 self._out += choice.calls.go_on(call.index, call.function.arguments)
 
     def _say(self, choice: _Choice, event: Text | Reasoning) -> None:
-        if choice.calls.open:
+        if choice.calls.queue:
             self._out += choice.calls.pass_by(event)
         else:
             self._out.append(event)
@@ -301,9 +304,11 @@ class Decoder:
 
     def _settle_usage(self) -> None:
         """The latest usage that can be believed."""
-        usage = next((usage for reported in reversed(self._reported) if (usage := read_usage(reported))), None)
-        self._reported.clear()
-        self.usage = usage or self.usage
+        reported, self._reported = self._reported, []
+        while reported:
+            if (usage := read_usage(reported.pop())) is not None:
+                self.usage = usage
+                return
 
     def _final_usage(self) -> Usage | None:
         """vLLM's deepseek_v3 parser says that none of its reasoning is reasoning; that is no count (upstreams.md 3)."""

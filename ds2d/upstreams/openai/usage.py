@@ -57,7 +57,9 @@ def sum_usage(of_choices: Mapping[int, Usage], choices_per_prompt: int) -> Usage
 
 
 def _count(where: Any, name: str) -> int | None:
-    value = where.get(name) if isinstance(where, dict) else None
+    if type(where) is not dict:
+        return None
+    value = where.get(name)
     if type(value) is float and value.is_integer():
         value = int(value)
     return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
