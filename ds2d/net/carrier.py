@@ -17,7 +17,7 @@ import msgspec
 from ds2d.core.pipeline import Pipeline
 from ds2d.net.links import LinkAnswer
 
-MAX_PENDING = 64 * 1024
+MAX_PENDING = 16 * 1024
 """Bytes that may wait for the task to write them before the upstream is kept from sending more."""
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Generator
+from functools import partial
 from math import inf
 from types import SimpleNamespace, TracebackType
 from typing import Any, TypeVar
@@ -27,7 +28,7 @@ from ds2d.core.sizes import Size, Sizes
 from ds2d.core.trace import outgoing
 from ds2d.net.address import join_url, proxy_for
 from ds2d.net.exchange import Exchange, HttpExchange, ScriptExchange
-from ds2d.net.links import DRAIN_SECONDS, CutError, LinkAnswer, Place, StaleError, place_of, request_head
+from ds2d.net.links import DRAIN_SECONDS, HELD, READ, CutError, LinkAnswer, Place, StaleError, place_of, request_head
 from ds2d.net.pool import MAX_UNUSED, Pool
 
 PIECE = 256 * 1024
@@ -288,6 +289,7 @@ def _session(keep: bool) -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None),
         auto_decompress=False,
+        read_bufsize=HELD,
         skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
         headers={"Accept-Encoding": "identity", "User-Agent": "ds2d"},
         trace_configs=[tracing],
@@ -306,7 +308,7 @@ class LibraryAnswer:
         self._drains = drains
         self.status = response.status
         self.headers = {name.lower(): value for name, value in response.headers.items()}
-        self.readany = response.content.readany
+        self.readany = partial(response.content.read, READ)
         self.close = response.close
 
     def let_go(self, whole: bool) -> None:

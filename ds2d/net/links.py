@@ -3,7 +3,8 @@
 Rule: a connection carries one call at a time and is kept only when its answer was read to its end, nothing came after it and
 both sides mean to keep it; whatever else happens it is closed.
 Surprise: an answer is either read (`readany`) or handed to a taker, whose `data` runs inside the read itself: that is what
-spares a streamed chunk the wake-up of a task.
+spares a streamed chunk the wake-up of a task. And the buffer that is read into is ours, because an event loop's own is of 256 KB:
+what one read brings goes to the client's connection whole, so a client that takes nothing would hold as much (reliability.md).
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from ds2d.net.wire import MAX_HEAD, BadAnswerError, Body, Endless, read_head
 DRAIN_SECONDS = 1.0
 """How long the end of a finished answer may take to arrive before its connection is closed instead of kept."""
 
-HELD = 128 * 1024
+READ = 32 * 1024
+"""Bytes of one read."""
+
+HELD = 16 * 1024
 """Bytes of an answer that are held for a reader before the server is kept from sending more."""
 
 JOINED = 64 * 1024
@@ -215,12 +219,14 @@ class Owner(Protocol):
 
     loop: asyncio.AbstractEventLoop
     links: set[Link]
+    buffer: memoryview
+    """What every connection reads into: what was read is taken out before anybody else reads."""
 
     def keep(self, link: Link) -> None: ...
     def forget(self, link: Link) -> None: ...
 
 
-class Link(asyncio.Protocol):
+class Link(asyncio.BufferedProtocol):
     """One connection."""
 
     __slots__ = (
@@ -269,13 +275,19 @@ class Link(asyncio.Protocol):
             self.transport.write(body)
         return answer
 
-    # asyncio.Protocol
+    # asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
         self._pool.links.add(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, _hint: int) -> memoryview:
+        return self._pool.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._received(self._pool.buffer[:nbytes].tobytes())
+
+    def _received(self, data: bytes) -> None:
         answer = self._answer
         if answer is None:  # nothing was asked
             self._abort()

@@ -12,7 +12,7 @@ from contextvars import Context
 
 from aiohappyeyeballs import start_connection
 
-from ds2d.net.links import CutError, Link, Place
+from ds2d.net.links import READ, CutError, Link, Place
 
 IDLE_SECONDS = 15.0
 """How long a connection is kept that nobody uses; servers commonly close theirs somewhat later."""
@@ -27,6 +27,7 @@ class Pool:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._unused: dict[tuple[str, int], list[Link]] = {}
+        self.buffer = memoryview(bytearray(READ))
         self.links: set[Link] = set()
         """All that are open."""
         self.unused = 0
