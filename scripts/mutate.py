@@ -58,7 +58,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
 GOAL = 90.0
 FOREIGN = (
     "pytest", "_pytest.assertion.rewrite", "hypothesis", "hypothesis.strategies", "aiohttp", "aiohttp.web", "msgspec", "orjson",
-    "uvloop", "sqlite3", "jsonschema", "jwt", "tiktoken",
+    "uvloop", "sqlite3", "jsonschema", "watchfiles", "jwt", "tiktoken",
 )  # fmt: skip
 """Loaded before the forks, with pytest's plugins."""
 

@@ -191,7 +191,7 @@ class Daemon:
         jobs = (
             self.service.keep_books(),
             self.catalog.run(),
-            self.store.watch(),
+            self.store.watch(self._late),
             self._load_rest(self._late),
             self._recall(time.time()),
             self._keep_house(),

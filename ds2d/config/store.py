@@ -9,9 +9,11 @@ Surprise: bytes that are no JSON at all, or no file, are what half of a save loo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,6 @@ from ds2d.config.history import FOLDER, Generation, History
 from ds2d.config.notices import ConfigErrors, Notice
 from ds2d.config.references import digest_of
 from ds2d.config.schema import Config
-from ds2d.config.signs import Signs
 from ds2d.config.source import Reading, Source, SourceError
 from ds2d.config.strict_json import dump, load
 
@@ -33,9 +34,13 @@ PATIENCE = 0.4
 """Seconds for which something that may be half of a save is not believed; within the second that a change may take."""
 
 RETRY = 0.05
-DEBOUNCE = 0.3
-"""Seconds between two looks while something in the folder changes without end, such as a log file: a single edit is
-seen after 10 ms."""
+STEP = 100
+"""Milliseconds from one look of the library's thread at the kernel's reports to its next: a hundred a second, its own choice,
+would be most of what an idle daemon costs."""
+
+DEBOUNCE = 300
+"""Milliseconds between two looks while something in the folder changes without end, such as a log file: a single edit is
+seen after one or two steps."""
 
 POLL = 2.0
 """Seconds between looks without any sign of a change: what the file system does not report is found then."""
@@ -199,24 +204,39 @@ class ConfigStore:
         """The last configs that were in force, newest first."""
         return self._history.all() if self._history else []
 
-    async def watch(self) -> None:
-        """Follow the source until cancelled: by what the file system reports, and by a look every `POLL` seconds."""
+    async def watch(self, late: float = 0.0) -> None:
+        """Follow the source until cancelled: by what the file system reports, and by a look every `POLL` seconds. It begins
+        `late` seconds later, with a look at what has changed meanwhile: a start has no use for it."""
+        if late:
+            await asyncio.sleep(late)
         while True:
             folders = self._source.folders(self.current.files)
             try:
                 await self._follow(folders)
-            except OSError as error:  # no inotify to be had, a folder gone in the same moment
+            except (OSError, RuntimeError) as error:  # no inotify to be had, a folder gone in the same moment
                 logger.debug("watching by polling only: %s", error)
                 await asyncio.sleep(POLL)
                 await self._look()
 
     async def _follow(self, folders: Mapping[str, tuple[int, int]]) -> None:
         """Look whenever something happens in these folders, until they are no longer the ones that matter."""
-        with Signs(folders) as signs:
-            await self._look()  # finds what happened before
-            while self._source.folders(self.current.files) == folders:
-                await signs.next(POLL, DEBOUNCE)
+        wait = int(POLL * 1000)
+        watchfiles = await asyncio.to_thread(import_module, "watchfiles")  # 30 ms that no start has to wait for
+        signs = watchfiles.awatch(
+            *folders, watch_filter=None, recursive=False, debounce=DEBOUNCE, step=STEP, rust_timeout=wait, yield_on_timeout=True
+        )
+        async with contextlib.aclosing(signs):
+            sign = asyncio.ensure_future(anext(signs))
+            try:
+                await asyncio.sleep(0)  # the watch stands from here on; the next look finds what happened before
                 await self._look()
+                while self._source.folders(self.current.files) == folders:
+                    await sign
+                    sign = asyncio.ensure_future(anext(signs))
+                    await self._look()
+            finally:
+                sign.cancel()
+                await asyncio.wait({sign})
 
     async def _look(self) -> None:
         """Look until nothing is open. Reading and checking run in a thread, so that a large file stalls no stream."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import watchfiles
 
 from ds2d.config import store as store_module
 from ds2d.config.source import Source
@@ -78,7 +79,7 @@ class Signs:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.happened: list[str] = []
-        self.asked: list[tuple[float, float]] = []
+        self.asked: list[dict[str, Any]] = []
         self.signs: asyncio.Queue[None] = asyncio.Queue()
         self.slept: asyncio.Queue[float] = asyncio.Queue()
         self.due: asyncio.Queue[None] = asyncio.Queue()
@@ -90,17 +91,15 @@ class Signs:
             return examine(store)
 
         monkeypatch.setattr(ConfigStore, "examine", look)
-        monkeypatch.setattr(store_module, "Signs", self._watch)
+        monkeypatch.setattr(watchfiles, "awatch", self._awatch)
         monkeypatch.setattr(asyncio, "sleep", self._sleep)
 
-    @contextmanager
-    def _watch(self, folders: Any) -> Iterator[Signs]:
+    async def _awatch(self, *_: str, **how: Any) -> AsyncIterator[set[Any]]:
         self.happened.append("watch")
-        yield self
-
-    async def next(self, wait: float, most: float) -> None:
-        self.asked.append((wait, most))
-        await self.signs.get()
+        self.asked.append(how)
+        while True:
+            await self.signs.get()
+            yield set()
 
     async def _sleep(self, seconds: float) -> None:
         if seconds:
@@ -123,7 +122,9 @@ async def test_the_watch_stands_before_the_first_look_and_every_sign_brings_one(
             signs.signs.put_nowait(None)
     assert signs.happened[:4] == ["watch", "look", "look", "look"]
     assert signs.slept.empty()
-    assert set(signs.asked) == {(2.0, 0.3)}, "a look every two seconds, whatever is reported, and three a second at most"
+    (how,) = signs.asked
+    assert how["recursive"] is False, "a folder may hold anything"
+    assert (how["rust_timeout"], how["yield_on_timeout"]) == (2000, True), "a look every two seconds, whatever is reported"
 
 
 async def test_half_of_a_save_is_looked_at_again_without_a_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,10 +146,10 @@ async def test_where_nothing_can_be_watched_it_is_looked_every_two_seconds(
     write(path, 1)
     signs = Signs(monkeypatch)
 
-    def none_left(*_: Any) -> None:
+    def none_left(*_: str, **__: Any) -> None:
         raise OSError(24, "no inotify to be had")
 
-    monkeypatch.setattr(store_module, "Signs", none_left)
+    monkeypatch.setattr(watchfiles, "awatch", none_left)
     async with watching(path) as (_, values), asyncio.timeout(20):
         for value in (2, 3):
             assert await signs.slept.get() == store_module.POLL

