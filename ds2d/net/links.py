@@ -285,9 +285,7 @@ class Link(asyncio.BufferedProtocol):
         return self._pool.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._received(self._pool.buffer[:nbytes].tobytes())
-
-    def _received(self, data: bytes) -> None:
+        data = self._pool.buffer[:nbytes].tobytes()
         answer = self._answer
         if answer is None:  # nothing was asked
             self._abort()

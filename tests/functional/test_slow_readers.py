@@ -124,7 +124,7 @@ class Weighed:
         self._responses: list[Any] = []
         self.most = 0
         monkeypatch.setattr(exchange, "Carrier", self._carrier)
-        for owner, name in ((Carrier, "data"), (LinkAnswer, "take"), (StreamReader, "feed_data"), (ClientStream, "write")):
+        for owner, name in ((Carrier, "data"), (LinkAnswer, "hold"), (StreamReader, "feed_data"), (ClientStream, "write")):
             monkeypatch.setattr(owner, name, self._weighing(getattr(owner, name)))
         monkeypatch.setattr(client, "LibraryAnswer", self._library_answer)
 
