@@ -22,7 +22,10 @@ MAX_PENDING = 16 * 1024
 
 
 class Outlet(Protocol):
-    """A client's connection that bytes can be given to without waiting, while it is `ready`."""
+    """A client's connection that bytes can be given to without waiting, while it is `ready`. `when_lost` is called in the moment
+    in which the client has gone, before any task hears of it: many may go at once, and no upstream shall work on for them."""
+
+    when_lost: Callable[[], None] | None
 
     @property
     def ready(self) -> bool: ...
@@ -71,10 +74,14 @@ class Carrier:
         """Carry until the pipeline has its ending or the body its end. Raises TimeoutError, OSError or ValueError where the
         upstream failed, and what `write` raises."""
         try:
+            if self._outlet is not None:
+                self._outlet.when_lost = self._answer.close
             self._answer.attach(self)
             while await self._step():
                 pass
         finally:
+            if self._outlet is not None:
+                self._outlet.when_lost = None
             self._timer.cancel()
             self._answer.detach()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from ds2d.core.errors import ErrorKind, GatewayError
@@ -72,6 +73,7 @@ class Run:
         self._room = asyncio.Event()
         self._alone_since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._when_lost: Callable[[], None] | None = None
 
     @property
     def turn(self) -> Turn | None:
@@ -84,6 +86,22 @@ class Run:
     def outlet(self) -> Outlet:
         """Itself."""
         return self
+
+    @property
+    def when_lost(self) -> Callable[[], None] | None:
+        """See `Outlet`. Not called where somebody else reads, or the turn goes on alone for a time."""
+        return self._when_lost
+
+    @when_lost.setter
+    def when_lost(self, close: Callable[[], None] | None) -> None:
+        self._when_lost = close
+        outlet = self.sink.outlet if self.sink is not None and self.here else None
+        if outlet is not None:
+            outlet.when_lost = self._lost if close is not None else None
+
+    def _lost(self) -> None:
+        if self._when_lost is not None and not self.readers and not self.grace:
+            self._when_lost()
 
     @property
     def ready(self) -> bool:

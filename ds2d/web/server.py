@@ -53,6 +53,7 @@ class Connection(RequestHandler):
         "_unsent",
         "has_room",
         "is_admitted",
+        "when_lost",
     )
 
     def __init__(self, manager: BoundedServer, *, loop: asyncio.AbstractEventLoop, **kwargs: Any) -> None:
@@ -70,6 +71,8 @@ class Connection(RequestHandler):
         """Whether it counts already, since before its TLS stood."""
         self.has_room = True
         """Whether the client takes what it is sent, as far as can be told: no more is to be sent while it does not."""
+        self.when_lost: Callable[[], None] | None = None
+        """Called once where the connection ends while an answer runs."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if not self.is_admitted and not self._bounds.admit():
@@ -82,6 +85,9 @@ class Connection(RequestHandler):
         if self._refused:
             return
         self.has_room = False
+        lost, self.when_lost = self.when_lost, None
+        if lost is not None:
+            lost()
         self._stop_clock()
         self._stop_stall_clock()
         self._bounds.leave()

@@ -58,6 +58,18 @@ class ClientStream:
         return self
 
     @property
+    def when_lost(self) -> Callable[[], None] | None:
+        """What is called in the moment in which the client has gone."""
+        connection = self._request.protocol
+        return connection.when_lost if isinstance(connection, Connection) else None
+
+    @when_lost.setter
+    def when_lost(self, close: Callable[[], None] | None) -> None:
+        connection = self._request.protocol
+        if isinstance(connection, Connection):
+            connection.when_lost = close
+
+    @property
     def ready(self) -> bool:
         """Whether `put` may be called now."""
         return self._connection is not None and self._connection.has_room

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ds2d.net import links
+from ds2d.web.server import Connection
 from ds2d.web.streaming import ClientStream
 from tests.functional.harness import KEY, Running, config_for, running
 from tests.functional.scripted import END, Scene, ScriptedUpstream, Wait, chunk, say, scripted_upstream, sse, usage, whole
@@ -101,6 +102,48 @@ async def test_a_client_that_takes_nothing_holds_its_upstream_back(tmp_path: Pat
                 break
         assert sent > 60_000_000
         writer.close()
+
+
+@own_connections
+@pytest.mark.parametrize("retries", [False, True], ids=["once", "sdk"])
+@pytest.mark.parametrize("speaks", [False, True], ids=["silent", "flowing"])
+async def test_the_upstream_is_closed_in_the_moment_in_which_the_client_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speaks: bool, retries: bool
+) -> None:
+    """Not when its task runs again: of many that go at once the last would wait for what is done about all the others."""
+    closed: list[bool] = []
+    lost = Connection.connection_lost
+
+    def told(self: Connection, error: BaseException | None) -> None:
+        lost(self, error)
+        closed.append(all(link._answer is None for link in open_links(ds2d)))
+
+    async with scripted_upstream() as upstream:
+        settings = config_for(upstream.base_url)
+        settings["upstreams"][0]["poll_seconds"] = 3600
+        async with running(tmp_path, settings) as ds2d:
+            wait = Wait()
+            upstream.scenes.append(Scene([*(say("a")[:2] if speaks else []), wait]))
+            reader, writer = await asyncio.open_connection("127.0.0.1", ds2d.port)
+            body = b'{"model":"deepseek-chat","stream":true,"messages":[{"role":"user","content":"x"}]}'
+            more = b"x-stainless-retry-count: 0\r\n" if retries else b""
+            head, end = head_of("1.1", body).split(b"\r\n\r\n")
+            writer.write(head + b"\r\n" + more + b"\r\n" + end + body)
+            await wait.reached.wait()
+            if speaks:
+                await reader.readuntil(b'"content":"a"')
+            await until(lambda: all(turn.pipeline is not None for turn in ds2d.daemon.service.turns.values()))
+            assert any(link._answer is not None for link in open_links(ds2d))
+            monkeypatch.setattr(Connection, "connection_lost", told)
+            writer.transport.abort()
+            await until(lambda: bool(closed))
+            assert closed == [True]
+
+
+def open_links(ds2d: Running) -> set[links.Link]:
+    pool = ds2d.daemon.client._pool
+    assert pool is not None
+    return pool.links
 
 
 async def test_a_client_of_http_1_0_gets_its_stream(tmp_path: Path) -> None:
