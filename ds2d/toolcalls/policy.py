@@ -39,14 +39,18 @@ class Policy:
 
     def feed(self, batch: list[Event]) -> list[Event]:
         """Take the events of one read."""
-        if len(batch) == 1:
-            event = batch[0]
-            if type(event) is Text or type(event) is Reasoning:
-                choice = self._choices.get(event.choice)
-                if choice is not None and choice.passes(event):
-                    return batch
-        out: list[Event] = []
+        same = 0
         for event in batch:
+            if type(event) is not Text and type(event) is not Reasoning:
+                break
+            choice = self._choices.get(event.choice)
+            if choice is None or not choice.passes(event):
+                break
+            same += 1
+        if same == len(batch):
+            return batch
+        out = batch[:same]
+        for event in batch[same:]:
             self._take(event, out)
         if self.done and not (out and isinstance(out[-1], Finish | Failure)):
             out.append(self._end(Finish(tuple(Ending("tool_calls") for _ in range(self._request.choices)))))

@@ -26,14 +26,18 @@ class ThinkTags:
 
     def feed(self, batch: list[Event]) -> list[Event]:
         """Take the events of one read."""
-        if len(batch) == 1:
-            event = batch[0]
-            if type(event) is Text:
-                choice = self._choices.get(event.choice)
-                if choice is not None and choice.passes(event):
-                    return batch
-        out: list[Event] = []
+        same = 0
         for event in batch:
+            if type(event) is not Text:
+                break
+            choice = self._choices.get(event.choice)
+            if choice is None or not choice.passes(event):
+                break
+            same += 1
+        if same == len(batch):
+            return batch
+        out = batch[:same]
+        for event in batch[same:]:
             kind = type(event)
             if kind is Text and not event.refusal:  # type: ignore[union-attr]
                 self._choice(event.choice).take(event, out)  # type: ignore[union-attr, arg-type]
