@@ -130,6 +130,8 @@ class ReasoningMemory:
 
     def _recall(self, caller: str, message: Message) -> str:
         """The reasoning of a turn, "" if nobody has it. What is used stays: a conversation asks for all its turns each time."""
+        if not self._index:  # a turn's names are not worth making for that
+            return ""
         calls = message.get("tool_calls") or []
         said = ((call["function"]["name"], call["function"]["arguments"]) for call in calls)
         for name in _names([call["id"] for call in calls], text_of(message), said):
