@@ -26,6 +26,10 @@ SLOW_WINDOW = 30.0
 SLOW_BYTES = 30 * 1024
 """A body slower than 1 KB/s over 30 s is given up."""
 
+READ_AHEAD = 512 * 1024
+"""Bytes of a body that may wait for us, twice as many at most, before the client's connection is paused: one that is kept
+whole anyway gains nothing by pauses, each of which costs system calls."""
+
 OFF_LOOP = 1024 * 1024
 """Bytes above which a body is worked on in a thread: some 5 ms on the loop."""
 
@@ -46,6 +50,7 @@ async def read_body(request: web.Request, limit: int, seconds: float) -> Bytes:
         if len(body) > limit:
             raise _too_large(limit)
         return body
+    content.set_read_chunk_size(READ_AHEAD)  # who asks is known by now
     pieces = [piece async for piece in pieces_of(request, limit, seconds)]
     if sum(map(len, pieces)) <= OFF_LOOP:
         return b"".join(pieces)

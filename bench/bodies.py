@@ -1,0 +1,143 @@
+"""How long very large questions hold the event loop at most.
+
+    .venv/bin/python -m bench.bodies [SHAPE...]
+
+One daemon with everything on, in this process; client and upstream are others. Between any two looks of the loop at itself:
+`loop` is its own thread's CPU, `process` that of all threads, which bounds what it waited for the interpreter. Wall time is left
+out: on a busy machine it tells of others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import gc
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from bench.programs import KEY, upstream
+from ds2d.app import Daemon
+from ds2d.cli.allocator import keep_memory
+from ds2d.config.source import Source
+from ds2d.config.store import ConfigStore
+
+MB = 1024 * 1024
+TIMES = 3
+"""Questions of each shape, one after the other."""
+
+CODE = 'def f(x):\n    """Say "what" it does."""\n    return "a" + str(x)  # and why\n\n'
+
+CLIENT = """
+import socket, sys
+port, key, file, times = int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+body = open(file, "rb").read()
+head = f"POST /v1/chat/completions HTTP/1.1\\r\\nHost: x\\r\\nAuthorization: Bearer {key}\\r\\nConnection: close\\r\\n"
+for _ in range(times):
+    with socket.create_connection(("127.0.0.1", port)) as link:
+        link.sendall(f"{head}Content-Type: application/json\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n".encode() + body)
+        answer = b"".join(iter(lambda: link.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200"), answer[-300:]
+"""
+
+
+def said(*content: Any) -> list[dict[str, Any]]:
+    """Messages of a user."""
+    return [{"role": "user", "content": one} for one in content]
+
+
+def image(size: int) -> dict[str, Any]:
+    """An image part of about so many bytes."""
+    data = base64.b64encode(random.Random(1).randbytes(size // 4 * 3)).decode()
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+
+
+def calls(count: int) -> list[dict[str, Any]]:
+    """A history of so many tool calls."""
+    function = {"name": "look", "arguments": '{"path": "src/main.py"}'}
+    turns: list[dict[str, Any]] = said("go")
+    for number in range(count):
+        call = {"id": f"c{number}", "type": "function", "function": function}
+        turns.append({"role": "assistant", "content": None, "tool_calls": [call]})
+        turns.append({"role": "tool", "tool_call_id": f"c{number}", "content": CODE * 4})
+    return turns
+
+
+SHAPES: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "text of 28 MB": lambda: said("word " * (28 * MB // 5)),
+    "code of 28 MB": lambda: said(CODE * (28 * MB // len(json.dumps(CODE)))),
+    "Chinese of 28 MB": lambda: said("你好世界" * (28 * MB // 12)),
+    "16 MB of small messages": lambda: said(*["word " * 60] * (16 * MB // 333)),
+    "16 MB of calls": lambda: calls(25_000),
+    "an image of 40 MB": lambda: said([{"type": "text", "text": "What is it?"}, image(40 * MB)]),
+    "63 MB of messages": lambda: said(*["word " * 400] * (63 * MB // 2033)),
+    "text of 63 MB": lambda: said("word " * (63 * MB // 5)),
+}
+
+
+async def longest(work: asyncio.Task[Any]) -> tuple[float, float]:
+    """The most CPU between two looks while it runs, in milliseconds: the loop's, and the process's."""
+    loop = process = 0.0
+    before = time.thread_time(), time.process_time()
+    while not work.done():
+        await asyncio.sleep(0)
+        now = time.thread_time(), time.process_time()
+        loop, process = max(loop, now[0] - before[0]), max(process, now[1] - before[1])
+        before = now
+    await work
+    return loop * 1000, process * 1000
+
+
+async def ask(port: int, file: Path) -> None:
+    """Send what is in the file, from another process. Raises SystemExit where it was not answered."""
+    command = (sys.executable, "-c", CLIENT, str(port), KEY, str(file), str(TIMES))
+    if await (await asyncio.create_subprocess_exec(*command)).wait():
+        raise SystemExit("a question was not answered")
+
+
+async def measure(folder: Path, shapes: list[str]) -> None:
+    """Print a line for each shape."""
+    up = upstream(folder)
+    config = {
+        "keys": [KEY],
+        "upstreams": [{"name": "up", "base_url": f"http://127.0.0.1:{up.port}/v1"}],
+        "models": {"bench": {"upstream": "up", "images": True}},
+        "images": {"max_bytes": 64 * MB},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    daemon = Daemon(ConfigStore(Source.file(folder / "config.json")))
+    port = await daemon.start(port=0)
+    try:
+        await daemon.first_look()
+        gc.freeze()
+        gc.set_threshold(3000, 10, 20)
+        for shape in shapes:
+            body = json.dumps({"model": "bench", "messages": SHAPES[shape]()}, ensure_ascii=False).encode()
+            (folder / "body").write_bytes(body)
+            loop, process = await longest(asyncio.create_task(ask(port, folder / "body")))
+            print(f"{shape:24s} {len(body) / MB:5.1f} MB   loop {loop:6.1f} ms   process {process:6.1f} ms", flush=True)
+    finally:
+        await daemon.stop()
+        up.stop()
+
+
+def main() -> None:
+    """The command."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("shapes", nargs="*", default=list(SHAPES), metavar="SHAPE", help=", ".join(SHAPES))
+    shapes = arguments.parse_args().shapes
+    keep_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        uvloop.run(measure(Path(folder), shapes))
+
+
+if __name__ == "__main__":
+    main()
