@@ -80,10 +80,15 @@ def parser_of(name: str) -> argparse.ArgumentParser:
     """The parser of one verb."""
     verb = _module_of(name)
     parser = argparse.ArgumentParser(
-        prog=f"ds2d {name}", description=verb.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"ds2d {name}", description=_for_people(verb.__doc__ or ""), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     verb.configure(parser)
     return parser
+
+
+def _for_people(text: str) -> str:
+    """A module's head without what it says to developers: the paragraphs on its rule and its surprises."""
+    return "\n\n".join(part for part in text.split("\n\n") if not part.startswith(("Rule:", "Surprise:")))
 
 
 def _run(name: str, words: list[str]) -> int:

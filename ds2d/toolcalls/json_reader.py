@@ -4,12 +4,15 @@ Rule (toolcalls.md 3): what was handed on is a prefix of the (mended) arguments,
 character is looked at once; what waits for its successor (a comma, a backslash, a literal, a bare key) is short.
 Surprise: a parameter declared as a list whose value is no list waits until its end, because `"k": {..}, {..}` needs a
 bracket before what came first. A plain object where a list is declared still goes out as the model wrote it.
+What the grammar allows and strict parsers refuse is no JSON either: half of a surrogate pair is mended, a number beyond what a
+double holds is a fault.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from math import isfinite
 
 from ds2d.toolcalls import notes
 from ds2d.toolcalls.schema import Schema, property_of, types_of
@@ -32,6 +35,9 @@ _WHOLE_LITERAL = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+
 _BARE_KEY = re.compile(r"[A-Za-z_$][\w$-]*+")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _HEX = re.compile(r"[0-9a-fA-F]{0,4}")
+_HALF = re.compile(r"[dD][89a-fA-F]").match
+_FIRST_HALF = re.compile(r"[dD][89abAB]").match
+_SECOND_HALF = re.compile(r"\\u[dD][c-fC-F][0-9a-fA-F]{2}").fullmatch
 
 _CLOSER = {"{": "}", "[": "]", "(": "]"}
 """By what is open: object, list, and "(" for a list whose brackets the model left out."""
@@ -93,7 +99,7 @@ class JsonReader:
 
     def finish(self) -> str | None:
         """No more text will come: what closes the object, if closers are all that it lacks, else None."""
-        literal = self._wait if self._step == self._value and _WHOLE_LITERAL(self._wait) else ""
+        literal = self._wait if self._step == self._value and _is_literal(self._wait) else ""
         at_end = self._step == self._after or self._step in (self._first_key, self._first_item) or literal
         if self.fault or not self._stack or not at_end:
             return None
@@ -133,7 +139,7 @@ class JsonReader:
             return self._fail(at)
         if found.end() == len(text):
             return _MORE
-        if not _WHOLE_LITERAL(found.group()):
+        if not _is_literal(found.group()):
             return self._fail(at)
         self._put(found.group())
         self._step = self._after
@@ -260,13 +266,29 @@ class JsonReader:
         if mark == "u":
             digits = _HEX.match(text, at + 2).group()  # type: ignore[union-attr]
             if len(digits) == 4:
-                self._put(text[at : at + 6])
-                return at + 6
+                return self._halves(text, at, digits) if _HALF(digits) else self._whole_unit(text, at)
             if at + 2 + len(digits) == len(text):
                 return _MORE
         self._put("\\\\")
         self.repairs[notes.BACKSLASH] = None
         return at + 1
+
+    def _whole_unit(self, text: str, at: int) -> int:
+        self._put(text[at : at + 6])
+        return at + 6
+
+    def _halves(self, text: str, at: int, digits: str) -> int:
+        """A `u` escape that is half of a character: as it is where the other half follows, else U+FFFD."""
+        if _FIRST_HALF(digits):
+            second = text[at + 6 : at + 12]
+            if _SECOND_HALF(second):
+                self._put(text[at : at + 12])
+                return at + 12
+            if len(second) < 6 and "\\u".startswith(second[:2]):
+                return _MORE
+        self._put("\\ufffd")
+        self.repairs[notes.SURROGATE] = None
+        return at + 6
 
     def _control(self, mark: str, at: int) -> int:
         if mark in "\r\n" and not self._mend_lines:
@@ -354,6 +376,11 @@ class JsonReader:
         elif self._stack:
             self._put(text[at:end])
         return end
+
+
+def _is_literal(text: str) -> bool:
+    """Whether it is a literal that strict parsers read: 1e999 is a number to JSON's grammar and to none that keeps doubles."""
+    return _WHOLE_LITERAL(text) is not None and (text[-1] in "el" or isfinite(float(text)))
 
 
 def _types_begun_by(mark: str) -> frozenset[str]:

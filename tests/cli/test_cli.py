@@ -46,7 +46,10 @@ def test_every_verb_has_a_module_a_summary_and_help(capsys: pytest.CaptureFixtur
         assert name in usage
         assert entry.summary in usage
         assert main([name, "--help"]) == 0
-        assert f"usage: ds2d {name}" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert f"usage: ds2d {name}" in said
+        assert "Rule:" not in said  # that is for developers
+        assert "Surprise:" not in said
 
 
 def test_asked_wrongly(capsys: pytest.CaptureFixture[str]) -> None:
