@@ -1,9 +1,7 @@
-"""One turn, from a parsed question to the last byte of its answer.
+"""One turn, from a parsed question to its record: who may answer it, and what happens when one does not.
 
 Rule: resolve, permit, and only then queue, so that a bad request never costs a slot or a login; retry here and nowhere
 else, only before the first byte; whatever happens, the lease goes back and the turn is recorded once.
-Surprise: an upstream's fault in mid-stream raises nothing. The pipeline turns it into its ending, and that ending is an
-exception again only while nothing has been sent (errors.md 3).
 """
 
 from __future__ import annotations
@@ -13,34 +11,24 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
-from ds2d import toolcalls
 from ds2d.config.schema import Config
 from ds2d.core.calls import Passed
 from ds2d.core.errors import ErrorKind, GatewayError
-from ds2d.core.events import Failure, Finish, Folder, Overhearing, Usage
 from ds2d.core.models import Route, Target
-from ds2d.core.pipeline import MAX_ANSWER, Encoding, Pipeline, Splitting, Stage
 from ds2d.core.request import ChatRequest, Envelope
 from ds2d.core.sizes import Size, Sizes
-from ds2d.core.sse import Splitter, Tapped, WholeBody
 from ds2d.core.validate import check_image_sizes
-from ds2d.dialects import TELLS, tasks
-from ds2d.net.client import MAX_ERROR_BODY, Client
-from ds2d.net.exchange import Exchange
-from ds2d.service.heartbeat import Heartbeat
+from ds2d.net.client import Client
+from ds2d.service.asking import Asking, Result
 from ds2d.service.question import (
     answering,
     check_servers,
-    prepared,
-    think_tags,
     with_images_checked,
     with_rights,
     with_thinking,
 )
 from ds2d.service.repeats import Repeats
-from ds2d.service.tasks import is_streamed, made_here, passed_on, task_route
+from ds2d.service.tasks import made_here, task_route
 from ds2d.service.turn import Ask, Sink, Tools, Turn
 from ds2d.state.accounts import AccountQueue, Lease, Want
 from ds2d.state.affinity import Affinity
@@ -49,13 +37,9 @@ from ds2d.state.catalog import Catalog
 from ds2d.state.explain import skipped
 from ds2d.state.logins import Logins
 from ds2d.state.observed import Observed
-from ds2d.toolcalls.unsure import Unsure
 from ds2d.upstreams import REGISTRY as UPSTREAMS
 
 logger = logging.getLogger("ds2d.turn")
-
-Result = bytes | Passed | None
-"""What a turn comes to: a body, an answer that is passed on, or nothing where it was written as it came."""
 
 
 class Service:
@@ -86,6 +70,7 @@ class Service:
         """The turns that run or wait now, by request id."""
         self.retrying = 0
         self.repeats = Repeats(config, books, tools, self._turn, self.route)
+        self._asking = Asking(catalog, logins, client, tools, books, observed, self._may_retry)
 
     async def answer(self, ask: Ask) -> bytes:
         """The whole answer as the body of a 200. Raises GatewayError with the status it should have."""
@@ -134,7 +119,8 @@ class Service:
 
     def envelope(self, ask: Ask) -> Envelope:
         """What a dialect needs to write about a question outside of a turn."""
-        return self._envelope(Turn(ask, self._config(), self.route(ask), self._tools.monotonic(), self._tools.now()), None)
+        turn = Turn(ask, self._config(), self.route(ask), self._tools.monotonic(), self._tools.now())
+        return self._asking.envelope(turn, None)
 
     def public_name(self, name: str, *, claude_route: bool) -> str:
         """The public model that a name stands for. Raises MODEL_NOT_FOUND."""
@@ -168,7 +154,7 @@ class Service:
             turn.outcome, turn.cause = "interrupted", ErrorKind.CLIENT_CLOSED
             if turn.stopped is None:
                 raise
-            _uncancel(turn)
+            turn.uncancel()
             turn.outcome, turn.cause = "failed", turn.stopped.kind
             raise turn.stopped from None
         finally:
@@ -276,11 +262,6 @@ class Service:
         self.retrying += turn.attempts == 1
         turn.attempts += 1
 
-    def _is_told(self, error: GatewayError, turn: Turn, sink: Sink | None) -> bool:
-        """Whether the dialect's answer tells this failure by itself, and no further attempt can mend it."""
-        tells = TELLS.get(turn.ask.dialect_name)
-        return tells is not None and tells(error, sink is not None) and not self._may_retry(error, turn, sink)
-
     async def _attempt(self, turn: Turn, lease: Lease, sink: Sink | None, others: list[dict[str, Any]]) -> Result:
         """One account's try: ask, read, write. `others` were skipped. Raises GatewayError while nothing was sent."""
         account, began = lease.account, self._tools.monotonic()
@@ -290,7 +271,7 @@ class Service:
         note = self._note_try(turn, lease, others, began)
         passing = self._observed.begin(account.label, lease.want.model)
         try:
-            result = await self._exchange(turn, lease, sink)
+            result = await self._asking.exchange(turn, lease, sink)
             self._note_answer(turn, lease)
             note["end"] = note["end"] or "answered"
             passing.ended(turn.usage.total if turn.usage else 0, turn.failure)
@@ -321,164 +302,6 @@ class Service:
             if turn.thread is not None:
                 self._affinity.answered(turn.thread, turn.usage.prompt, turn.usage.cached)
 
-    async def _exchange(self, turn: Turn, lease: Lease, sink: Sink | None) -> Result:
-        target = next(target for target in turn.route.targets if target.upstream.name == lease.account.upstream)
-        upstream = UPSTREAMS[target.upstream.kind]
-        request = turn.ask.request
-        token = turn.ask.caller.token or await self._logins.token(lease.account)
-        call = await self._client.drive(prepared(request, target, token))
-        recording = turn.ask.recording
-        if recording is not None:
-            recording.asked(call, lease.account.label, target.facts.flavour, target.model)
-        async with self._client.open(call) as exchange:
-            if recording is not None:
-                recording.answered(exchange.status, exchange.headers.get("content-type", ""))
-            if exchange.status != 200:
-                refusal = await exchange.read(MAX_ERROR_BODY)
-                if recording is not None:
-                    recording.upstream(refusal.body)
-                error = upstream.classify(refusal, request)
-                if error.kind is ErrorKind.UPSTREAM_AUTH:
-                    turn.same_account = self._logins.refused(lease.account, token)
-                raise _for_direct_caller(error) if turn.ask.caller.token else error
-            self._observed.told(lease.account.label, turn.route.public, exchange.headers)
-            if request.task and (sink is None or not is_streamed(exchange)):
-                return await passed_on(turn, target, exchange, self._tools, self._books)
-            pipeline, encoder = self._pipeline(turn, target, exchange, sink)
-            turn.pipeline = pipeline
-            if sink is None:
-                return await self._whole(turn, exchange, pipeline, encoder)
-            sink.content_type = encoder.content_type
-            beat = Heartbeat(pipeline, sink, turn.config.server.keepalive_seconds, self._tools.spawn)
-            try:
-                await self._stream(turn, exchange, pipeline, sink)
-            finally:
-                beat.stop()
-        return None
-
-    async def _stream(self, turn: Turn, exchange: Exchange, pipeline: Pipeline, sink: Sink) -> None:
-        async def write(data: bytes) -> None:
-            if turn.first is None:
-                turn.first = self._tools.monotonic()
-            await sink.write(data)
-
-        try:
-            await exchange.pump(pipeline, write, sink.outlet)
-        except BaseException:
-            turn.usage = pipeline.usage
-            if turn.stopped is None or not sink.started:
-                raise
-            _uncancel(turn)
-            if held := pipeline.fail(turn.stopped):
-                await sink.write(held)
-        ending = pipeline.ending
-        if type(ending) is Failure and not sink.started and not self._is_told(ending.error, turn, sink):
-            raise ending.error
-        last = pipeline.close(await self._counted(turn, pipeline))
-        turn.ask.on_ending()
-        await self._books.commit(turn)
-        await sink.write(last)
-
-    async def _whole(self, turn: Turn, exchange: Exchange, pipeline: Pipeline, encoder: Encoding) -> bytes:
-        async def write(data: bytes) -> None:
-            raise AssertionError("a folder writes nothing")
-
-        await exchange.pump(pipeline, write)
-        ending = pipeline.ending
-        if type(ending) is Failure and not self._is_told(ending.error, turn, None):
-            raise ending.error
-        pipeline.close(await self._counted(turn, pipeline))
-        assert isinstance(encoder, Folder)
-        body = turn.ask.dialect.render(encoder.completion, self._envelope(turn, pipeline))
-        turn.ask.on_ending()
-        await self._books.commit(turn)
-        return body
-
-    def _pipeline(self, turn: Turn, target: Target, exchange: Exchange, sink: Sink | None) -> tuple[Pipeline, Encoding]:
-        """The stages for this answer. What the server sends decides how it is split, not what it was asked for."""
-        request = turn.ask.request
-        plain = Splitter() if is_streamed(exchange) else WholeBody(MAX_ANSWER)
-        splitter: Splitting = Tapped(plain, turn.ask.recording.upstream) if turn.ask.recording is not None else plain
-        decoder = UPSTREAMS[target.upstream.kind].Decoder(request, target)
-        if sink is None:
-            encoder: Encoding = Folder()
-        elif request.task:
-            encoder = tasks.Encoder()
-        else:
-            encoder = turn.ask.dialect.Encoder(self._envelope(turn, None, lambda: decoder.usage))
-            turn.ask.on_encoder(encoder)
-        pipeline = Pipeline(splitter, decoder, self._stages(turn, target), encoder)
-        return pipeline, encoder
-
-    def _stages(self, turn: Turn, target: Target) -> list[Stage]:
-        """What stands between decoder and encoder for this question on this server."""
-        settings, request = turn.config.toolcall, turn.ask.request
-        if request.task:
-            return []
-        place = (target.upstream.name, target.model)
-        think = think_tags(target, request, self._catalog.begins_inside.get(place))
-        stages = toolcalls.build(
-            request, self._tools.new_id, mode=settings.mode, confidence=settings.early_emit_confidence, think=think
-        )
-        turn.learning = [(place, stage) for stage in stages if isinstance(stage, Unsure)]
-        if request.tools:
-            turn.overheard = Overhearing()
-            stages.append(turn.overheard)
-        return stages
-
-    def _envelope(self, turn: Turn, pipeline: Pipeline | None, usage: Callable[[], Usage | None] | None = None) -> Envelope:
-        ask, config = turn.ask, turn.config
-
-        def running() -> Usage | None:
-            return pipeline.usage if pipeline else None
-
-        now = usage or running
-
-        def prompt_tokens() -> int:
-            known = now()
-            return known.prompt if known and known.prompt else self._tools.rough_request(ask.request)
-
-        return Envelope(
-            request=ask.request,
-            model=ask.request.model,
-            request_id=ask.request_id,
-            created=turn.created,
-            new_id=self._tools.new_id,
-            now=self._tools.now,
-            seal=self._tools.seal,
-            usage=now,
-            prompt_tokens=prompt_tokens,
-            reasoning_field=config.reasoning.field,
-            settings={
-                "responses.reasoning_events": config.responses.reasoning_events,
-                "gemini.stream_default": config.gemini.stream_default,
-            },
-        )
-
-    async def _counted(self, turn: Turn, pipeline: Pipeline) -> Finish | Failure:
-        """The ending with usage: the upstream's if it gave one, else counted here (tokens.md, last line)."""
-        ending = pipeline.ending
-        assert ending is not None
-        usage = ending.usage or pipeline.usage
-        if usage is None:
-            prompt = await self._tools.count_request(turn.ask.request)
-            before, said = pipeline.counted, "".join(pipeline.said)
-            usage = Usage(prompt, before + await self._tools.count_text(said), source="counted")
-        turn.usage, turn.answer_id = usage, pipeline.answer_id
-        for place, stage in turn.learning:
-            if stage.inside is not None:
-                self._catalog.begins_inside[place] = stage.inside
-        if isinstance(ending, Finish) and turn.overheard is not None:
-            self._tools.reasoning.remember(turn.ask.caller.id, turn.overheard.completion)
-        if isinstance(ending, Finish):
-            turn.outcome, turn.cause = "completed", ending.reason
-            turn.notes += ending.notes
-        else:
-            turn.outcome, turn.cause = "failed", ending.error.kind
-            turn.failure = ending.error
-        turn.tries[-1]["end"] = turn.failure.kind if turn.failure else "answered"  # the record is written before the last frame
-        return msgspec.structs.replace(ending, usage=usage)
-
 
 def _want(turn: Turn, tried: set[str]) -> Want:
     ask = turn.ask
@@ -492,21 +315,6 @@ def _want(turn: Turn, tried: set[str]) -> Want:
         direct=ask.caller.token is not None,
         prefer=turn.thread.prefer if turn.thread is not None else None,
     )
-
-
-def _uncancel(turn: Turn) -> None:
-    """The cancellation was ours, to stop the turn; its task goes on to say so."""
-    if turn.task is not None:
-        turn.task.uncancel()
-
-
-def _for_direct_caller(error: GatewayError) -> GatewayError:
-    """What a refused credential means to the caller who brought it (errors.md 2)."""
-    if error.kind is ErrorKind.UPSTREAM_AUTH:
-        return GatewayError(ErrorKind.INVALID_KEY, "The upstream does not know this token.")
-    if error.kind is ErrorKind.UPSTREAM_BILLING:
-        return GatewayError(ErrorKind.QUOTA_EXHAUSTED, "The balance behind this token is used up.")
-    return error
 
 
 def _clearer(first: GatewayError | None, second: GatewayError) -> GatewayError:

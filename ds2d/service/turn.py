@@ -152,6 +152,11 @@ class Turn(msgspec.Struct):
             "notes": self.notes,
         }
 
+    def uncancel(self) -> None:
+        """The cancellation was ours, to stop the turn; its task goes on to say so."""
+        if self.task is not None:
+            self.task.uncancel()
+
     def stop(self, error: GatewayError) -> None:
         """End this turn from outside (shutdown, cancel): the client gets `error` in its dialect, the upstream is closed."""
         self.stopped = error
