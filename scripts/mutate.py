@@ -33,7 +33,7 @@ KEPT = ROOT / "tests" / "mutation"
 
 ACCOUNTS = tuple(
     f"tests/state/test_{name}.py"
-    for name in ("accounts", "servers", "breakers", "fairness", "reports", "bounds", "account_storms")
+    for name in ("accounts", "accounts_edges", "servers", "breakers", "fairness", "reports", "bounds", "account_storms")
 )
 """The quick ones first: most mutants do not live to see the last, which takes longer than all others."""
 
