@@ -121,6 +121,7 @@ class Watch:
         self._gone_at: float | None = None  # when it was seen to take no connection
         self._known = False  # flavour and prefix were found out, and the server has not been away since
         self._routes_told = False  # the same of its routes
+        self._routes: frozenset[str] | None = None
         self._hurry = asyncio.Event()
         if upstream.kind == "demo":
             self._set("ready", "embedded", models=_demo_models())
@@ -319,15 +320,19 @@ class Watch:
         """With the routes that the server says it has: a vLLM has those that its model can serve, so they tell what it is for.
 
         It writes that document when it is first asked, which takes seconds on a busy machine: if it was late it is asked again.
+        Of two looks that are under way at once, the second must not bring back the routes from before the first.
         """
-        if self._routes_told or facts.flavour not in TELL_ROUTES:
+        if facts.flavour not in TELL_ROUTES:
             return facts
+        if self._routes_told:
+            return msgspec.structs.replace(facts, routes=self._routes)
         try:
             reply = await self._get(server_root(self.upstream.base_url) + "/openapi.json", None)
         except GatewayError:
             return facts
         self._routes_told = True
-        return msgspec.structs.replace(facts, routes=routes_in(parsed(reply.body)) if reply.status == 200 else None)
+        self._routes = routes_in(parsed(reply.body)) if reply.status == 200 else None
+        return msgspec.structs.replace(facts, routes=self._routes)
 
     async def _version(self) -> Any:
         try:

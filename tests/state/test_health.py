@@ -170,6 +170,42 @@ async def test_a_server_is_back_before_it_has_told_its_routes_and_has_those_from
     assert net.states == ["loading", "ready"]
 
 
+class TwoLooks(Net):
+    """Two looks under way at once: the second begins while the first asks for gauges, and ends after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.second: asyncio.Task[None] | None = None
+        self.passed, self.over = asyncio.Event(), asyncio.Event()
+
+    async def fetch(self, call: Call) -> Reply:
+        if call.path.endswith("/metrics"):
+            if self.second is None:
+                self.second = asyncio.ensure_future(self.watch.look())
+                await self.passed.wait()
+            else:
+                self.passed.set()
+                await self.over.wait()
+        return await super().fetch(call)
+
+
+async def test_of_two_looks_at_once_the_second_does_not_bring_back_the_routes_from_before_the_first() -> None:
+    net = TwoLooks()
+    net.passed.set()
+    net.over.set()
+    net.replies[ROUTES] = Reply(200, {}, b'{"paths":{"/v1/embeddings":{}}}')
+    await net.look(listing(VLLM_ENTRY))
+    await net.look(GONE)
+    net.fault, net.second, net.passed, net.over = None, None, asyncio.Event(), asyncio.Event()
+    net.replies[ROUTES] = Reply(200, {}, b'{"paths":{"/v1/chat/completions":{}}}')
+    async with asyncio.timeout(20):
+        await net.watch.look()
+        net.over.set()
+        assert net.second is not None
+        await net.second
+    assert net.watch.seen.facts.routes == {"/v1/chat/completions"}
+
+
 async def test_a_server_that_lets_a_look_break_its_answer_is_not_looked_at_meanwhile() -> None:
     net = Net()
     await net.look(listing({"id": "m", "owned_by": "me"}))
