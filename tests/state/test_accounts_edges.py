@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.load import Load
 from ds2d.core.settings import BreakerSpec, Secret
-from ds2d.state.accounts import AccountQueue
+from ds2d.state.accounts import AccountQueue, Lease, Want
+from ds2d.state.shared_accounts import SharedQueue
 from tests.state.test_accounts import refusal
 from tests.state.test_breakers import end, fail, fault
 from tests.state.world import Limits, Time, World, account, settle, upstream
@@ -102,6 +105,102 @@ def test_of_many_accounts_those_whose_turn_is_next_are_shown() -> None:
     assert [slot.account.label for slot in nearest(world.want(upstreams=("gone", "gpu")), 2)] == ["a", "b"]
 
 
+async def test_the_wait_is_told_by_how_fast_the_queue_moves() -> None:
+    world = World("a", account_max_inflight=1, account_max_queue=9)
+    leases = [await world.run()]
+    asks = [world.ask() for _ in range(3)]
+    await settle()
+    for ask in asks[:2]:
+        world.time.advance(7)
+        world.queue.release(leases[-1])
+        await settle()
+        leases.append(ask.result())
+    assert world.queue.expected_wait() == 14.0  # one waits still, and the next would be the second
+
+
+async def test_a_wait_of_no_time_is_refused_as_such_and_a_short_one_is_waited() -> None:
+    world = World("a", account_max_inflight=1)
+    await world.run()
+    assert (await refusal(world.ask(patience=0))).message.startswith("No account was free within 0 s.")
+    short = world.ask(patience=0.5)
+    await settle()
+    assert not short.done()
+    short.cancel()
+
+
+async def test_a_cool_down_that_ends_with_ones_patience_is_waited_for() -> None:
+    world = World("a")
+    await fail(world, 1, RATE)
+    patient, hasty = world.ask(patience=50), world.ask(patience=49)
+    await settle()
+    assert not patient.done()
+    assert (await refusal(hasty)).kind is ErrorKind.MODEL_UNAVAILABLE
+    patient.cancel()
+
+
+async def test_an_upstream_without_accounts_is_unavailable_and_no_hindrance() -> None:
+    world = World([account("a"), account("b", on="off", disabled=True)], [upstream(), upstream("off")])
+    for names in (("gone",), ("off",), ("gone", "off")):
+        assert (await refusal(world.ask(upstreams=names))).kind is ErrorKind.MODEL_UNAVAILABLE
+    assert (await world.run(upstreams=("gone", "off", "gpu"))).account.label == "a"
+    assert world.queue.capacity == 2
+    world.apply()
+    assert world.queue.capacity == 2
+
+
+# Between callers
+
+
+async def order_of(world: World, lease: Lease, asks: dict[str, asyncio.Task[Lease]]) -> list[str]:
+    """Who is served after whom, one at a time."""
+    order: list[str] = []
+    while len(order) < len(asks):
+        world.queue.release(lease)
+        await settle()
+        name = next(name for name, ask in asks.items() if ask.done() and name not in order)
+        order.append(name)
+        lease = asks[name].result()
+    return order
+
+
+async def test_the_clock_of_fairness_goes_with_the_tags_of_those_who_are_served() -> None:
+    world = World("a", account_max_inflight=1, account_max_queue=99)
+    lease = await world.run(caller="x")
+    first = {name: world.ask(caller="x") for name in ("x1", "x2", "x3")}
+    await settle()
+    for name in ("x1", "x2"):
+        world.queue.release(lease)
+        await settle()
+        lease = first[name].result()
+    asks = {"x3": first["x3"], **{name: world.ask(caller="y") for name in ("y1", "y2", "y3")}}
+    await settle()
+    assert await order_of(world, lease, asks) == ["y1", "x3", "y2", "y3"]
+
+
+async def test_what_a_caller_used_long_ago_is_forgiven_when_it_comes_again() -> None:
+    world = World("a", account_max_inflight=1, account_max_queue=99)
+    lease = await world.run(caller="heavy")
+    lease.charge(1_000_000)
+    asks = {f"y{number}": world.ask(caller="y") for number in range(30)}
+    await settle()
+    asks["heavy"] = world.ask(caller="heavy")
+    await settle()
+    assert (await order_of(world, lease, asks)).index("heavy") == 21  # 20 usual requests of lead, and one of the same place
+
+
+async def test_who_is_served_at_once_moves_the_clock_by_no_more_than_that_either() -> None:
+    two = [account("a"), account("b", on="other")]
+    world = World(two, [upstream(), upstream("other")], account_max_inflight=1, account_max_queue=99)
+    lease = await world.run(caller="heavy", upstreams=("gpu",))
+    lease.charge(1_000_000)
+    asks = {f"y{number}": world.ask(caller="y", upstreams=("gpu",)) for number in range(30)}
+    await settle()
+    await world.run(caller="heavy", upstreams=("other",))
+    asks["newcomer"] = world.ask(caller="newcomer", upstreams=("gpu",))
+    await settle()
+    assert (await order_of(world, lease, asks)).index("newcomer") == 21
+
+
 # Rotation by hand
 
 
@@ -148,6 +247,18 @@ async def test_a_group_in_use_is_in_use_after_an_edit_too() -> None:
     world.queue.release(leases[0])
     await world.run()
     assert (await refusal(world.ask(patience=0))).kind is ErrorKind.QUEUE_TIMEOUT
+
+
+async def test_what_a_group_shares_is_handed_over_as_its_own() -> None:
+    queue, fresh = SharedQueue(Limits(), clock=Time()), SharedQueue(Limits(), clock=Time())
+    for one in (queue, fresh):
+        one.apply([upstream()], [account("a", group="g"), account("b", group="g")], Limits())
+    lease = await queue.acquire(Want(upstreams=("gpu",), model="m"), 0)
+    lease.report(RATE)
+    fresh.load(queue.save())
+    with pytest.raises(GatewayError) as caught:
+        await fresh.acquire(Want(upstreams=("gpu",), model="m"), 0)
+    assert caught.value.kind is ErrorKind.MODEL_UNAVAILABLE
 
 
 async def test_a_group_and_an_account_of_the_same_name_are_two_budgets() -> None:
@@ -230,12 +341,12 @@ async def test_a_report_does_not_let_anybody_overtake_those_whose_timer_is_late(
 
 
 async def test_a_probe_that_was_judged_says_nothing_about_the_next_one() -> None:
-    world = World("a", account_max_inflight=9, breaker=BreakerSpec(failures=1))
-    await fail(world)
+    world = World("a", account_max_inflight=9)
+    await fail(world, 1, fault(ErrorKind.UPSTREAM_AUTH))
     world.time.advance(60)
     first = await world.run()
     first.report(None)
-    await fail(world)
+    await fail(world, 1, fault(ErrorKind.UPSTREAM_AUTH))
     world.time.advance(60)
     await world.run()  # the probe of the second time
     world.queue.release(first)
