@@ -104,10 +104,14 @@ class Machine:
         self.run("sh", "-c", f'printf "[Service]\nWatchdogSec={seconds}\n" >{name}; systemctl daemon-reload')
 
     def wait_for_processes(self, unit: str, expected: list[str], seconds: float = BOOT_SECONDS) -> None:
-        """Wait until the unit consists of these processes."""
+        """Wait until the unit consists of these processes, and of one for each that counts tokens for it."""
         until = time.monotonic() + seconds
         place = "/sys/fs/cgroup" + self.show(unit, "ControlGroup") + "/cgroup.procs"
-        while (found := self.run("cat", place, check=False).split()) != expected:
+        while True:
+            found = self.run("cat", place, check=False).split()
+            counting = [one for one in found if "counter_child" in self.run("cat", f"/proc/{one}/cmdline", check=False)]
+            if [one for one in found if one not in counting] == expected and len(counting) == len(expected):
+                return
             assert time.monotonic() < until, f"{unit} has {found}, not {expected}\n{self.log()}"
             time.sleep(0.1)
 
