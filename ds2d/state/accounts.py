@@ -308,7 +308,6 @@ class AccountQueue:
         self.running += step
         slot.inflight += step
         slot.budget.inflight += step
-        slot.pool.inflight += step
         slot.pool.server.inflight += step
 
     # Those for whom waiting ends

@@ -97,7 +97,6 @@ class Slot:
         budget.members.append(self)
         budget.limit = max(budget.limit, self.limit)
         pool.limit += self.limit
-        pool.inflight += self.inflight
         if self.account.usable:
             pool.add(self)
 
@@ -165,13 +164,12 @@ class Server:
 class Pool:
     """The accounts of one upstream, in rotation: the one whose turn came longest ago stands first."""
 
-    __slots__ = ("inflight", "limit", "name", "order", "server")
+    __slots__ = ("limit", "name", "order", "server")
 
     def __init__(self, name: str, server: Server | None = None) -> None:
         self.name = name
         self.server = server or Server()
         self.order: list[tuple[float, int, Slot]] = []
-        self.inflight = 0
         self.limit = 0
 
     def add(self, slot: Slot) -> None:

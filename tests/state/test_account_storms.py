@@ -109,7 +109,7 @@ class Crowd:
             self.release(0, report=False)
         queue = self.world.queue
         assert (queue.running, queue.waiting, queue._lanes, queue.roster.leaving) == (0, 0, {}, {})
-        assert all(slot.inflight == slot.budget.inflight == slot.pool.inflight == 0 for slot in queue.slots)
+        assert all(slot.inflight == slot.budget.inflight == slot.pool.server.inflight == 0 for slot in queue.slots)
         assert self.world.time.pending == 0
 
 

@@ -56,8 +56,13 @@ async def test_sizes_are_those_of_what_is_held() -> None:
         "running": 2,  # more run than there are slots now
         "waiting": 9,
     }
+    assert world.queue.waiting_by_caller == {"x": 2, "z": 1}
     world.queue.release(held[0])
     assert now_of(world)["accounts_leaving"] == 0
+    world.time.advance(5)  # the gap
+    world.queue.release(held[1])
+    await settle()
+    assert world.queue.waiting_by_caller == {"x": 2}
 
 
 async def test_an_account_that_went_leaves_with_its_last_lease() -> None:
@@ -118,6 +123,43 @@ async def test_the_wait_is_told_by_how_fast_the_queue_moves() -> None:
     assert world.queue.expected_wait() == 14.0  # one waits still, and the next would be the second
 
 
+async def test_the_time_in_which_nobody_waited_says_nothing_about_speed() -> None:
+    world = World("a", account_max_inflight=1)
+    for _ in range(2):
+        lease = await world.run()
+        ask = world.ask()
+        await settle()
+        world.time.advance(7)
+        world.queue.release(lease)
+        await settle()
+        world.time.advance(7)
+        world.queue.release(ask.result())
+        world.time.advance(1000)
+    assert world.queue.expected_wait() == pytest.approx(7.0)
+
+
+async def test_who_waited_in_vain_is_told_how_long() -> None:
+    world = World("a", account_max_inflight=1)
+    await world.run()
+    ask = world.ask(patience=30)
+    await settle()
+    world.time.advance(30)
+    error = await refusal(ask)
+    assert (error.kind, error.message[:32]) == (ErrorKind.QUEUE_TIMEOUT, "No account was free within 30 s.")
+
+
+async def test_who_leaves_in_the_very_tick_in_which_its_time_is_up_has_left() -> None:
+    world = World("a", account_max_inflight=1)
+    await world.run()
+    ask = world.ask(patience=30)
+    await settle()
+    ask.cancel()
+    world.time.advance(30)
+    await settle()
+    assert ask.cancelled()
+    assert world.queue.waiting == 0
+
+
 async def test_a_wait_of_no_time_is_refused_as_such_and_a_short_one_is_waited() -> None:
     world = World("a", account_max_inflight=1)
     await world.run()
@@ -135,6 +177,14 @@ async def test_a_cool_down_that_ends_with_ones_patience_is_waited_for() -> None:
     await settle()
     assert not patient.done()
     assert (await refusal(hasty)).kind is ErrorKind.MODEL_UNAVAILABLE
+    patient.cancel()
+    world = World("a", account_max_inflight=2)
+    lease, _ = await world.run(), await world.run()
+    patient, hasty = world.ask(patience=50), world.ask(patience=49)
+    await settle()
+    lease.report(RATE)
+    assert (await refusal(hasty)).kind is ErrorKind.MODEL_UNAVAILABLE
+    assert not patient.done()
     patient.cancel()
 
 
