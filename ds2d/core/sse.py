@@ -53,7 +53,13 @@ class Splitter:
             return []
         blocks = [self._release(), *rest[:-1]]
         self._hold(rest[-1])
-        return [record for block in blocks if (record := _parse(block))]
+        records = []
+        for block in blocks:
+            if block.startswith(b"data: ") and b"\n" not in block:  # nearly every block of every server
+                records.append(Record(block[6:]))
+            elif (record := _parse(block)) is not None:
+                records.append(record)
+        return records
 
     def _is_one(self, chunk: bytes) -> bool:
         """Whether the read, which has its first line feed before its last byte, is one usual record and nothing else: what comes
@@ -139,8 +145,6 @@ class Tapped:
 
 def _parse(block: bytes) -> Record | None:
     """One record from its lines; None if none of them is data."""
-    if block.startswith(b"data: ") and b"\n" not in block:  # nearly every block of every server
-        return Record(block[6:])
     data: list[bytes] = []
     event = b""
     for line in block.split(b"\n"):

@@ -30,10 +30,11 @@ from ds2d.dialects.gemini.render import (
 class _Choice:
     """How far one candidate has come. `words`: held text of an enum answer; `thoughts`: reasoning before the first call."""
 
-    __slots__ = ("args", "called", "head", "malformed", "start", "thoughts", "words")
+    __slots__ = ("args", "called", "frame", "head", "malformed", "start", "thoughts", "words")
 
     def __init__(self, index: int) -> None:
         self.head = b'{"candidates":[{"index":%d,"content":{"role":"model","parts":[{"text":' % index
+        self.frame = b"data: " + self.head
         self.start: ToolStart | None = None
         self.args: list[str] = []
         self.thoughts: list[str] = []
@@ -58,6 +59,7 @@ class Encoder:
         constant = dumps({"modelVersion": envelope.model, "responseId": envelope.new_id("")})[1:]
         self._rest = b"," + constant
         self._text_tail = b"}]}}]" + self._rest
+        self._text_end = self._text_tail + self._after
         self._thought_tail = b',"thought":true' + self._text_tail
 
     def feed(self, batch: list[Event]) -> bytes:
@@ -75,6 +77,8 @@ class Encoder:
             if kind is Text:
                 if self._reply.unquote:
                     choice.words.append(event.text)  # type: ignore[union-attr]
+                elif event.extra is None and not self._array:  # type: ignore[union-attr]
+                    out.append(choice.frame + dumps(event.text) + self._text_end)  # type: ignore[union-attr]
                 elif event.extra is None:  # type: ignore[union-attr]
                     self._write(choice.head + dumps(event.text) + self._text_tail, out)  # type: ignore[union-attr]
                 else:

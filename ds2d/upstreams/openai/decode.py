@@ -111,7 +111,17 @@ class Decoder:
             for record in records:
                 if self._over:
                     break
-                self._take(record)
+                if record.event or self._misses >= MAX_MISSES:
+                    self._take_carefully(record)
+                    continue
+                try:
+                    chunk = read_plain(record.data)
+                except (ValueError, RecursionError):  # msgspec's errors, and bytes that are no UTF-8, are ValueErrors
+                    self._misses += 1
+                    self._take_carefully(record)
+                else:
+                    self._misses = 0
+                    self._take_plain(chunk)
         except GatewayError as error:
             self._fail(error)
         if self._reported:
@@ -127,18 +137,6 @@ class Decoder:
             except GatewayError as error:
                 self._fail(error)
         return out
-
-    def _take(self, record: Record) -> None:
-        if self._misses < MAX_MISSES and not record.event:
-            try:
-                chunk = read_plain(record.data)
-            except (ValueError, RecursionError):  # msgspec's errors, and bytes that are no UTF-8, are ValueErrors
-                self._misses += 1
-            else:
-                self._misses = 0
-                self._take_plain(chunk)
-                return
-        self._take_carefully(record)
 
     def _take_plain(self, chunk: PlainChunk) -> None:
         if self.answer_id is None:
