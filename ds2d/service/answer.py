@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
 
 from ds2d.config.schema import Config
 from ds2d.core.calls import Passed
@@ -40,6 +40,8 @@ from ds2d.state.observed import Observed
 from ds2d.upstreams import REGISTRY as UPSTREAMS
 
 logger = logging.getLogger("ds2d.turn")
+
+T = TypeVar("T")
 
 
 class Service:
@@ -132,7 +134,7 @@ class Service:
         try:
             turn = Turn(ask, self._config(), self.route(ask), tools.monotonic(), tools.now())
             ask.turn = turn
-            ask.request = self._completed(turn)
+            ask.request = await self._completed(turn)
             if ask.pin is None and not ask.request.task:
                 turn.thread = self._affinity.thread(ask.request, ask.caller.id, turn.route)
         except GatewayError as error:
@@ -176,7 +178,7 @@ class Service:
             for turn in list(self.turns.values()):
                 await self._books.checkpoint(turn)
 
-    def _completed(self, turn: Turn) -> ChatRequest:
+    async def _completed(self, turn: Turn) -> ChatRequest:
         """The question with what the route, the settings and earlier turns add to it. Raises the 400 class for what no
         server of the route can do."""
         check_image_sizes(turn.ask.request, turn.config.images.max_bytes)
@@ -184,7 +186,11 @@ class Service:
         request = with_rights(request, turn.ask.caller)
         request = with_thinking(request, turn.route)
         check_servers(request, turn.route)
-        request, restored, lost = self._tools.reasoning.restore(turn.ask.caller.id, request)
+        if request.large:
+            steps = self._tools.reasoning.restoring(turn.ask.caller.id, request)
+            request, restored, lost = await by_and_by(steps)
+        else:
+            request, restored, lost = self._tools.reasoning.restore(turn.ask.caller.id, request)
         turn.notes += [f"reasoning_restored={restored}"] * bool(restored) + [f"reasoning_lost={lost}"] * bool(lost)
         return request
 
@@ -301,6 +307,17 @@ class Service:
             lease.charge(turn.usage.total)
             if turn.thread is not None:
                 self._affinity.answered(turn.thread, turn.usage.prompt, turn.usage.cached)
+
+
+async def by_and_by(steps: Generator[None, None, T]) -> T:
+    """What the steps come to; after each of them the others have their turn."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        await asyncio.sleep(0)
 
 
 def _want(turn: Turn, tried: set[str]) -> Want:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import Literal, Protocol
 
 import msgspec
@@ -21,6 +21,9 @@ from ds2d.core.events import Choice, Completion
 from ds2d.core.layouts import text_of
 from ds2d.core.request import ChatRequest, Message, ReasoningWish
 from ds2d.core.sizes import Size, Sizes
+
+STEP = 500
+"""Messages that are looked through in one step of `restoring`: a millisecond or two where all of them are turns with calls."""
 
 KEY_COST = 250
 """Bytes that one key takes, about: tuple, strings, two dictionary slots."""
@@ -89,18 +92,36 @@ class ReasoningMemory:
         """
         if request.reasoning.mode == "off" or not any(_forgot(message) for message in request.messages):
             return request, 0, 0
+        steps = self.restoring(caller, request)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                result: tuple[ChatRequest, int, int] = stop.value
+                return result
+
+    def restoring(self, caller: str, request: ChatRequest) -> Generator[None, None, tuple[ChatRequest, int, int]]:
+        """`restore` in steps, of `STEP` messages each, for those who let others have their turn in between."""
+        if request.reasoning.mode == "off":
+            return request, 0, 0
         self._trim()
-        texts = [self._recall(caller, message) if _forgot(message) else None for message in request.messages]
-        lost = sum(_forgot(message) and not text for message, text in zip(request.messages, texts, strict=True))
-        restored = sum(bool(text) for text in texts)
+        restored = lost = 0
+        messages: list[Message] = []
+        for number, message in enumerate(request.messages, 1):
+            if _forgot(message):
+                text = self._recall(caller, message)
+                restored += bool(text)
+                lost += not text
+                message = Message(**{**message, "reasoning_content": text})
+            messages.append(message)
+            if not number % STEP:
+                yield
         self.restored += restored
         self.lost += lost
+        if not restored + lost:
+            return request, 0, 0
         if lost and self._settings().when_lost == "thinking_off":
             return msgspec.structs.replace(request, reasoning=ReasoningWish("off")), restored, lost
-        messages = [
-            message if text is None else Message(**{**message, "reasoning_content": text})
-            for message, text in zip(request.messages, texts, strict=True)
-        ]
         return msgspec.structs.replace(request, messages=messages), restored, lost
 
     def _keep(self, caller: str, choice: Choice) -> None:

@@ -31,6 +31,7 @@ from ds2d.web.again import again_of
 from ds2d.web.auth import credentials, peer_of
 from ds2d.web.body import is_large, parse_object, read_body
 from ds2d.web.keys import AGAIN, ARRIVED, ASK, CALLER, DIALECT, REQUEST_ID, Handler
+from ds2d.web.letting_go import let_go
 from ds2d.web.replies import json_reply, stream_headers, value_reply
 from ds2d.web.streaming import ClientStream
 from ds2d.web.understanding import understood
@@ -160,6 +161,10 @@ class Business:
         if self._captures is not None:
             recording = self._captures.begin(name, request.path_qs, lambda: orjson.dumps(inbound.body), request[REQUEST_ID])
         parsed = await understood(parse, inbound)
+        if inbound.large:
+            for value in inbound.body.values():
+                if isinstance(value, list):
+                    let_go(value)
         return self._asked(request, Ask(REGISTRY[dialect], name, parsed, caller, request[REQUEST_ID], recording=recording))
 
     async def ask_with_form(self, request: web.Request, dialect: str, task: Task) -> Ask:

@@ -20,6 +20,7 @@ from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.logs import Event, Sparing, client_text, request_id
 from ds2d.dialects import REGISTRY
 from ds2d.web.keys import ASK, CALLER, DIALECT, REQUEST_ID, Handler
+from ds2d.web.letting_go import let_go
 from ds2d.web.paths import dialect_of
 from ds2d.web.replies import EXPOSED, SERVER, error_reply, preflight, request_id_of
 from ds2d.web.turn_headers import turn_headers
@@ -67,6 +68,8 @@ def _let_go(request: web.Request) -> None:
         return
     if ask.turn is not None and ask.turn.ended is not None:
         ask.turn = None
+    if ask.request.large:
+        let_go(ask.request.messages)
     del request[ASK]
 
 

@@ -34,6 +34,19 @@ def test_messages_that_need_no_change_are_the_clients_own() -> None:
     assert seen[0] is given_messages[0]
 
 
+@pytest.mark.parametrize("at", [0, 999, 1000, 1001, 2499])
+def test_very_many_messages_are_checked_as_a_few_are(at: int) -> None:
+    many: list[dict[str, Any]] = [{"role": "user", "content": str(number)} for number in range(2500)]
+    assert messages_of(*many) == many
+    assert where(*many[:at], {"role": "user", "content": 5}, *many[at + 1 :]) == f"messages[{at}].content"
+
+
+def test_there_may_be_a_hundred_thousand_messages_and_no_more() -> None:
+    many = [{"role": "user", "content": "x"}] * 100_000
+    assert len(messages_of(*many)) == 100_000
+    assert where(*many, many[0]) == "messages"
+
+
 @pytest.mark.parametrize(
     ("message", "param"),
     [

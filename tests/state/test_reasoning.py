@@ -56,6 +56,27 @@ def test_a_turn_gets_back_what_was_thought_before_its_calls(world: World) -> Non
     assert (thoughts(request), restored, lost) == (["I must look."], 1, 0)
 
 
+def test_very_many_messages_are_looked_through_in_steps(world: World) -> None:
+    world.memory.remember("ann", answer("I must look.", "c1"))
+    asked = ask(*[turn("c1"), Message(role="user", content="go on")] * 1000)
+    assert in_steps(world, asked) == (world.memory.restore("ann", asked), 4)
+    nothing = ask(*[Message(role="user", content="x")] * 1200)
+    (request, restored, lost), count = in_steps(world, nothing)
+    assert request is nothing
+    assert (restored, lost, count) == (0, 0, 2)
+
+
+def in_steps(world: World, asked: ChatRequest) -> tuple[tuple[ChatRequest, int, int], int]:
+    """What `restoring` comes to, and in how many steps."""
+    steps, count = world.memory.restoring("ann", asked), 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            return stop.value, count
+        count += 1
+
+
 def test_what_the_client_asked_is_not_changed(world: World) -> None:
     world.memory.remember("ann", answer("I must look.", "c1"))
     asked = ask(turn("c1"))

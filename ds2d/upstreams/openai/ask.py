@@ -17,6 +17,7 @@ import orjson
 from ds2d.core import json_pieces
 from ds2d.core.calls import Call, Compute, Preparation
 from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.letting_go import drop
 from ds2d.core.models import Target
 from ds2d.core.names import upstream_name
 from ds2d.core.openai_shape import NEVER_FORWARDED
@@ -55,11 +56,14 @@ def call_for(request: ChatRequest, target: Target, token: str | None) -> Call:
     check(request, target)
     wire = wire_of(request, target)
     body = _chat_body(request, target) if wire == "chat" else _completions_body(request, target)
+    data = json_pieces.dumps(body) if request.large else orjson.dumps(body)
+    if request.large:
+        drop(body.pop("messages", []))
     return Call(
         "POST",
         _path(request, target),
         headers_for(target, token, stream=request.stream),
-        json_pieces.dumps(body) if request.large else orjson.dumps(body),
+        data,
         stream=request.stream,
         upstream=target.upstream,
     )
