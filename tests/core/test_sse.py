@@ -116,3 +116,37 @@ def test_who_listens_hears_every_read_as_it_came() -> None:
     assert tapped.feed(b"\r\ndata: [DONE]") == [Record(b"a")]
     assert tapped.finish() == [Record(b"[DONE]")]
     assert heard == [b"data: a\r\n", b"\r\ndata: [DONE]"]
+
+
+ALONE = [
+    b"data: a\n\n",
+    b"data:a\n\n",
+    b"data: \n\n",
+    b"data: a\ndata: b\n\n",
+    b"data: a\rdata: b\n\n",
+    b"data: a\r\n\r\n",
+    b"data: a\n\r\n",
+    b"data: a\r\r",
+    b"event: e\ndata: a\n\n",
+    b"data: a\nevent: e\n\n",
+    b": nothing\n\n",
+    b"id: 1\n\n",
+    b"\n",
+    b"data: a\nd",
+    b"data: a",
+    b"data: \xe4\xbd\xa0\n",
+    b"ata: b\n\n",
+    b"xdata: c\n\n",
+]
+"""What one read may bring: usual records, those that only look like one, and parts of them."""
+
+
+@pytest.mark.parametrize("second", ALONE)
+def test_a_read_means_the_same_alone_and_among_others(second: bytes) -> None:
+    """There is a shorter way for a record that comes alone, and only for that."""
+    for first in ALONE:
+        for third in ALONE:
+            reads = [b"data: begin\n\n", first, second, third, b"\ndata: end\n\n"]
+            together = split(b"".join(reads))
+            assert split(*reads) == together, reads
+            assert together[0] == Record(b"begin")
