@@ -122,6 +122,7 @@ ALONE = [
     b"data: a\n\n",
     b"data:a\n\n",
     b"data: \n\n",
+    b"data: a\n\n\n",
     b"data: a\ndata: b\n\n",
     b"data: a\rdata: b\n\n",
     b"data: a\r\n\r\n",

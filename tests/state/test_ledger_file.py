@@ -194,6 +194,11 @@ def test_a_turn_that_is_not_in_the_file_any_more_is_written_anew(file: LedgerFil
     assert look(file.path.parent, "SELECT requests FROM daily") == [(2,)]
 
 
+def test_of_turns_that_are_written_together_the_first_and_the_last_are_a_keys_first_and_last_use(file: LedgerFile) -> None:
+    save(file, *((number, ended(row(f"req_{number}", began_at=BEGAN + number))) for number in (1, 2, 3)))
+    assert look(file.path.parent, "SELECT first_used_at, last_used_at FROM keys") == [(BEGAN + 1, BEGAN + 3)]
+
+
 def test_turns_count_on_the_day_on_which_they_end(file: LedgerFile) -> None:
     midnight = BEGAN - BEGAN % 86400
     late, unended = ended(row(began_at=midnight - 1)), row(began_at=midnight - 0.5, state="failed")
