@@ -18,6 +18,7 @@ from ds2d.core.events import Ending, Event, Failure, Finish, Reasoning, Text, To
 from ds2d.core.request import ChatRequest
 from ds2d.toolcalls import notes
 from ds2d.toolcalls.declared import Declared, allowed_by
+from ds2d.toolcalls.passing import unchanged
 
 EmptyCause = Literal["undeclared", "malformed", "reasoning", "nothing"]
 """Why a turn is empty: `details["cause"]` of its error. Only undeclared tools were called; the calls could not be read;
@@ -39,14 +40,7 @@ class Policy:
 
     def feed(self, batch: list[Event]) -> list[Event]:
         """Take the events of one read."""
-        same = 0
-        for event in batch:
-            if type(event) is not Text and type(event) is not Reasoning:
-                break
-            choice = self._choices.get(event.choice)
-            if choice is None or not choice.passes(event):
-                break
-            same += 1
+        same = unchanged(batch, self._choices, Text, Reasoning)
         if same == len(batch):
             return batch
         out = batch[:same]

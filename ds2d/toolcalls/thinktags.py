@@ -12,6 +12,7 @@ import msgspec
 
 from ds2d.core.events import Ending, Event, Extra, Failure, Finish, Reasoning, Text
 from ds2d.toolcalls.lane import merged
+from ds2d.toolcalls.passing import unchanged
 from ds2d.toolcalls.quoting import Quoting
 
 OPEN, CLOSE = "<think>", "</think>"
@@ -26,14 +27,7 @@ class ThinkTags:
 
     def feed(self, batch: list[Event]) -> list[Event]:
         """Take the events of one read."""
-        same = 0
-        for event in batch:
-            if type(event) is not Text:
-                break
-            choice = self._choices.get(event.choice)
-            if choice is None or not choice.passes(event):
-                break
-            same += 1
+        same = unchanged(batch, self._choices, Text)
         if same == len(batch):
             return batch
         out = batch[:same]
