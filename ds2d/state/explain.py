@@ -20,12 +20,20 @@ _WORDS = {Standing.BUSY: "busy", Standing.COOLING: "cooling down", Standing.OPEN
 
 
 def skipped(queue: AccountQueue, want: Want) -> list[dict[str, Any]]:
-    """The accounts of the wanted upstreams that could not serve at this moment, each with the reason."""
+    """The accounts of the wanted upstreams that could not serve at this moment, each with the reason. Of many only those whose
+    turn would have come before one that can."""
     now = queue.clock()
     found: list[dict[str, Any]] = []
+    are_many = len(queue.roster.slots) > MAX_LOOKED
+    able: set[str] = set()
     for slot in queue.roster.nearest(want, MAX_LOOKED):
         account = slot.account
-        if account.upstream in want.upstreams and account.direct == want.direct and (reason := _reason(slot, want, now)):
+        if account.upstream not in want.upstreams or account.direct != want.direct or (are_many and account.upstream in able):
+            continue
+        reason = _reason(slot, want, now)
+        if reason is None:
+            able.add(account.upstream)
+        else:
             found.append({"account": account.label, **reason})
             if len(found) == MAX_LISTED:
                 break

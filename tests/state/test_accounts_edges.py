@@ -10,6 +10,7 @@ from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.load import Load
 from ds2d.core.settings import BreakerSpec, Secret
 from ds2d.state.accounts import AccountQueue, Lease, Want
+from ds2d.state.explain import MAX_LOOKED, skipped
 from ds2d.state.shared_accounts import SharedQueue
 from tests.state.test_accounts import refusal
 from tests.state.test_breakers import end, fail, fault
@@ -499,3 +500,16 @@ async def test_an_earlier_moment_moves_the_timer() -> None:
     world.time.advance(40)
     await settle()
     assert ask.done()
+
+
+@pytest.mark.parametrize(("count", "told"), [(MAX_LOOKED, 3), (MAX_LOOKED + 1, 2)])
+async def test_of_many_accounts_only_those_before_one_that_can_serve_were_skipped(count: int, told: int) -> None:
+    """A thousand must not be looked at for each request."""
+    world = World([account(f"a{number}") for number in range(count)], account_max_inflight=1)
+    for number in range(count):
+        lease = await world.run()
+        assert lease.account.label == f"a{number}"
+        if number not in (0, 1, 9):
+            world.queue.release(lease)
+    named = [one["account"] for one in skipped(world.queue, world.want())]
+    assert named == ["a0", "a1", "a9"][:told]
