@@ -104,7 +104,7 @@ def test_accounts_are_tried_one_by_one_and_all_and_one_put_aside_says_why(seat: 
 def test_the_overview_shows_a_turn_while_it_runs_and_can_end_it(seat: Seat) -> None:
     page = seat.admin()
     said: list[str] = []
-    question = {"model": SLOW, "stream": True, "messages": [{"role": "user", "content": "Tell me all " * 15}]}
+    question = {"model": SLOW, "stream": True, "messages": [{"role": "user", "content": "Tell me all " * 400}]}
     asking = threading.Thread(target=lambda: said.append(seat.daemons.ask(CHAT, question, KEY)))
     asking.start()
     row = page.locator(".turns tbody tr")
