@@ -48,8 +48,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 LATE = 0.5
-"""Seconds until the rest is loaded: the tokenizer's native part holds the interpreter for a fifth of a second or more, in which
-nobody is answered, so the first answers go before it."""
+"""Seconds until what the first answers do not need begins: the process that counts tokens, the watch of the config, the console's
+files. All of it takes time from whoever is asked meanwhile."""
 
 
 def run(options: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from ds2d.core.events import Event
 
 
 class Passing(Protocol):
-    """What a stage knows of one choice. `passes` notes an event that it lets by; it is asked once of each."""
+    """What a stage knows of one choice. `passes` notes an event that it lets by, and of any other nothing."""
 
     def passes(self, event: Any) -> bool: ...
 
