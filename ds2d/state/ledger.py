@@ -45,7 +45,8 @@ BATCH = 2000
 """Rows of one transaction."""
 
 MAX_HELD = 200_000
-"""Rows kept in memory while the file cannot be written; beyond that the oldest closed ones are lost, and counted."""
+"""Rows kept in memory while the file cannot be written; beyond that the oldest closed ones are lost, and counted. Those that the
+file holds as open are not, or they would stand in it as running for ever: no more than the turns that ran when it failed."""
 
 TIDY_SECONDS = 60.0
 PRUNE_ROWS = 200
@@ -81,13 +82,17 @@ class File(Protocol):
 
 
 class Ticket:
-    """A turn in the ledger. Change `row` and call `Ledger.touch`, or close it."""
+    """A turn in the ledger. Change `row` and call `Ledger.touch`, or close it.
 
-    __slots__ = ("number", "row")
+    `begun`: the file holds it as open, or will as soon as the batch is written in which it is.
+    """
+
+    __slots__ = ("begun", "number", "row")
 
     def __init__(self, number: int, row: Row) -> None:
         self.number = number
         self.row = row
+        self.begun = False
 
 
 class Ledger:
@@ -256,6 +261,9 @@ class Ledger:
         as a row."""
         self._idle.clear()
         batch = [(ticket.number, msgspec.structs.astuple(ticket.row)) for ticket in tickets]
+        begins = [ticket for ticket in tickets if ticket.row.state == OPEN and not ticket.begun]
+        for ticket in begins:
+            ticket.begun = True
         synchronous = self._settings.synchronous if waiting else "normal"
 
         def work() -> None:
@@ -264,7 +272,7 @@ class Ledger:
                 sums = self._write(batch, synchronous)
             except Exception as caught:  # noqa: BLE001 - whatever it is: the rows are kept, and those who wait go on
                 error = caught
-            self._loop.call_soon_threadsafe(self._written, tickets, waiting, sums, error)
+            self._loop.call_soon_threadsafe(self._written, tickets, begins, waiting, sums, error)
 
         self._thread.submit(work)
 
@@ -277,6 +285,7 @@ class Ledger:
     def _written(
         self,
         tickets: list[Ticket],
+        begins: list[Ticket],
         waiting: list[asyncio.Future[None]],
         sums: list[Sums] | None,
         error: Exception | None,
@@ -286,6 +295,8 @@ class Ledger:
             self._patience.cancel()
             self._patience = None
         if error is not None:
+            for ticket in begins:
+                ticket.begun = False
             for ticket in (*tickets, *self._closing.values()):
                 self._dirty.setdefault(ticket.number, ticket)
             self._closing.clear()
@@ -338,8 +349,9 @@ class Ledger:
         self.problem = problem
 
     def _forget(self) -> None:
-        """Too many rows in memory: let the oldest closed one go."""
-        oldest = next((number for number, ticket in self._dirty.items() if ticket.row.state != OPEN), None)
+        """Too many rows in memory: let the oldest closed one go of which the file holds nothing."""
+        rows = self._dirty.items()
+        oldest = next((number for number, ticket in rows if ticket.row.state != OPEN and not ticket.begun), None)
         if oldest is not None:
             del self._dirty[oldest]
             self.lost += 1

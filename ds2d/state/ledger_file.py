@@ -82,7 +82,7 @@ class LedgerFile:
         self._number = 0
         self._synchronous = ""
         self._open_rows: set[int] = set()
-        """Turns of this process that the file holds as open ones."""
+        """Turns of this process that the file holds as open ones. The ledger brings each one's end, also after a full disk."""
         self._counts = True
         """Whether sums are counted here; not while the file's triggers do it, which version 1 needs."""
 

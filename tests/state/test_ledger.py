@@ -235,6 +235,72 @@ async def test_memory_is_bounded_while_nothing_can_be_written(tmp_path: Path, mo
     await ledger.close_file()
 
 
+async def test_a_turn_that_the_file_holds_as_running_is_not_among_the_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would stand in the file as running, and its number be kept, for as long as the process lives."""
+    monkeypatch.setattr(module, "MAX_HELD", 3)
+    monkeypatch.setattr(module, "RETRY", 0.01)
+    ledger = await started(tmp_path)
+    file = ledger._file
+    assert isinstance(file, LedgerFile)
+    running = [ledger.open(row(f"req_running_{number}")) for number in range(2)]
+    await until(lambda: len(file._open_rows) == 2)
+    write = file.write
+    monkeypatch.setattr(file, "write", _full)
+    for ticket in [*running, *(ledger.open(row(f"req_{number}")) for number in range(3))]:
+        await ledger.close(_ended(ticket))
+    assert ledger.lost == 2
+    monkeypatch.setattr(file, "write", write)
+    await until(lambda: ledger.problem is None)
+    assert file._open_rows == set()
+    await ledger.close_file()
+    assert look(tmp_path, "SELECT request_id, state FROM turns ORDER BY id") == [
+        ("req_running_0", "completed"),
+        ("req_running_1", "completed"),
+        ("req_2", "completed"),
+    ]
+
+
+def _full(*_: Any) -> None:
+    raise FULL
+
+
+async def test_a_turn_whose_beginning_is_being_written_is_not_among_the_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_HELD", 1)
+    file = Fake()
+    ledger = await started(tmp_path, file=file)
+    file.gate.clear()
+    first = ledger.open(row("req_first"))
+    await until(lambda: not ledger._idle.is_set())
+    for ticket in (first, ledger.open(row("req_second"))):
+        ledger.touch(_ended(ticket))
+    assert (list(ledger._dirty), ledger.lost) == ([first.number], 1)
+    file.gate.set()
+    await ledger.close_file()
+    assert [batch for batch, _ in file.batches] == [[("req_first", "open")], [("req_first", "completed")]]
+
+
+async def test_a_turn_whose_beginning_could_not_be_written_is_lost_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else those that began while the disk was full would be kept beyond the bound."""
+    monkeypatch.setattr(module, "MAX_HELD", 1)
+    file = Fake()
+    ledger = await started(tmp_path, file=file)
+    file.fails = FULL
+    first = ledger.open(row("req_first"))
+    await until(lambda: ledger.problem is not None)
+    assert list(ledger._dirty) == [first.number]
+    for ticket in (first, ledger.open(row("req_second"))):
+        ledger.touch(_ended(ticket))
+    assert (list(ledger._dirty), ledger.lost) == ([first.number + 1], 1)
+    file.fails = None
+    await ledger.close_file()
+
+
 async def test_a_flood_of_refusals_is_no_flood_of_rows(tmp_path: Path) -> None:
     file = Fake()
     ledger = await started(tmp_path, file=file)
