@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from ds2d.core.errors import ErrorKind
-from ds2d.core.events import Event, Failure, Finish, Text, ToolArgs, ToolEnd, ToolStart, Usage
+from ds2d.core.events import Event, Failure, Finish, Reasoning, Text, ToolArgs, ToolEnd, ToolStart, Usage
 from ds2d.core.request import ChatRequest
 from ds2d.core.sse import Record
 from ds2d.upstreams.openai import Decoder
@@ -99,6 +99,19 @@ def test_json_of_another_shape_is_a_fault(data: bytes) -> None:
     (event,) = decoded(ask(), Record(data))
     assert isinstance(event, Failure)
     assert event.error.kind is ErrorKind.UPSTREAM_GARBLED
+
+
+@pytest.mark.parametrize("word", [{"a": 1}, 7, ["b"]])
+def test_thoughts_that_are_no_text_are_a_fault(word: Any) -> None:
+    (event,) = decoded(ask(), chunk({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": word}]}]}))
+    assert isinstance(event, Failure)
+    assert event.error.kind is ErrorKind.UPSTREAM_GARBLED
+
+
+def test_a_piece_of_thoughts_without_text_says_nothing() -> None:
+    pieces = [{"type": "text", "text": None}, {"type": "text", "text": "So."}, {"type": "other"}]
+    events = decoded(ask(), chunk({"content": [{"type": "thinking", "thinking": pieces}]}, "stop"), DONE)
+    assert [event.text for event in events if isinstance(event, Reasoning)] == ["So."]
 
 
 def test_ids_that_the_conversation_has_already_are_made_anew_and_the_same_each_time() -> None:

@@ -254,7 +254,8 @@ class Decoder:
             kind = part.get("type") if isinstance(part, dict) else None
             text = (part.get("text") or part.get(kind)) if isinstance(part, dict) and isinstance(kind, str) else part
             if isinstance(text, list):
-                text = "".join(piece.get("text", "") for piece in text if isinstance(piece, dict))
+                words = [piece.get("text") or "" for piece in text if isinstance(piece, dict)]
+                text = "".join(words) if all(isinstance(word, str) for word in words) else None
             if not isinstance(text, str):
                 raise _garbled("content that is no text")
             if text and kind in ("thinking", "reasoning"):
