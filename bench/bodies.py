@@ -27,6 +27,7 @@ import uvloop
 from bench.programs import KEY, upstream
 from ds2d.app import Daemon
 from ds2d.cli.allocator import keep_memory
+from ds2d.cli.serve import SWITCH
 from ds2d.config.source import Source
 from ds2d.config.store import ConfigStore
 
@@ -80,6 +81,8 @@ SHAPES: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "an image of 40 MB": lambda: said([{"type": "text", "text": "What is it?"}, image(40 * MB)]),
     "63 MB of messages": lambda: said(*["word " * 400] * (63 * MB // 2033)),
     "text of 63 MB": lambda: said("word " * (63 * MB // 5)),
+    "the same with an emoji at its end": lambda: said("word " * (63 * MB // 5) + "🙂"),
+    "28 MB of calls": lambda: calls(49_900),
 }
 
 
@@ -123,7 +126,7 @@ async def measure(folder: Path, shapes: list[str]) -> None:
             body = json.dumps({"model": "bench", "messages": SHAPES[shape]()}, ensure_ascii=False).encode()
             (folder / "body").write_bytes(body)
             loop, process = await longest(asyncio.create_task(ask(port, folder / "body")))
-            print(f"{shape:24s} {len(body) / MB:5.1f} MB   loop {loop:6.1f} ms   process {process:6.1f} ms", flush=True)
+            print(f"{shape:33s} {len(body) / MB:5.1f} MB   loop {loop:6.1f} ms   process {process:6.1f} ms", flush=True)
     finally:
         await daemon.stop()
         up.stop()
@@ -135,6 +138,7 @@ def main() -> None:
     arguments.add_argument("shapes", nargs="*", default=list(SHAPES), metavar="SHAPE", help=", ".join(SHAPES))
     shapes = arguments.parse_args().shapes
     keep_memory()
+    sys.setswitchinterval(SWITCH)
     with tempfile.TemporaryDirectory() as folder:
         uvloop.run(measure(Path(folder), shapes))
 

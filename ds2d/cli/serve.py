@@ -47,6 +47,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="instead of log.level")
 
 
+SWITCH = 0.001
+"""Seconds for which a thread that works on a large question keeps the interpreter while the event loop waits for it, or one step:
+at Python's own five milliseconds the loop would come round two hundred times a second meanwhile."""
+
 LATE = 0.5
 """Seconds until what the first answers do not need begins: the process that counts tokens, the watch of the config, the console's
 files. All of it takes time from whoever is asked meanwhile."""
@@ -69,6 +73,7 @@ def run(options: argparse.Namespace) -> int:
     given = {path: value for path, value in flags.items() if value is not None}
     os.umask(0o077)
     keep_memory()
+    sys.setswitchinterval(SWITCH)
     raise_limit()
     try:
         predecessor = find_predecessor(os.environ)

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from ds2d.core.gather import gathered
+from ds2d.core.gather import gathered, joined
 
 STEP = 256 * 1024
 """Bytes that are read at once: one or two milliseconds of the interpreter, of many small values some more."""
@@ -144,7 +144,7 @@ class _Reader:
         return None, at
 
     def _string(self, at: int) -> tuple[str, int]:
-        text = ""
+        pieces: list[str] = []
         at += 1
         size = min(_SHORT, self._step)
         while True:
@@ -152,12 +152,12 @@ class _Reader:
             plain = window.replace(rb"\\", b"__").replace(rb"\"", b"__") if b"\\" in window else window
             end = plain.find(b'"')
             if end >= 0:
-                text += orjson.loads(b'"%b"' % window[:end])
-                return text, at + end + 1
+                pieces.append(orjson.loads(b'"%b"' % window[:end]))
+                return joined(pieces), at + end + 1
             cut = self._whole(at, plain)
             if not cut or len(window) < size:
                 raise ValueError("no end of a string")
-            text += orjson.loads(b'"%b"' % window[:cut])  # grows where it is: a join would copy it all in one step
+            pieces.append(orjson.loads(b'"%b"' % window[:cut]))
             at += cut
             size = min(size * _SMALLER, self._step)
 

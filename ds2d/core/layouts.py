@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 import orjson
 
+from ds2d.core.gather import joined
 from ds2d.core.request import ChatRequest, Message
 
 LayoutName = Literal["plain", "v31", "v32"]
@@ -40,19 +41,23 @@ def lay_out(request: ChatRequest, layout: LayoutName = "plain") -> Prompt:
         return _completions_prompt(request.prompt)
     tools = [dict(tool["function"]) for tool in request.tools] if request.tool_choice.mode != "none" else []
     head, more = _TOOLS[layout](tools) if tools else ("", 0)
-    system = "\n\n".join(text_of(message) for message in request.messages if message["role"] in ("system", "developer"))
-    body = _dsml_body(request.messages) if layout == "v32" else _token_body(request.messages, layout)
-    return Prompt(f"{BOS}{system}{head}{body}", more)
+    out = [BOS]
+    for message in request.messages:
+        if message["role"] in ("system", "developer"):
+            out += ("\n\n" if len(out) > 1 else "", text_of(message))
+    out.append(head)
+    out += _dsml_body(request.messages) if layout == "v32" else _token_body(request.messages, layout)
+    return Prompt(joined(out), more)
 
 
 def _completions_prompt(prompt: str | list[Any]) -> Prompt:
     """Text, token ids, or a list of either; a server puts the beginning mark before each text."""
     if isinstance(prompt, str):
-        return Prompt(BOS + prompt)
+        return Prompt(joined([BOS, prompt]))
     if prompt and all(isinstance(token, int) for token in prompt):
         return Prompt("", len(prompt))
     parts = [_completions_prompt(part) for part in prompt if isinstance(part, str | list)]
-    return Prompt("".join(part.text for part in parts), sum(part.more for part in parts))
+    return Prompt(joined([part.text for part in parts]), sum(part.more for part in parts))
 
 
 def _json(value: Any) -> str:
@@ -83,7 +88,7 @@ def text_of(message: Message) -> str:
     """The text of a message; images and other parts are nothing."""
     content = message.get("content")
     if isinstance(content, list):
-        return "".join(part["text"] for part in content if isinstance(part.get("text"), str))
+        return joined([part["text"] for part in content if isinstance(part.get("text"), str)])
     return content or ""
 
 
@@ -97,7 +102,7 @@ def _calls(message: Message) -> Iterable[tuple[str, Any]]:
             yield function["name"], function["arguments"]
 
 
-def _token_body(messages: list[Message], layout: LayoutName) -> str:
+def _token_body(messages: list[Message], layout: LayoutName) -> list[str]:
     """V3 and V3.1 mark calls and results with tokens of their own. V3.1 continues one turn behind a result, without a mark."""
     out: list[str] = []
     follows_result = False
@@ -105,9 +110,9 @@ def _token_body(messages: list[Message], layout: LayoutName) -> str:
         role = message["role"]
         mark = "" if follows_result and layout == "v31" else ASSISTANT + _NO_THINKING
         if role == "user":
-            out.append(USER + text_of(message))
+            out += (USER, text_of(message))
         elif role == "tool":
-            out.append(f"<｜tool▁output▁begin｜>{text_of(message)}<｜tool▁output▁end｜>")
+            out += ("<｜tool▁output▁begin｜>", text_of(message), "<｜tool▁output▁end｜>")
         elif role == "assistant":
             calls = "".join(
                 f"<｜tool▁call▁begin｜>{name}<｜tool▁sep｜>{given if isinstance(given, str) else _json(given)}<｜tool▁call▁end｜>"
@@ -116,12 +121,12 @@ def _token_body(messages: list[Message], layout: LayoutName) -> str:
             wrapped = f"<｜tool▁calls▁begin｜>{calls}<｜tool▁calls▁end｜>" if calls else ""
             out += (mark, text_of(message), wrapped, EOS)
         follows_result = role == "tool"
-    if follows_result and layout == "v31":
-        return "".join(out)
-    return "".join(out) + ASSISTANT + _NO_THINKING
+    if not (follows_result and layout == "v31"):
+        out += (ASSISTANT, _NO_THINKING)
+    return out
 
 
-def _dsml_body(messages: list[Message]) -> str:
+def _dsml_body(messages: list[Message]) -> list[str]:
     """V3.2 and later write calls as markup; reasoning counts only behind the last user message, older one is dropped."""
     last_user = max((index for index, message in enumerate(messages) if message["role"] == "user"), default=-1)
     out: list[str] = []
@@ -130,13 +135,13 @@ def _dsml_body(messages: list[Message]) -> str:
         if role == "user":
             out += (USER, text_of(message), ASSISTANT, _NO_THINKING)
         elif role == "tool":
-            out.append(f"\n<result>{text_of(message)}</result>")
+            out += ("\n<result>", text_of(message), "</result>")
             if index + 1 == len(messages) or messages[index + 1]["role"] != "tool":
                 out.append("\n\n<function_results>\n</function_results>\n\n" + _NO_THINKING)
         elif role == "assistant":
             reasoning = message.get("reasoning_content", "") if index > last_user else ""
             out += (reasoning, text_of(message), _dsml_calls(message), EOS)
-    return "".join(out)
+    return out
 
 
 def _dsml_calls(message: Message) -> str:
@@ -149,5 +154,5 @@ def _dsml_calls(message: Message) -> str:
             for key, value in values
         )
         blocks.append(f'<{_DSML}invoke name="{name}">\n{parameters}\n</{_DSML}invoke>')
-    joined = "\n".join(blocks)
-    return f"\n\n<{_DSML}function_calls>\n{joined}\n</{_DSML}function_calls>" if blocks else ""
+    written = "\n".join(blocks)
+    return f"\n\n<{_DSML}function_calls>\n{written}\n</{_DSML}function_calls>" if blocks else ""

@@ -12,11 +12,18 @@ from ds2d.core.request import ChatRequest
 _MARKS = 3
 """Tokens that templates put round a message, about."""
 
+_STEP = 256 * 1024
+"""Characters that are looked at in one step: of a text of megabytes many are, in a thread."""
+
 
 def rough(text: str) -> int:
     """An estimate, mostly within 40 %: a quarter of a token for an ASCII character, two thirds for another."""
-    others = 0 if text.isascii() else len(text) - len(text.encode("ascii", "ignore"))
+    others = 0 if text.isascii() else sum(_others(text[at : at + _STEP]) for at in range(0, len(text), _STEP))
     return math.ceil(0.26 * (len(text) - others) + 0.65 * others)
+
+
+def _others(text: str) -> int:
+    return len(text) - len(text.encode("ascii", "ignore"))
 
 
 def rough_request(request: ChatRequest) -> int:

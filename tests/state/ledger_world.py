@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,9 @@ import msgspec
 from ds2d.state.ledger import Ledger
 from ds2d.state.ledger_file import NAME
 from ds2d.state.ledger_schema import Row
+
+PATIENCE = float(os.environ.get("DS2D_TEST_PATIENCE", "15"))
+"""Seconds; mutation tests, in which much never comes, have less."""
 
 BEGAN = 1_790_000_000.0
 
@@ -54,6 +58,6 @@ async def started(folder: Path, **more: Any) -> Ledger:
 
 async def until(true: Callable[[], object]) -> None:
     """Wait for what another thread brings about; long, but not for ever."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         while not true():  # noqa: ASYNC110 - threads set no asyncio events
             await asyncio.sleep(0.001)
