@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from ds2d.core.gather import gathered, joined
+from ds2d.core.untracked import untrack, untracked
 
 STEP = 256 * 1024
 """Bytes that are read at once: one or two milliseconds of the interpreter, of many small values some more."""
@@ -49,7 +50,7 @@ _PARTNERS = (b"dc", b"dd", b"de", b"df")
 
 
 def loads(data: bytes | memoryview, deepest: int, step: int = STEP) -> Any:
-    """The value. `step` is 32 bytes at least. Raises ValueError: no JSON, or more than `deepest` levels taken apart."""
+    """The value, untracked. `step` is 32 bytes or more. Raises ValueError: no JSON, or more than `deepest` levels taken apart."""
     reader = _Reader(data, deepest, step)
     value, at = reader.value(0, 0)
     if _after(_BLANK, data, at) != len(data):
@@ -79,7 +80,7 @@ class _Reader:
         return orjson.loads(self._data[at:end]), end
 
     def _list(self, at: int, depth: int) -> tuple[list[Any], int]:
-        values: list[Any] = []
+        values: list[Any] = untracked([])
         at = _after(_BLANK, self._data, at)
         if self._data[at : at + 1] == b"]":
             return values, at + 1
@@ -115,7 +116,7 @@ class _Reader:
             small = small + 1 if end - at < self._step else 0
             at, is_last = self._past(end, b"}")
             if is_last:
-                return values, at
+                return untracked(values), at
 
     def _past(self, at: int, closer: bytes) -> tuple[int, bool]:
         """Where the next element begins, or past the end."""
@@ -138,9 +139,11 @@ class _Reader:
             if found is None:
                 break
             try:
-                return orjson.loads(around % self._data[at : found.start()]), found.end()
+                several = orjson.loads(around % self._data[at : found.start()])
             except ValueError:
                 continue
+            untrack(several)
+            return several, found.end()
         return None, at
 
     def _string(self, at: int) -> tuple[str, int]:

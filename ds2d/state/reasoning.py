@@ -21,6 +21,7 @@ from ds2d.core.events import Choice, Completion
 from ds2d.core.layouts import text_of
 from ds2d.core.request import ChatRequest, Message, ReasoningWish
 from ds2d.core.sizes import Size, Sizes
+from ds2d.core.untracked import untracked
 
 STEP = 500
 """Messages that are looked through in one step of `restoring`: a millisecond or two where all of them are turns with calls."""
@@ -106,13 +107,13 @@ class ReasoningMemory:
             return request, 0, 0
         self._trim()
         restored = lost = 0
-        messages: list[Message] = []
+        messages: list[Message] = untracked([], many=request.large)
         for number, message in enumerate(request.messages, 1):
             if _forgot(message):
                 text = self._recall(caller, message)
                 restored += bool(text)
                 lost += not text
-                message = Message(**{**message, "reasoning_content": text})
+                message = untracked(Message(**{**message, "reasoning_content": text}), many=request.large)
             messages.append(message)
             if not number % STEP:
                 yield

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from ds2d.core.letting_go import AT_ONCE
+from ds2d.core.untracked import untracked
 
 
 def let_go(items: Iterable[Any]) -> None:
     """Hold these on, and fewer of them after each turn of the running loop. The iterable itself is not changed."""
-    _drop(list(items))
+    _drop(untracked(list(items)))
 
 
 def _drop(items: list[Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ds2d.core.request import ChatRequest, Inbound
 from ds2d.core.tokens import rough_request
+from ds2d.core.untracked import untrack
 
 
 async def understood(parse: Callable[[Inbound], ChatRequest], inbound: Inbound) -> ChatRequest:
@@ -25,6 +26,7 @@ async def understood(parse: Callable[[Inbound], ChatRequest], inbound: Inbound) 
     def work() -> ChatRequest:
         inbound.recall = lambda wanted: asyncio.run_coroutine_threadsafe(recalled(wanted), loop).result()
         request = parse(inbound)
+        untrack(request.messages)
         request.large = True
         request.estimate = rough_request(request)
         return request

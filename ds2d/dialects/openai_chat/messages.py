@@ -12,6 +12,7 @@ from typing import Any
 
 from ds2d.core.errors import ErrorKind
 from ds2d.core.request import Message
+from ds2d.core.untracked import MANY, untracked
 from ds2d.core.validate import check_image_url, decode_base64, invalid, is_base64, split_data_url
 from ds2d.dialects.openai_chat.views import (
     Assistant,
@@ -35,9 +36,10 @@ GONE = DROPPED | {"audio", "refusal", "function_call", "reasoning", "tool_calls"
 
 def read_messages(raw: list[Raw], views: list[MessageView]) -> tuple[list[Message], tuple[str, ...]]:
     """The messages in chat form, and the paths of all images. `views` have checked the types of `raw`."""
-    calls = _Calls()
+    many = len(raw) > MANY
+    calls = _Calls(many=many)
     images: list[str] = []
-    messages: list[Any] = []
+    messages: list[Any] = untracked([], many=many)
     for index, (message, view) in enumerate(zip(raw, views, strict=True)):
         path = f"messages[{index}]"
         kind = type(view)
@@ -56,9 +58,9 @@ def read_messages(raw: list[Raw], views: list[MessageView]) -> tuple[list[Messag
 class _Calls:
     """Calls of the latest assistant message that wait for their answer, and all ids so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, many: bool) -> None:
         self._open: dict[str, str] = {}
-        self._seen: set[str] = set()
+        self._seen: set[str] = untracked(set(), many=many)
 
     def begin(self, call_id: str, name: str) -> None:
         if call_id in self._seen:

@@ -14,6 +14,7 @@ from ds2d.core.letting_go import drop
 from ds2d.core.openai_shape import NEVER_FORWARDED, SAMPLED, check_stream_options, given, unknown
 from ds2d.core.request import ChatRequest, Inbound, ReasoningWish
 from ds2d.core.session import session_of
+from ds2d.core.untracked import untracked
 from ds2d.core.validate import convert, invalid
 from ds2d.dialects.openai_chat.messages import read_messages
 from ds2d.dialects.openai_chat.reply import Reply
@@ -62,6 +63,7 @@ def _view(body: dict[str, Any]) -> Body:
     if type(messages) is not list or not AT_ONCE < len(messages) <= MAX_MESSAGES:
         return convert(body, Body)
     view = convert({**body, "messages": messages[:AT_ONCE]}, Body)
+    untracked(view.messages)
     try:
         for at in range(AT_ONCE, len(messages), AT_ONCE):
             view.messages += convert(messages[at : at + AT_ONCE], list[MessageView])

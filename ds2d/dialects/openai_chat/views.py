@@ -23,39 +23,39 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Object = dict[str, Any]
 
 
-class TextPart(msgspec.Struct, tag_field="type", tag="text"):
+class TextPart(msgspec.Struct, tag_field="type", tag="text", gc=False):
     """Text."""
 
     text: str
 
 
-class ImageURL(msgspec.Struct):
+class ImageURL(msgspec.Struct, gc=False):
     """Where an image is."""
 
     url: str
     detail: Literal["auto", "low", "high", "original"] | None = None
 
 
-class ImagePart(msgspec.Struct, tag_field="type", tag="image_url"):
+class ImagePart(msgspec.Struct, tag_field="type", tag="image_url", gc=False):
     """An image."""
 
     image_url: ImageURL
 
 
-class AudioData(msgspec.Struct):
+class AudioData(msgspec.Struct, gc=False):
     """Sound, inline."""
 
     data: str
     format: Literal["wav", "mp3"]
 
 
-class AudioPart(msgspec.Struct, tag_field="type", tag="input_audio"):
+class AudioPart(msgspec.Struct, tag_field="type", tag="input_audio", gc=False):
     """Sound for models that hear."""
 
     input_audio: AudioData
 
 
-class FileData(msgspec.Struct):
+class FileData(msgspec.Struct, gc=False):
     """A file, inline or by id."""
 
     file_data: str | None = None
@@ -63,31 +63,31 @@ class FileData(msgspec.Struct):
     filename: str | None = None
 
 
-class FilePart(msgspec.Struct, tag_field="type", tag="file"):
+class FilePart(msgspec.Struct, tag_field="type", tag="file", gc=False):
     """A file; only text can be shown to a model."""
 
     file: FileData
 
 
-class RefusalPart(msgspec.Struct, tag_field="type", tag="refusal"):
+class RefusalPart(msgspec.Struct, tag_field="type", tag="refusal", gc=False):
     """What an assistant refused with."""
 
     refusal: str
 
 
-class Link(msgspec.Struct):
+class Link(msgspec.Struct, gc=False):
     """A URL of vLLM's own part types."""
 
     url: str
 
 
-class VideoURLPart(msgspec.Struct, tag_field="type", tag="video_url"):
+class VideoURLPart(msgspec.Struct, tag_field="type", tag="video_url", gc=False):
     """vLLM only."""
 
     video_url: Link
 
 
-class AudioURLPart(msgspec.Struct, tag_field="type", tag="audio_url"):
+class AudioURLPart(msgspec.Struct, tag_field="type", tag="audio_url", gc=False):
     """vLLM only."""
 
     audio_url: Link
@@ -96,35 +96,35 @@ class AudioURLPart(msgspec.Struct, tag_field="type", tag="audio_url"):
 UserPart = TextPart | ImagePart | AudioPart | FilePart | VideoURLPart | AudioURLPart
 
 
-class System(msgspec.Struct, tag_field="role", tag="system"):
+class System(msgspec.Struct, tag_field="role", tag="system", gc=False):
     """Instructions."""
 
     content: str | list[TextPart]
     name: str | None = None
 
 
-class Developer(msgspec.Struct, tag_field="role", tag="developer"):
+class Developer(msgspec.Struct, tag_field="role", tag="developer", gc=False):
     """Instructions under their newer name."""
 
     content: str | list[TextPart]
     name: str | None = None
 
 
-class User(msgspec.Struct, tag_field="role", tag="user"):
+class User(msgspec.Struct, tag_field="role", tag="user", gc=False):
     """What a person says."""
 
     content: str | list[UserPart]
     name: str | None = None
 
 
-class CalledFunction(msgspec.Struct):
+class CalledFunction(msgspec.Struct, gc=False):
     """A function and its arguments as JSON text, which may be broken: a model wrote it."""
 
     name: NonEmpty
     arguments: str
 
 
-class Call(msgspec.Struct):
+class Call(msgspec.Struct, gc=False):
     """A call in history. `type` may be missing: some clients drop it."""
 
     id: NonEmpty
@@ -132,7 +132,7 @@ class Call(msgspec.Struct):
     type: Literal["function", "custom"] | None = None
 
 
-class Assistant(msgspec.Struct, tag_field="role", tag="assistant"):
+class Assistant(msgspec.Struct, tag_field="role", tag="assistant", gc=False):
     """What a model said."""
 
     content: str | list[TextPart | RefusalPart] | None = None
@@ -146,7 +146,7 @@ class Assistant(msgspec.Struct, tag_field="role", tag="assistant"):
     prefix: bool | None = None
 
 
-class ToolAnswer(msgspec.Struct, tag_field="role", tag="tool"):
+class ToolAnswer(msgspec.Struct, tag_field="role", tag="tool", gc=False):
     """What a tool answered."""
 
     content: str | list[TextPart]
@@ -154,7 +154,7 @@ class ToolAnswer(msgspec.Struct, tag_field="role", tag="tool"):
     name: str | None = None
 
 
-class FunctionAnswer(msgspec.Struct, tag_field="role", tag="function"):
+class FunctionAnswer(msgspec.Struct, tag_field="role", tag="function", gc=False):
     """The same before there were tools."""
 
     name: NonEmpty

@@ -15,6 +15,7 @@ from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.models import Target
 from ds2d.core.names import upstream_name
 from ds2d.core.request import ChatRequest
+from ds2d.core.untracked import MANY, untracked
 from ds2d.upstreams.openai.flavours import flavour_of, traits_of
 from ds2d.upstreams.openai.thinking import Mode
 
@@ -35,9 +36,13 @@ def render_messages(request: ChatRequest, target: Target, thinking: Mode | None)
         messages = [{"role": "user", "content": _prompt_text(request.prompt)}]
     deepseek = flavour_of(target) == "deepseek"
     policy = target.spec.system or ("keep" if deepseek else "merge_leading")
-    rendered = [
-        _message(message, index, target, thinking, last=index == len(messages) - 1) for index, message in enumerate(messages)
-    ]
+    last = len(messages) - 1
+    each = (_message(message, index, target, thinking, last=index == last) for index, message in enumerate(messages))
+    if last < MANY:
+        return _merged(list(each), policy)
+    untracked(messages)
+    rendered: list[Raw] = untracked([])
+    rendered.extend(map(untracked, each))
     return _merged(rendered, policy)
 
 
@@ -144,10 +149,10 @@ def _merged(messages: list[Raw], policy: str) -> list[Raw]:
         others = [message for message in messages if message["role"] != "system"]
         return [*_joined(system), *others]
     leading = next((index for index, message in enumerate(messages) if message["role"] != "system"), len(messages))
-    later = messages[leading:]
+    later = untracked(messages[leading:], many=len(messages) > MANY)
     if any(message["role"] == "system" for message in later):
         later = [{**message, "role": "user"} if message["role"] == "system" else message for message in later]
-    return [*_joined(messages[:leading]), *later]
+    return untracked([*_joined(messages[:leading]), *later], many=len(later) > MANY)
 
 
 def _joined(system: list[Raw]) -> list[Raw]:
