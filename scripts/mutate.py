@@ -158,8 +158,9 @@ class Score:
         return [mutant for mutant in self.all if mutant.name in alive]
 
     def save(self) -> None:
-        """Keep it; survivors keep their reasons."""
+        """Keep it; survivors keep their reasons, also those that were not tried again yet."""
         survivors = {name: self.reasons.get(name, "") for name, result in self.results.items() if result == "survived"}
+        survivors |= {mutant.name: self.reasons[mutant.name] for mutant in self.left if mutant.name in self.reasons}
         KEPT.mkdir(exist_ok=True)
         whole = {"source": self.digest, "mutants": len(self.all), "tried": len(self.results), "score": round(self.score, 1)}
         text = json.dumps({**whole, "survivors": survivors}, indent=1, ensure_ascii=False)

@@ -156,3 +156,22 @@ async def test_where_nothing_can_be_watched_it_is_looked_every_two_seconds(
             write(path, value)
             signs.due.put_nowait(None)
             assert await values.get() == value
+
+
+async def test_a_start_is_left_alone_for_as_long_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "config.json", 1)
+    store = ConfigStore(Source.file(tmp_path / "config.json"), keep_history=False)
+    followed = asyncio.Event()
+
+    async def follow(_: Any) -> None:
+        followed.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(store, "_follow", follow)
+    for late, begins in ((1000.0, False), (0.0, True)):
+        task = asyncio.create_task(store.watch(late))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert followed.is_set() is begins
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

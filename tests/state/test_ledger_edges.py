@@ -382,3 +382,114 @@ async def test_whatever_goes_wrong_in_the_thread_holds_up_nobody(tmp_path: Path)
     file.fails = {}
     await ledger.close_file()
     assert file.of("write")[-1] == (1,)
+
+
+async def test_rows_that_are_waited_for_count_among_the_unwritten(tmp_path: Path) -> None:
+    file = Noting()
+    ledger = await started(tmp_path, file=file)
+    held = threading.Event()
+    ledger._thread.submit(held.wait, 5)
+    first = asyncio.create_task(ledger.close(ledger.open(ended(row("req_1")))))
+    await until(lambda: not ledger._idle.is_set())
+    ledger.open(row("req_2"))
+    second = asyncio.create_task(ledger.close(ledger.open(ended(row("req_3")))))
+    await asyncio.sleep(0)
+    assert ledger.sizes() == {"rows_unwritten": Size(2, module.MAX_HELD)}
+    held.set()
+    await asyncio.gather(first, second)
+    await ledger.close_file()
+
+
+async def test_who_waits_behind_a_write_that_fails_is_let_go_and_each_row_kept_once(tmp_path: Path) -> None:
+    file = Noting()
+    ledger = await started(tmp_path, file=file)
+    held = threading.Event()
+    ledger._thread.submit(held.wait, 5)
+    file.fails = {"write": LOCKED}
+    first = asyncio.create_task(ledger.close(ledger.open(ended(row("req_1")))))
+    await until(lambda: not ledger._idle.is_set())
+    second = asyncio.create_task(ledger.close(ledger.open(ended(row("req_2")))))
+    await asyncio.sleep(0)
+    held.set()
+    await asyncio.gather(first, second)
+    assert ledger.sizes() == {"rows_unwritten": Size(2, module.MAX_HELD)}
+    assert ledger._waiting == []
+    file.fails = {}
+    await ledger.close_file()
+    assert file.of("write") == [(1,), (2,)]
+
+
+async def test_nobody_waits_twice_for_a_disk_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.01)
+    ledger = await started(tmp_path, file=Noting())
+    held = threading.Event()
+    ledger._thread.submit(held.wait, 5)
+    first = asyncio.create_task(ledger.close(ledger.open(ended(row("req_1")))))
+    await until(lambda: not ledger._idle.is_set())
+    await ledger.close(ledger.open(ended(row("req_2"))))
+    assert ledger.problem == "slow"
+    assert ledger._waiting == []
+    held.set()
+    await first
+    await ledger.close_file()
+
+
+async def test_an_earlier_batch_is_planned_in_place_of_the_later_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LAZY", 1000.0)
+    ledger = await started(tmp_path, file=Noting())
+    ticket = ledger.open(row())
+    later = ledger._timer
+    assert later is not None
+    await ledger.close(ticket)
+    assert later.cancelled()
+    await ledger.close_file()
+
+
+async def test_rows_that_became_due_while_others_were_written_are_written_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Noting()
+    ledger = await started(tmp_path, file=file)
+    held = threading.Event()
+    ledger._thread.submit(held.wait, 5)
+    closing = asyncio.create_task(ledger.close(ledger.open(ended(row("req_1")))))
+    await until(lambda: not ledger._idle.is_set())
+    ledger.open(row("req_2"))
+    monkeypatch.setattr(module, "LAZY", module.GATHER)
+    held.set()
+    await closing
+    await until(lambda: file.of("write") == [(1,), (1,)])
+    await ledger.close_file()
+
+
+async def test_a_running_turn_that_the_file_holds_stays_known_as_such_while_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Noting()
+    ledger = await started(tmp_path, file=file)
+    ticket = ledger.open(row())
+    await until(lambda: file.of("write") == [(1,)] and ledger._idle.is_set())
+    file.fails = {"write": LOCKED}
+    ledger.touch(ticket)
+    await until(lambda: ledger.problem is not None)
+    monkeypatch.setattr(module, "MAX_HELD", 1)
+    ended(ticket.row)
+    ledger.open(ended(row("req_2")))
+    assert (list(ledger._dirty), ledger.lost) == ([ticket.number], 1)
+    file.fails = {}
+    await ledger.close_file()
+
+
+async def test_between_two_steps_of_pruning_answers_have_their_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PRUNE_ROWS", 0)  # as many as a step of this file finds: there is always one more
+    monkeypatch.setattr(module, "GATHER", 1000.0)
+    file = Noting()
+    ledger = await started(tmp_path, file=file)
+    tidying = asyncio.create_task(ledger.tidy())
+    await until(lambda: file.of("prune"))
+    for _ in range(5):
+        await settled(ledger)
+        await asyncio.sleep(0)
+    assert len(file.of("prune")) == 1
+    tidying.cancel()
+    await ledger.close_file()

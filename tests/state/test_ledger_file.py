@@ -155,6 +155,33 @@ def test_opened_again_its_rows_keep_their_ids(file: LedgerFile) -> None:
     assert rows_of(file) == [("req_1", "completed", 7, 5)]
 
 
+def never(*_: Any) -> None:
+    raise AssertionError("a batch was written twice")
+
+
+def test_what_is_remembered_of_the_file_is_true_and_no_batch_is_written_twice(
+    file: LedgerFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file, "_write_by_what_stands", never)
+    first, second = row("req_1"), row("req_2")
+    save(file, (1, first), (2, second))
+    save(file, (3, ended(row("req_3"))))
+    save(file, (1, ended(first)), (4, row("req_4")))
+    save(file, (2, second))
+    save(file, (2, ended(second)))
+    assert [state for _, state, *_ in rows_of(file)] == ["completed", "completed", "completed", "open"]
+
+
+def test_of_a_file_that_was_put_aside_nothing_is_remembered(file: LedgerFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(file, (1, row()))
+    file.close()
+    file.path.write_bytes(b"this is no database at all" * 1000)
+    file.open()
+    monkeypatch.setattr(file, "_write_by_what_stands", never)
+    save(file, (1, ended(row())))
+    assert [state for _, state, *_ in rows_of(file)] == ["completed"]
+
+
 def test_what_is_not_known_is_null(file: LedgerFile) -> None:
     """By each of the ways in which a row comes into the file."""
     save(file, (1, row()))
