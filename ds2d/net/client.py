@@ -244,11 +244,13 @@ class Opening:
 
     def __init__(self, client: Client, call: Call | Script) -> None:
         self._client = client
-        self._call = call
+        self._call: Call | Script | None = call
+        """Until it is answered: its body may be large, and the answer may last long."""
         self._answer: LinkAnswer | LibraryAnswer | None = None
 
     async def __aenter__(self) -> Exchange:
-        call = self._call
+        call, self._call = self._call, None
+        assert call is not None, "a call is made once"
         if isinstance(call, Script):
             return ScriptExchange(call)
         assert call.upstream is not None, "a call goes to an upstream"

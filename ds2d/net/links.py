@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections import deque
 from functools import lru_cache
 from typing import Protocol, cast
 
@@ -108,7 +107,7 @@ class LinkAnswer:
         self.headers: dict[str, str] = {}
         self.ended = False
         self._link = link
-        self._held: deque[bytes] = deque()
+        self._held: list[bytes] = []
         self._size = 0
         self.taker: Taker | None = None
         """Who is given the body as it arrives."""
@@ -139,8 +138,9 @@ class LinkAnswer:
         """Give everything to this taker from now on, and at once what is there already."""
         self.taker = taker
         self._size = 0
-        while self._held:
-            taker.data(self._held.popleft())
+        held, self._held = self._held, []
+        for piece in held:
+            taker.data(piece)
         if self._error is not None or self.ended:
             taker.end(self._error)
 

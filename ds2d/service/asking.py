@@ -70,7 +70,9 @@ class Asking:
         recording = turn.ask.recording
         if recording is not None:
             recording.asked(call, lease.account.label, target.facts.flavour, target.model)
-        async with self._client.open(call) as exchange:
+        opening = self._client.open(call)
+        del call  # with its body, which may be large, while the answer may last long
+        async with opening as exchange:
             if recording is not None:
                 recording.answered(exchange.status, exchange.headers.get("content-type", ""))
             if exchange.status != 200:

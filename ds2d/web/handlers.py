@@ -32,7 +32,7 @@ from ds2d.web.auth import credentials, peer_of
 from ds2d.web.body import is_large, parse_object, read_body
 from ds2d.web.keys import AGAIN, ARRIVED, ASK, CALLER, DIALECT, REQUEST_ID, Handler
 from ds2d.web.letting_go import let_go
-from ds2d.web.replies import json_reply, stream_headers, value_reply
+from ds2d.web.replies import common_headers, json_reply, value_reply
 from ds2d.web.streaming import ClientStream
 from ds2d.web.understanding import understood
 from ds2d.web.uploads import FormUpload
@@ -200,7 +200,7 @@ class Business:
 
     def sink(self, request: web.Request, ask: Ask) -> ClientStream:
         """Where a streamed answer goes."""
-        return ClientStream(request, stream_headers(ask.request_id, ask.dialect_name), self._draining())
+        return ClientStream(request, common_headers(ask.request_id, ask.dialect_name), self._draining())
 
     async def count(self, request: web.Request, dialect: str) -> web.StreamResponse:
         """How many tokens a question has."""

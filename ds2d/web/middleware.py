@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 
 from ds2d.core.errors import ErrorKind, GatewayError
@@ -22,7 +22,7 @@ from ds2d.dialects import REGISTRY
 from ds2d.web.keys import ASK, CALLER, DIALECT, REQUEST_ID, Handler
 from ds2d.web.letting_go import let_go
 from ds2d.web.paths import dialect_of
-from ds2d.web.replies import EXPOSED, SERVER, error_reply, preflight, request_id_of
+from ds2d.web.replies import SERVER, X_REQUEST_ID, common_headers, error_reply, preflight, request_id_of
 from ds2d.web.turn_headers import turn_headers
 
 logger = logging.getLogger("ds2d.web")
@@ -103,16 +103,11 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 def _finish(request: web.Request, reply: web.StreamResponse) -> None:
     """Headers that every answer has. An answer that left the body unread closes the connection (reliability.md)."""
-    reply.headers["Server"] = SERVER
-    reply.headers["x-request-id"] = request[REQUEST_ID]
     dialect = request.get(DIALECT)
-    if dialect == "claude":
-        reply.headers["request-id"] = request[REQUEST_ID]
     if dialect == "admin" or request.path.startswith("/admin"):
-        reply.headers["Cache-Control"] = "no-store"
+        reply.headers.update({hdrs.SERVER: SERVER, X_REQUEST_ID: request[REQUEST_ID], hdrs.CACHE_CONTROL: "no-store"})
     else:
-        reply.headers["Access-Control-Allow-Origin"] = "*"
-        reply.headers["Access-Control-Expose-Headers"] = EXPOSED
+        reply.headers.update(common_headers(request[REQUEST_ID], dialect))
     reply.headers.update(turn_headers(request))
     if request.body_exists and not request.content.is_eof():
         reply.force_close()

@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
+from multidict import istr
 
 from ds2d.core.errors import ErrorKind, GatewayError
 
@@ -21,6 +22,10 @@ EXPOSED = "x-request-id, retry-after, x-ds2d-route"
 
 SERVER = "ds2d"
 """Who answers; what it is made of and in which versions is nobody's business."""
+
+X_REQUEST_ID, REQUEST_ID_OF_CLAUDE = istr("x-request-id"), istr("request-id")
+"""Names of headers that every answer has are `istr`: of any other string the HTTP library makes one, anew for each answer, and
+keeps it for as long as the answer lasts."""
 
 HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 
@@ -66,16 +71,16 @@ def request_id_of(request: web.Request, new_id: str) -> str:
     return given if REQUEST_ID.fullmatch(given) else new_id
 
 
-def stream_headers(request_id: str, dialect: str) -> dict[str, str]:
-    """What the head of a stream carries; it goes out before the layer around the handler could add it."""
-    headers = {
-        "Server": SERVER,
-        "x-request-id": request_id,
-        "Access-Control-Allow-Origin": "*",
-        "Access-Control-Expose-Headers": EXPOSED,
+def common_headers(request_id: str, dialect: str | None) -> dict[str, str]:
+    """What every answer of a dialect's routes carries."""
+    headers: dict[str, str] = {
+        hdrs.SERVER: SERVER,
+        X_REQUEST_ID: request_id,
+        hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: "*",
+        hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: EXPOSED,
     }
     if dialect == "claude":
-        headers["request-id"] = request_id
+        headers[REQUEST_ID_OF_CLAUDE] = request_id
     return headers
 
 

@@ -23,7 +23,7 @@ from ds2d.state.background import BackgroundResponse
 from ds2d.state.responses import ResponseStore
 from ds2d.web.handlers import Action, Business
 from ds2d.web.keys import REQUEST_ID
-from ds2d.web.replies import json_reply, stream_headers
+from ds2d.web.replies import common_headers, json_reply
 from ds2d.web.streaming import ClientStream
 
 NAME = "openai_responses"
@@ -140,7 +140,7 @@ class Responses:
             self._store.end(run, ask.request.reply)
 
     async def _follow(self, request: web.Request, frames: Any) -> web.StreamResponse:
-        sink = ClientStream(request, stream_headers(request[REQUEST_ID], NAME))
+        sink = ClientStream(request, common_headers(request[REQUEST_ID], NAME))
         sink.content_type = dialect.Encoder.content_type
         async for piece in frames:
             await sink.write(piece)

@@ -11,11 +11,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion11, hdrs, web
+from multidict import istr
 
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.web.server import Connection
 from ds2d.web.turn_headers import turn_headers
+
+_UNBUFFERED = istr("X-Accel-Buffering")
 
 
 class ClientStream:
@@ -104,10 +107,9 @@ class ClientStream:
         async with self._opening:  # a life sign and the first event may come together
             if self.started:
                 return
-            self.response.headers["Content-Type"] = self.content_type
-            self.response.headers["Cache-Control"] = "no-cache"
-            self.response.headers["X-Accel-Buffering"] = "no"
-            self.response.headers.update(turn_headers(self._request))
+            headers = self.response.headers
+            headers[hdrs.CONTENT_TYPE], headers[hdrs.CACHE_CONTROL], headers[_UNBUFFERED] = self.content_type, "no-cache", "no"
+            headers.update(turn_headers(self._request))
             if self._request.version >= HttpVersion11:
                 self.response.enable_chunked_encoding()  # said aloud, so that `write` can tell
             await self.response.prepare(self._request)

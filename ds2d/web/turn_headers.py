@@ -13,6 +13,7 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from aiohttp import web
+from multidict import istr
 
 from ds2d.service import Turn
 from ds2d.state.quotas import Quotas
@@ -20,6 +21,8 @@ from ds2d.state.windows import Headroom
 from ds2d.web.keys import ASK, CALLER, DIALECT
 
 QUOTAS: web.AppKey[Quotas] = web.AppKey("quotas", Quotas)
+
+_ROUTE, _POSITION, _WAIT = istr("x-ds2d-route"), istr("x-ds2d-queue-position"), istr("x-ds2d-queue-wait-ms")
 
 MAX_ROUTE = 512
 """Characters of X-DS2D-Route."""
@@ -35,10 +38,10 @@ def turn_headers(request: web.Request) -> dict[str, str]:
     turn = ask.turn
     if turn is not None:
         if turn.position:
-            headers["x-ds2d-queue-position"] = str(turn.position)
-            headers["x-ds2d-queue-wait-ms"] = f"{turn.waited * 1000:.0f}"
+            headers[_POSITION] = str(turn.position)
+            headers[_WAIT] = f"{turn.waited * 1000:.0f}"
         if turn.config.runtime.route_header:
-            headers["x-ds2d-route"] = route_of(turn)
+            headers[_ROUTE] = route_of(turn)
     return headers
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ds2d.core.calls import Call
 from ds2d.core.request import ChatRequest
 from tests.functional.harness import config_for, running
-from tests.functional.scripted import Scene, chunk, refuse, scripted_upstream, sse, whole
+from tests.functional.scripted import Scene, Wait, chunk, refuse, say, scripted_upstream, sse, whole
 from tests.functional.test_every_dialect import QUESTIONS
 from tests.functional.test_queue import until
 
@@ -61,3 +63,18 @@ async def test_a_question_with_tools_and_one_that_fails_are_let_go_of(tmp_path: 
             assert (await ds2d.ask("/v1/chat/completions", ask))[0] >= 500
             assert (await ds2d.ask("/v1/chat/completions", {**ask, "model": "nobody-has-it"}))[0] == 404
             await until(lambda: questions() == before, 5)
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_what_was_sent_upstream_is_not_kept_while_it_is_answered(tmp_path: Path) -> None:
+    """A large question would lie beside its answer, written anew, for as long as that lasts."""
+    ask = {"model": "deepseek-chat", "messages": [{"role": "user", "content": "Say much!"}], "stream": True}
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        hold = Wait()
+        first, *rest = say("one", "two")
+        upstream.scenes = [Scene([first, hold, *rest])]
+        asking = asyncio.create_task(ds2d.ask("/v1/chat/completions", ask))
+        await hold.reached.wait()
+        await until(lambda: not any(type(held) is Call for held in gc.get_objects()), 5)
+        hold.until.set()
+        assert (await asking)[0] == 200

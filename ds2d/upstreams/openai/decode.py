@@ -64,12 +64,14 @@ _KNOWN_IN_DELTA = frozenset(("role", "content", "reasoning", "reasoning_content"
 
 
 class _Choice:
-    """One choice as far as it has come. `extra` are fields that no event carried yet."""
+    """One choice as far as it has come. `extra` are fields that no event carried yet; `calls` come with the first call, which
+    most choices never see."""
 
-    __slots__ = ("calls", "extra", "reason", "stop", "usage")
+    __slots__ = ("calls", "extra", "index", "reason", "stop", "usage")
 
-    def __init__(self, calls: CallSorter) -> None:
-        self.calls = calls
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.calls: CallSorter | None = None
         self.reason: FinishReason | None = None
         self.stop: str | None = None
         self.extra: Extra = {}
@@ -78,7 +80,7 @@ class _Choice:
     def ending(self, reason: FinishReason) -> Ending:
         """How it ended: with calls exactly if there were any, whatever word the server used (openai-chat.md 5)."""
         if reason in ("stop", "tool_calls"):
-            reason = "tool_calls" if self.calls.seen else "stop"
+            reason = "tool_calls" if self.calls is not None and self.calls.seen else "stop"
         return Ending(reason, self.stop, self.extra or None)
 
 
@@ -157,15 +159,15 @@ class Decoder:
                 self._thought = True
                 self._say(choice, Reasoning(thought, index))
             if delta.content:
-                if choice.calls.queue:
-                    self._say(choice, Text(delta.content, index))
-                else:  # without a call of its own: this is what nearly every chunk is
+                if choice.calls is None:  # without a call of its own: this is what nearly every chunk is
                     self._out.append(Text(delta.content, index))
+                else:
+                    self._say(choice, Text(delta.content, index))
             for call in delta.tool_calls or ():
-                self._out += choice.calls.go_on(call.index, call.function.arguments)
+                self._out += self._sorter(choice).go_on(call.index, call.function.arguments)
 
     def _say(self, choice: _Choice, event: Text | Reasoning) -> None:
-        if choice.calls.queue:
+        if choice.calls is not None and choice.calls.queue:
             self._out += choice.calls.pass_by(event)
         else:
             self._out.append(event)
@@ -243,7 +245,7 @@ class Decoder:
         if calls:
             if not isinstance(calls, list):
                 raise _garbled("tool_calls that are no list")
-            self._out += choice.calls.feed(calls, whole=whole)
+            self._out += self._sorter(choice).feed(calls, whole=whole)
 
     def _say_content(self, choice: _Choice, index: int, content: Any, extra: Extra) -> None:
         """Text, or a list of typed parts of which some may be thinking."""
@@ -276,7 +278,8 @@ class Decoder:
     def _end_choice(self, choice: _Choice, reason: Any, fields: dict[str, Any]) -> None:
         if isinstance(reason, str) and reason in _CUT:
             raise GatewayError(ErrorKind.UPSTREAM_ERROR, _CUT[reason])
-        self._out += choice.calls.finish()
+        if choice.calls is not None:
+            self._out += choice.calls.finish()
         choice.reason = _REASONS.get(reason, "stop") if isinstance(reason, str) else "stop"
         stops = (fields.get("stop_reason"), fields.get("matched_stop"))
         choice.stop = next((stop for stop in stops if isinstance(stop, str)), None)
@@ -285,10 +288,15 @@ class Decoder:
     def _new_choice(self, index: int) -> _Choice:
         if not 0 <= index < self._most_choices:
             raise _garbled("a choice that was not asked for")
-        choice = self._choices[index] = _Choice(CallSorter(index, self._called.client_name, self._called.identify))
+        choice = self._choices[index] = _Choice(index)
         if self._echo:
             self._out.append(Text(self._echo[index // self._request.choices], index))
         return choice
+
+    def _sorter(self, choice: _Choice) -> CallSorter:
+        if choice.calls is None:
+            choice.calls = CallSorter(choice.index, self._called.client_name, self._called.identify)
+        return choice.calls
 
     def _note_usage(self, reported: Any, index: Any) -> None:
         """Keep what a chunk said of usage; it is looked at once a read. `index`: the only choice in the chunk, if it is one."""
@@ -324,7 +332,8 @@ class Decoder:
         for choice in choices:
             if choice is None or choice.reason is None:
                 raise GatewayError(ErrorKind.UPSTREAM_DISCONNECTED, "The upstream's answer ended before it was finished.")
-            self._out += choice.calls.finish()  # calls that came after the finish reason
+            if choice.calls is not None:
+                self._out += choice.calls.finish()  # calls that came after the finish reason
             endings.append(choice.ending(choice.reason))
         self._over = True
         self._out.append(Finish(tuple(endings), self._final_usage(), self._extra or None))
