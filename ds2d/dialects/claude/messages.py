@@ -13,6 +13,7 @@ import msgspec
 import orjson
 
 from ds2d.core.errors import GatewayError
+from ds2d.core.gather import joined
 from ds2d.core.names import upstream_name
 from ds2d.core.request import Message, ToolCall
 from ds2d.core.validate import MAX_QUOTED, invalid
@@ -31,7 +32,7 @@ _ROLES = ("user", "assistant", "system")
 class _Pending(msgspec.Struct):
     """Calls of the last assistant turn that want results. `at`: index of that turn in the output."""
 
-    ids: list[str]
+    ids: dict[str, None]
     at: int
     path: str
 
@@ -90,6 +91,8 @@ class _Reader:
         self._out: list[Message] = []
         self._images: list[str] = []
         self._user: _UserTurn | None = None
+        self._said: _AssistantTurn | None = None
+        self._said_at = 0
         self._pending: _Pending | None = None
         self._ids: set[str] = set()
         self._role = ""
@@ -99,6 +102,8 @@ class _Reader:
         role = one_of(message.get("role"), f"{path}.role", _ROLES)
         if role != "user":
             self._end_user_turn()
+        if role != "assistant":
+            self._end_assistant_turn()
         if role == "system":
             self._add_system(message, path)
         elif role == "user":
@@ -110,7 +115,8 @@ class _Reader:
     def finish(self) -> tuple[list[Message], tuple[str, ...]]:
         self._end_user_turn()
         if self._pending:
-            raise _unanswered(self._pending, self._pending.ids)
+            raise _unanswered(self._pending, list(self._pending.ids))
+        self._end_assistant_turn()
         if not self._out:
             raise invalid("messages", "at least one message with content is required.")
         if self._role == "assistant" and self._out[-1]["role"] == "assistant":
@@ -176,7 +182,7 @@ class _Reader:
 
     def _add_assistant(self, message: dict[str, Any], path: str, *, final: bool) -> None:
         if self._pending and self._role != "assistant":
-            raise _unanswered(self._pending, self._pending.ids)
+            raise _unanswered(self._pending, list(self._pending.ids))
         turn = _AssistantTurn()
         for block, kind, at in _blocks(message, path, may_be_empty=final):
             turn.add(block, kind, at)
@@ -184,14 +190,20 @@ class _Reader:
             if call["id"] in self._ids:
                 raise invalid(path, f"`tool_use` ids must be unique, found twice: {call['id'][:MAX_QUOTED]}.")
             self._ids.add(call["id"])
-        before = self._out[-1] if self._role == "assistant" and self._out else None
-        if before is not None and before["role"] == "assistant":
-            turn.join_to(before)
-        elif turn.said_anything:
-            self._out.append(turn.message())
         if turn.calls:
-            ids = self._pending.ids if self._pending else []
-            self._pending = _Pending(ids + [call["id"] for call in turn.calls], len(self._out) - 1, path)
+            ids = self._pending.ids if self._pending else {}
+            ids.update(dict.fromkeys(call["id"] for call in turn.calls))
+            self._pending = _Pending(ids, len(self._out) - (self._said is not None), path)
+        if self._said is not None:
+            self._said.join(turn)
+        elif turn.said_anything:
+            self._said, self._said_at = turn, len(self._out)
+            self._out.append(Message(role="assistant", content=None))  # it is written when the turn is over
+
+    def _end_assistant_turn(self) -> None:
+        if self._said is not None:
+            self._out[self._said_at] = self._said.message()
+            self._said = None
 
 
 class _AssistantTurn:
@@ -199,17 +211,20 @@ class _AssistantTurn:
 
     def __init__(self) -> None:
         self.calls: list[ToolCall] = []
+        self._spoke = False
         self._text: list[str] = []
         self._thinking: list[str] = []
 
     @property
     def said_anything(self) -> bool:
-        return bool(self._text or self._thinking or self.calls)
+        return bool(self._spoke or self._thinking or self.calls)
 
     def add(self, block: dict[str, Any], kind: str, path: str) -> None:
         match kind:
             case "text":
-                self._text.append(text(block.get("text"), f"{path}.text"))
+                self._spoke = True
+                words = text(block.get("text"), f"{path}.text")
+                self._text += [words] if words else []
             case "tool_use":
                 self.calls.append(_tool_call(block, path))
             case "thinking":
@@ -223,24 +238,21 @@ class _AssistantTurn:
                 drop(kind, path)
 
     def message(self) -> Message:
-        words = "".join(self._text)
+        words = joined(self._text)
         message = Message(role="assistant", content=words if words or not self.calls else None)
         if self._thinking:
-            message["reasoning_content"] = "".join(self._thinking)
+            message["reasoning_content"] = joined(self._thinking)
         if self.calls:
             message["tool_calls"] = self.calls
         return message
 
-    def join_to(self, before: Message) -> None:
+    def join(self, later: _AssistantTurn) -> None:
         """Consecutive assistant messages are one turn (the API combines them likewise)."""
-        words = "".join(self._text)
-        if words:
-            earlier = before.get("content")
-            before["content"] = f"{earlier}\n\n{words}" if isinstance(earlier, str) and earlier else words
-        if self._thinking:
-            before["reasoning_content"] = before.get("reasoning_content", "") + "".join(self._thinking)
-        if self.calls:
-            before["tool_calls"] = before.get("tool_calls", []) + self.calls
+        if self._text and later._text:
+            self._text.append("\n\n")
+        self._text += later._text
+        self._thinking += later._thinking
+        self.calls += later.calls
 
 
 def _tool_call(block: dict[str, Any], path: str) -> ToolCall:

@@ -78,6 +78,7 @@ def read_tools(raw: Any) -> Toolbox:
     """`tools` of the body. Raises GatewayError INVALID_REQUEST, or UNSUPPORTED_TOOL for a typed tool without a known schema."""
     tools: list[Tool] = []
     names: dict[str, str] = {}
+    seen: set[str] = set()
     dropped: list[str] = []
     for index, entry in enumerate(array(raw, "tools") if raw is not None else []):
         path = f"tools.{index}"
@@ -88,8 +89,9 @@ def read_tools(raw: Any) -> Toolbox:
             continue
         function = _function(tool, path)
         sent = upstream_name(function["name"])
-        if any(other["function"]["name"] == sent for other in tools):
+        if sent in seen:
             raise invalid(f"{path}.name", "tool names must be unique.")
+        seen.add(sent)
         if sent != function["name"]:
             names[sent] = function["name"]
             function["name"] = sent

@@ -9,6 +9,7 @@ one belongs to the first open call of its name (the SDK's automatic calling answ
 from __future__ import annotations
 
 import binascii
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -71,7 +72,8 @@ class _Talk:
         self._messages: list[Any] = []
         self._images: list[str] = []
         self._seen: set[str] = set()
-        self._open: dict[str, tuple[str, bool]] = {}  # id to name, and whether we made the id
+        self._open: dict[str, str] = {}  # id to name
+        self._named: dict[tuple[str, bool], deque[tuple[int, str]]] = {}  # by name, and whether we made the id: place and id
         self._speaker = ""
         self._begin()
 
@@ -116,7 +118,7 @@ class _Talk:
             self._close_models()
         else:
             if self._open:
-                name = next(iter(self._open.values()))[0]
+                name = next(iter(self._open.values()))
                 raise invalid(self._path, f"the call of '{name[:64]}' has no functionResponse.")
             self._messages += self._answers + self._says
         self._begin()
@@ -156,7 +158,8 @@ class _Talk:
         if call_id in self._seen:
             raise invalid(f"{path}.id", "another call has this id.")
         self._seen.add(call_id)
-        self._open[call_id] = (name, call_id == made_id)
+        self._open[call_id] = name
+        self._named.setdefault((name, call_id == made_id), deque()).append((len(self._seen), call_id))
         function = {"name": name, "arguments": orjson.dumps(args).decode()}
         self._calls.append({"id": call_id, "type": "function", "function": function})
 
@@ -174,10 +177,16 @@ class _Talk:
         """The open call that an answer belongs to: by id, else by name among those that the answer cannot know the id of."""
         if call_id in self._open:
             return call_id
-        for open_id, (called, made) in self._open.items():
-            if called == name and (made or not call_id):
-                return open_id
-        return None
+        firsts = [self._first(name, made=True)]
+        if not call_id:
+            firsts.append(self._first(name, made=False))
+        return min((first for first in firsts if first is not None), default=(0, None))[1]
+
+    def _first(self, name: str, *, made: bool) -> tuple[int, str] | None:
+        queue = self._named.get((name, made))
+        while queue and queue[0][1] not in self._open:
+            queue.popleft()
+        return queue[0] if queue else None
 
     def _show(self, part: Part, path: str, said: list[Part]) -> None:
         if "functionCall" in part:

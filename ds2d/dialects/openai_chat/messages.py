@@ -8,6 +8,7 @@ from their position.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from ds2d.core.errors import ErrorKind
@@ -60,6 +61,7 @@ class _Calls:
 
     def __init__(self, *, many: bool) -> None:
         self._open: dict[str, str] = {}
+        self._named: dict[str, deque[str]] = {}
         self._seen: set[str] = untracked(set(), many=many)
 
     def begin(self, call_id: str, name: str) -> None:
@@ -67,17 +69,23 @@ class _Calls:
             raise invalid("messages", f"the tool call id '{call_id[:64]}' occurs twice.")
         self._seen.add(call_id)
         self._open[call_id] = name
+        if name in self._named:
+            self._named[name].append(call_id)
+        else:
+            self._named[name] = deque((call_id,))
 
     def answer(self, call_id: str, path: str) -> None:
         if self._open.pop(call_id, None) is None:
             raise invalid("messages", f"{path} answers no tool call of the assistant message before it.")
 
     def answer_by_name(self, name: str) -> str:
-        call_id = next((call_id for call_id, called in self._open.items() if called == name), None)
-        if call_id is None:
+        waiting = self._named.get(name)
+        while waiting and waiting[0] not in self._open:
+            waiting.popleft()
+        if not waiting:
             raise invalid("messages", f"the function message '{name[:64]}' answers no call of the assistant message before it.")
-        del self._open[call_id]
-        return call_id
+        del self._open[waiting[0]]
+        return waiting.popleft()
 
     def all_answered(self) -> None:
         if self._open:

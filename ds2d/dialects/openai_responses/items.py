@@ -15,6 +15,7 @@ import msgspec
 import orjson
 
 from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.gather import joined
 from ds2d.core.request import Message, ToolCall
 from ds2d.core.validate import invalid
 from ds2d.dialects.openai_responses.content import Images, Part, read_content, read_text
@@ -32,11 +33,18 @@ ROLES = ("user", "system", "developer", "assistant")
 
 
 class Round(msgspec.Struct):
-    """One message with what belongs right behind it: the outputs of its calls, and images that came in them."""
+    """One message with what belongs right behind it: the outputs of its calls, and images that came in them.
+
+    `said` and `thought` are the pieces of its text and reasoning, put together at the end: every piece would copy all before it.
+    """
 
     message: Message
     outputs: dict[str, str | None] = {}
     pictures: list[Part] = []
+    said: list[str] = []
+    thought: list[str] = []
+    waiting: int = 0
+    """Calls without output."""
 
 
 class Talk:
@@ -47,6 +55,7 @@ class Talk:
         self._unseal = unseal
         self._rounds: list[Round] = []
         self._calls: dict[str, Round] = {}
+        self._unanswered: dict[str, Round] = {}
         self._open: Round | None = None  # the assistant's turn that further items still join
         self._last_was_call = False
         self.images = Images()
@@ -78,6 +87,10 @@ class Talk:
         self._check_answered(trailing=self._last_was_call)
         found: list[Message] = []
         for entry in self._rounds:
+            if entry.said:
+                entry.message["content"] = joined(entry.said)
+            if entry.thought:
+                entry.message["reasoning_content"] = joined(entry.thought)
             if entry.message["role"] == "assistant" and entry.message.get("content") is None and not entry.outputs:
                 continue  # reasoning that led to nothing: upstreams refuse an empty turn
             found.append(entry.message)
@@ -92,7 +105,7 @@ class Talk:
 
     def _add(self, message: Message) -> Round:
         self._open = None
-        self._rounds.append(Round(message, {}, []))
+        self._rounds.append(Round(message))
         return self._rounds[-1]
 
     def _turn(self) -> Round:
@@ -114,15 +127,18 @@ class Talk:
         self._add({"role": "user" if role == "user" else "system", "content": content})
 
     def _say(self, text: str) -> None:
-        message = self._turn().message
-        said = message.get("content")
-        message["content"] = f"{said}\n{text}" if isinstance(said, str) and said else text
+        entry = self._turn()
+        if any(entry.said):
+            entry.said += ("\n", text)
+        else:
+            entry.said = [text]
 
     def _reasoning(self, item: Item) -> None:
         """Reasoning joins the turn it precedes; the token knows best, then the text itself, then its summary."""
         text = self._opened(item) or _joined(item.get("content")) or _joined(item.get("summary"))
-        message = self._turn().message
-        message["reasoning_content"] = message.get("reasoning_content", "") + text
+        entry = self._turn()
+        entry.message.setdefault("reasoning_content", "")  # its place among the keys
+        entry.thought.append(text)
 
     def _opened(self, item: Item) -> str | None:
         token = item.get("encrypted_content")
@@ -134,12 +150,13 @@ class Talk:
             raise invalid(f"{path}.call_id", "A call needs a `call_id`.")
         if call_id in self._calls:
             raise invalid(f"{path}.call_id", f"The call id '{call_id}' is used twice.")
-        if self._open is not None and any(output is not None for output in self._open.outputs.values()):
+        if self._open is not None and len(self._open.outputs) > self._open.waiting:
             self._open = None  # an output came in between: this call is the model's next turn
         name, arguments = self._what(item, kind, path)
         entry = self._turn()
         entry.outputs[call_id] = None
-        self._calls[call_id] = entry
+        entry.waiting += 1
+        self._calls[call_id] = self._unanswered[call_id] = entry
         call = ToolCall(id=call_id, type="function", function={"name": name, "arguments": arguments})
         entry.message.setdefault("tool_calls", []).append(call)
 
@@ -164,7 +181,9 @@ class Talk:
         if entry.outputs[call_id] is not None:
             raise invalid(f"{path}.call_id", f"The call '{call_id}' has two outputs.")
         entry.outputs[call_id] = self._outcome(item, entry, path)
-        if self._open is entry and all(output is not None for output in entry.outputs.values()):
+        entry.waiting -= 1
+        del self._unanswered[call_id]
+        if self._open is entry and not entry.waiting:
             self._open = None  # what comes now is the model's next turn
 
     def _outcome(self, item: Item, entry: Round, path: str) -> str:
@@ -182,13 +201,11 @@ class Talk:
 
     def _check_answered(self, *, trailing: bool) -> None:
         """Every call so far has its output; `trailing`: calls at the very end may still wait for theirs."""
-        for entry in self._rounds:
+        for call_id, entry in self._unanswered.items():  # the first of them, if there is any
             if trailing and entry is self._rounds[-1]:
                 return
-            for call_id, output in entry.outputs.items():
-                if output is None:
-                    message = f"No tool output found for function call {call_id}."
-                    raise GatewayError(ErrorKind.INVALID_REQUEST, message, param="input")
+            message = f"No tool output found for function call {call_id}."
+            raise GatewayError(ErrorKind.INVALID_REQUEST, message, param="input")
 
 
 def normalise(item: Any, path: str) -> Item:
