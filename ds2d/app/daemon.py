@@ -115,6 +115,7 @@ class Daemon:
         """Whoever holds something that may grow, by name: the one list of them. `start` adds its own."""
         self._background: list[asyncio.Task[None]] = []
         self._counting: list[asyncio.Task[None]] = []
+        """What turns may need to their very end: it ends after them."""
         self.listener = Listener(self.config)
 
     def config(self) -> Config:
