@@ -13,8 +13,8 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 """mallopt(3)."""
 
 KEPT = 128 * 1024 * 1024
-"""Bytes at the end of the heap that are kept though they are free: with half of that, eight questions of a megabyte at once faulted
-a hundred pages each."""
+"""Bytes at the end of the heap that are kept though they are free: with half of that, eight questions of a megabyte at once
+faulted a hundred pages each."""
 
 IN_HEAP = 32 * 1024 * 1024
 """Bytes up to which a block comes from the heap: the most that glibc takes on 64 bits."""
