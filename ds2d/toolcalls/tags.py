@@ -47,7 +47,7 @@ _BEGIN_DSML = ("d", "s")
 _SEPARATORS = re.compile(r"[\W_]+")
 _ANY_BRACKET = re.compile(rf"[{BRACKETS}]")
 _MAY_FOLLOW_NAME = re.compile(rf"[\s\w.:：=＝/／{BARS}{_QUOTES}-]").match
-_NAMESPACE = re.compile(rf"(?:[A-Za-z][\w.-]{{0,{_MAX_WORD}}}+[:：]++)*+")
+_NAMESPACE = re.compile(rf"(?:[A-Za-z][\w.-]{{0,{_MAX_WORD}}}+[:：]++)*")  # no `)*` with a plus: tests/project/test_patterns.py
 _WORD = re.compile(rf"(?:[A-Za-z][\w.-]{{0,{_MAX_WORD}}})?").fullmatch
 _KEY = re.compile(r"[\w.-]{1,64}").fullmatch
 
