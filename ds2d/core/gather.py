@@ -30,8 +30,11 @@ _copy.restype = ctypes.c_ssize_t
 _copy.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.py_object, ctypes.c_ssize_t, ctypes.c_ssize_t)
 """It takes the text to write into as an address: only one that nobody else holds may be written to."""
 
+_new_bytes = ctypes.pythonapi.PyBytes_FromStringAndSize
+_new_bytes.restype, _new_bytes.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_ssize_t)
 
-def gathered(pieces: Sequence[bytes]) -> memoryview:
+
+def gathered(pieces: Sequence[bytes | memoryview]) -> memoryview:
     """All of them in one memory."""
     size = sum(map(len, pieces))
     if size <= AT_ONCE:
@@ -40,6 +43,21 @@ def gathered(pieces: Sequence[bytes]) -> memoryview:
     for piece in pieces:
         whole[at : at + len(piece)] = piece
         at += len(piece)
+    return whole
+
+
+def as_bytes(pieces: Sequence[bytes | memoryview]) -> bytes:
+    """All of them as bytes, for those who need them as such."""
+    size = sum(map(len, pieces))
+    if size <= AT_ONCE:
+        return b"".join(pieces)
+    whole = bytes(_new_bytes(None, size))
+    at = id(whole) + bytes.__basicsize__ - 1  # where the bytes themselves begin
+    for piece in pieces:
+        for begin in range(0, len(piece), STEP):
+            part = bytes(piece[begin : begin + STEP])
+            ctypes.memmove(at, part, len(part))
+            at += len(part)
     return whole
 
 

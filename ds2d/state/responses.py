@@ -8,6 +8,7 @@ equal pieces are one object and are counted once.
 
 from __future__ import annotations
 
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,7 +16,10 @@ from typing import Any
 import msgspec
 import orjson
 
+from ds2d.core import json_pieces
 from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.gather import as_bytes
+from ds2d.core.letting_go import AT_ONCE
 from ds2d.core.sizes import Size, Sizes
 from ds2d.dialects.openai_responses import Answer, Reply, join_body
 from ds2d.state.background import BackgroundResponse
@@ -219,9 +223,13 @@ class ResponseStore:
         self._keep(entry, self._clock() - age)
 
     def _entry(self, caller: str, reply: Reply) -> Entry:
-        items = [stored_item(item, self._new_id) for item in reply.items]
-        ids = tuple(dict.fromkeys(item["id"] for item in items))
-        own = Segment(msgspec.json.encode(items))  # orjson's bytes keep a buffer of 4 KB however short they are
+        if reply.written is not None:
+            data, ids = reply.written
+        else:
+            items = [stored_item(item, self._new_id) for item in reply.items]
+            ids = tuple(dict.fromkeys(item["id"] for item in items))
+            data = msgspec.json.encode(items)  # orjson's bytes keep a buffer of 4 KB however short they are
+        own = Segment(data)
         nothing = Segment(b"[]")
         return Entry(reply.id, caller, "queued", reply.background, b"{}", own, nothing, nothing, reply.chain, ids)
 
@@ -271,6 +279,22 @@ def _fill(entry: Entry, answer: Answer) -> None:
 
 
 _PREFIXES = {"message": "msg_", "reasoning": "rs_", "function_call": "fc_", "custom_tool_call": "ctc_"}
+
+
+def prepare(reply: Reply) -> None:
+    """Write the question's items as they will be stored, in steps: for a thread, where there are very many or long ones."""
+    pieces: list[bytes | memoryview] = []
+    ids: dict[str, None] = {}
+    for at in range(0, len(reply.items), AT_ONCE):
+        items = [stored_item(item, _own_id) for item in reply.items[at : at + AT_ONCE]]
+        ids.update(dict.fromkeys(item["id"] for item in items))
+        pieces += (b"," if at else b"[", json_pieces.dumps(items)[1:-1])
+    reply.written = as_bytes([*pieces, b"]"] if pieces else [b"[]"]), tuple(ids)
+
+
+def _own_id(prefix: str) -> str:
+    """Like the store's, which is the event loop's alone."""
+    return prefix + secrets.token_hex(12)
 
 
 def stored_item(item: Item, new_id: Callable[[str], str]) -> Item:

@@ -20,7 +20,7 @@ from ds2d.dialects import openai_responses as dialect
 from ds2d.service import Ask, Service
 from ds2d.state import response_routes as routes
 from ds2d.state.background import BackgroundResponse
-from ds2d.state.responses import ResponseStore
+from ds2d.state.responses import ResponseStore, prepare
 from ds2d.web.handlers import Action, Business
 from ds2d.web.keys import REQUEST_ID
 from ds2d.web.replies import common_headers, json_reply
@@ -79,6 +79,8 @@ class Responses:
         """One turn; its answer stays unless the question said no."""
         ask = await self._business.ask(request, name, self._store.recall, self._before_asking)
         reply: dialect.Reply = ask.request.reply
+        if ask.request.large and (reply.store or reply.background):
+            await asyncio.get_running_loop().run_in_executor(None, prepare, reply)
         if reply.background:
             ask.again = None  # the response that is begun at once is its own
             return await self._begin(request, ask, reply)

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ds2d.core import gather
-from ds2d.core.gather import gathered, joined
+from ds2d.core.gather import as_bytes, gathered, joined
 
 WIDE = [st.text(st.characters(codec="utf-8", max_codepoint=highest), max_size=40) for highest in (0x7F, 0xFF, 0xFFFF, 0x10FFFF)]
 
@@ -48,4 +48,8 @@ def test_the_widest_character_may_stand_anywhere(letter: str) -> None:
 @given(st.lists(st.binary(max_size=40), max_size=12))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_bytes_are_the_same_bytes(pieces: list[bytes]) -> None:
-    assert gathered(pieces) == b"".join(pieces)
+    at_once = b"".join(pieces)
+    assert gathered(pieces) == at_once
+    assert as_bytes(pieces) == at_once
+    assert as_bytes([memoryview(piece) for piece in pieces]) == at_once
+    assert hash(as_bytes(pieces)) == hash(at_once)

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.events import Reasoning, Text, ToolArgs, ToolEnd, ToolStart
+from ds2d.core.letting_go import AT_ONCE
 from ds2d.dialects import openai_responses
 from ds2d.state import response_routes as routes
-from ds2d.state.responses import Entry, Limits, Segment, stored_item
+from ds2d.state.responses import Entry, Limits, Segment, prepare, stored_item
 from tests.dialects.responses_kit import validate_response
 from tests.state.responses_world import STOP, World
 
@@ -277,3 +278,17 @@ def test_the_gauge_is_the_sum_of_what_is_there(steps: list[tuple[str, int]]) -> 
 def counted(entries: list[Entry]) -> int:
     pieces: dict[int, Segment] = {id(piece): piece for entry in entries for piece in (*entry.chain, entry.output)}
     return sum(entry.weight for entry in entries) + sum(piece.weight for piece in pieces.values())
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, AT_ONCE, AT_ONCE * 2 + 1])
+def test_items_that_were_written_before_are_stored_like_others(count: int) -> None:
+    world = World()
+    said = [{"role": "user", "content": f"What is {number}?"} for number in range(count)] + [{"role": "user", "content": "Hi"}]
+    replies = [world.envelope("me", input=said).request.reply for _ in range(2)]
+    prepare(replies[0])
+    stored = [world.store._entry("me", reply) for reply in replies]
+    with_ids = [orjson.loads(entry.own.data) for entry in stored]
+    for items, entry in zip(with_ids, stored, strict=True):
+        assert tuple(item.pop("id") for item in items) == entry.item_ids
+        assert len(set(entry.item_ids)) == count + 1
+    assert with_ids[0] == with_ids[1]

@@ -10,6 +10,7 @@ import logging
 from typing import Any
 
 from ds2d.core.errors import ErrorKind
+from ds2d.core.gather import joined
 from ds2d.core.validate import MAX_QUOTED, check_image, check_image_url, invalid
 from ds2d.dialects.claude.fields import array, mapping, one_of, text
 
@@ -82,7 +83,7 @@ def _image_url(source: dict[str, Any], path: str) -> str:
     media = source.get("media_type")
     data = text(source.get("data"), f"{path}.source.data")
     check_image(media if isinstance(media, str) else "", data, path)
-    return f"data:{media};base64,{data}"
+    return joined([f"data:{media};base64,", data])
 
 
 def _add_document(content: Content, block: dict[str, Any], path: str) -> None:

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from ds2d.core.request import Inbound
-from ds2d.core.validate import decode_base64, invalid
+from ds2d.core.validate import invalid, is_base64
 
 _JOINT = re.compile(r"_+([A-Za-z0-9])")
 
@@ -63,7 +63,7 @@ def standard_base64(data: str) -> str | None:
     """Base64 of either alphabet, with or without padding, as the standard one; None if it is none."""
     plain = data.replace("-", "+").replace("_", "/")
     plain += "=" * (-len(plain) % 4)
-    return None if decode_base64(plain) is None else plain
+    return plain if not plain or is_base64(plain) else None
 
 
 def join(path: str, name: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from ds2d.core.errors import ErrorKind
+from ds2d.core.gather import joined
 from ds2d.core.validate import check_image, check_image_url, decode_base64, invalid
 from ds2d.dialects.gemini.fields import level, standard_base64, text
 
@@ -50,7 +51,7 @@ def _inline(blob: Part, path: str) -> Part:
     data = standard_base64(text(blob.get("data"), f"{path}.data"))
     if media_type.startswith("image/"):
         check_image(media_type, data or "", f"{path}.data")
-        return {"type": "image_url", "image_url": {"url": f"data:{media_type};base64,{data}"}}
+        return {"type": "image_url", "image_url": {"url": joined([f"data:{media_type};base64,", data or ""])}}
     if not data:
         raise invalid(f"{path}.data", "is not valid base64.")
     if media_type in _SOUND:

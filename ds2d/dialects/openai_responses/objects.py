@@ -69,7 +69,8 @@ class Reply(msgspec.Struct):
     `echo` are the members of the response object that repeat the question (JSON, without braces). `items` are the question's
     own input items. `chain` is what the previous response gave. `id` is chosen once per question, so attempts share it;
     `opened` counts the events that were written before an encoder began, and `encoder` is the latest one, both of background
-    responses only; `answer` is the final state.
+    responses only; `answer` is the final state. `written` are the items as they are stored, and their ids, where that was done
+    before (`state.responses.prepare`).
     """
 
     echo: bytes
@@ -84,6 +85,7 @@ class Reply(msgspec.Struct):
     opened: int = 0
     encoder: Encoding | None = None
     answer: Answer | None = None
+    written: tuple[bytes, tuple[str, ...]] | None = None
 
 
 def join_body(head: bytes, output: bytes) -> bytes:
