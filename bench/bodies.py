@@ -1,6 +1,6 @@
 """How long very large questions hold the event loop at most.
 
-    .venv/bin/python -m bench.bodies [SHAPE...]
+    .venv/bin/python -m bench.bodies [--dialect NAME] [SHAPE...]
 
 One daemon with everything on, in this process; client and upstream are others. Between any two looks of the loop at itself:
 `loop` is its own thread's CPU, `process` that of all threads, which bounds what it waited for the interpreter. Wall time is left
@@ -39,9 +39,9 @@ CODE = 'def f(x):\n    """Say "what" it does."""\n    return "a" + str(x)  # and
 
 CLIENT = """
 import socket, sys
-port, key, file, times = int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+port, key, file, times, path = int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5]
 body = open(file, "rb").read()
-head = f"POST /v1/chat/completions HTTP/1.1\\r\\nHost: x\\r\\nAuthorization: Bearer {key}\\r\\nConnection: close\\r\\n"
+head = f"POST {path} HTTP/1.1\\r\\nHost: x\\r\\nAuthorization: Bearer {key}\\r\\nConnection: close\\r\\n"
 for _ in range(times):
     with socket.create_connection(("127.0.0.1", port)) as link:
         link.sendall(f"{head}Content-Type: application/json\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n".encode() + body)
@@ -72,11 +72,24 @@ def calls(count: int) -> list[dict[str, Any]]:
     return turns
 
 
+def contents(messages: list[dict[str, Any]]) -> dict[str, Any]:
+    """A question to Gemini's routes."""
+    return {"contents": [{"role": "user", "parts": [{"text": message["content"]}]} for message in messages]}
+
+
+DIALECTS: dict[str, tuple[str, Callable[[list[dict[str, Any]]], dict[str, Any]]]] = {
+    "openai_chat": ("/v1/chat/completions", lambda messages: {"model": "bench", "messages": messages}),
+    "openai_responses": ("/v1/responses", lambda messages: {"model": "bench", "input": messages}),
+    "claude": ("/v1/messages", lambda messages: {"model": "bench", "max_tokens": 9, "messages": messages}),
+    "gemini": ("/v1beta/models/bench:generateContent", contents),
+}
+"""Path and body of a question; but for chat only of words."""
+
 SHAPES: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "text of 28 MB": lambda: said("word " * (28 * MB // 5)),
     "code of 28 MB": lambda: said(CODE * (28 * MB // len(json.dumps(CODE)))),
     "Chinese of 28 MB": lambda: said("你好世界" * (28 * MB // 12)),
-    "16 MB of small messages": lambda: said(*["word " * 60] * (16 * MB // 333)),
+    "16 MB of small messages": lambda: said(*["word " * 60] * (16 * MB // 340)),
     "16 MB of calls": lambda: calls(25_000),
     "an image of 40 MB": lambda: said([{"type": "text", "text": "What is it?"}, image(40 * MB)]),
     "63 MB of messages": lambda: said(*["word " * 400] * (63 * MB // 2033)),
@@ -84,6 +97,9 @@ SHAPES: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "the same with an emoji at its end": lambda: said("word " * (63 * MB // 5) + "🙂"),
     "28 MB of calls": lambda: calls(49_900),
 }
+
+WORDS = [shape for shape in SHAPES if "call" not in shape and "image" not in shape]
+"""Shapes for every dialect."""
 
 
 async def longest(work: asyncio.Task[Any]) -> tuple[float, float]:
@@ -99,16 +115,17 @@ async def longest(work: asyncio.Task[Any]) -> tuple[float, float]:
     return loop * 1000, process * 1000
 
 
-async def ask(port: int, file: Path) -> None:
+async def ask(port: int, file: Path, path: str) -> None:
     """Send what is in the file, from another process. Raises SystemExit where it was not answered."""
-    command = (sys.executable, "-c", CLIENT, str(port), KEY, str(file), str(TIMES))
+    command = (sys.executable, "-c", CLIENT, str(port), KEY, str(file), str(TIMES), path)
     if await (await asyncio.create_subprocess_exec(*command)).wait():
         raise SystemExit("a question was not answered")
 
 
-async def measure(folder: Path, shapes: list[str]) -> None:
+async def measure(folder: Path, dialect: str, shapes: list[str]) -> None:
     """Print a line for each shape."""
     up = upstream(folder)
+    path, question = DIALECTS[dialect]
     config = {
         "keys": [KEY],
         "upstreams": [{"name": "up", "base_url": f"http://127.0.0.1:{up.port}/v1"}],
@@ -123,9 +140,9 @@ async def measure(folder: Path, shapes: list[str]) -> None:
         gc.freeze()
         gc.set_threshold(3000, 10, 20)
         for shape in shapes:
-            body = json.dumps({"model": "bench", "messages": SHAPES[shape]()}, ensure_ascii=False).encode()
+            body = json.dumps(question(SHAPES[shape]()), ensure_ascii=False).encode()
             (folder / "body").write_bytes(body)
-            loop, process = await longest(asyncio.create_task(ask(port, folder / "body")))
+            loop, process = await longest(asyncio.create_task(ask(port, folder / "body", path)))
             print(f"{shape:33s} {len(body) / MB:5.1f} MB   loop {loop:6.1f} ms   process {process:6.1f} ms", flush=True)
     finally:
         await daemon.stop()
@@ -135,12 +152,14 @@ async def measure(folder: Path, shapes: list[str]) -> None:
 def main() -> None:
     """The command."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("shapes", nargs="*", default=list(SHAPES), metavar="SHAPE", help=", ".join(SHAPES))
-    shapes = arguments.parse_args().shapes
+    arguments.add_argument("--dialect", default="openai_chat", choices=DIALECTS)
+    arguments.add_argument("shapes", nargs="*", metavar="SHAPE", help=", ".join(SHAPES))
+    options = arguments.parse_args()
+    shapes = options.shapes or (list(SHAPES) if options.dialect == "openai_chat" else WORDS)
     keep_memory()
     sys.setswitchinterval(SWITCH)
     with tempfile.TemporaryDirectory() as folder:
-        uvloop.run(measure(Path(folder), shapes))
+        uvloop.run(measure(Path(folder), options.dialect, shapes))
 
 
 if __name__ == "__main__":
