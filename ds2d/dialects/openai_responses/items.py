@@ -32,7 +32,7 @@ DROPPED_PREFIXES = ("mcp_", "tool_search_", "program")
 ROLES = ("user", "system", "developer", "assistant")
 
 
-class Round(msgspec.Struct):
+class Round(msgspec.Struct, gc=False):
     """One message with what belongs right behind it: the outputs of its calls, and images that came in them.
 
     `said` and `thought` are the pieces of its text and reasoning, put together at the end: every piece would copy all before it.
@@ -40,9 +40,9 @@ class Round(msgspec.Struct):
 
     message: Message
     outputs: dict[str, str | None] = {}
-    pictures: list[Part] = []
-    said: list[str] = []
-    thought: list[str] = []
+    pictures: list[Part] | None = None
+    said: list[str] | None = None
+    thought: list[str] | None = None
     waiting: int = 0
     """Calls without output."""
 
@@ -128,7 +128,7 @@ class Talk:
 
     def _say(self, text: str) -> None:
         entry = self._turn()
-        if any(entry.said):
+        if entry.said and any(entry.said):
             entry.said += ("\n", text)
         else:
             entry.said = [text]
@@ -138,7 +138,10 @@ class Talk:
         text = self._opened(item) or _joined(item.get("content")) or _joined(item.get("summary"))
         entry = self._turn()
         entry.message.setdefault("reasoning_content", "")  # its place among the keys
-        entry.thought.append(text)
+        if entry.thought is None:
+            entry.thought = [text]
+        else:
+            entry.thought.append(text)
 
     def _opened(self, item: Item) -> str | None:
         token = item.get("encrypted_content")
@@ -196,7 +199,7 @@ class Talk:
         content = read_content(output, f"{path}.output", self.images)
         if isinstance(content, str):
             return content
-        entry.pictures += [part for part in content if part["type"] != "text"]
+        entry.pictures = [*(entry.pictures or ()), *(part for part in content if part["type"] != "text")]
         return "\n".join(str(part["text"]) for part in content if part["type"] == "text")
 
     def _check_answered(self, *, trailing: bool) -> None:
