@@ -29,6 +29,9 @@ ENTRY_OVERHEAD = 700
 """Bytes of an entry beside its texts: the objects themselves and their places in the tables (measured)."""
 ITEM_OVERHEAD = 240
 """Bytes of one item id and its place in the index."""
+MANY_ITEMS = 1000
+"""Items of one response from which on they are looked for in a set of its own: in an index of all they would be entered and
+cleared one by one, which holds the event loop. There is room for so few such responses that to ask each of them costs nothing."""
 SEGMENT_OVERHEAD = 100
 WASTE = 1 / 16
 """Share of the texts that the allocator leaves in holes once old entries have made way for new ones (measured: 4 %)."""
@@ -110,6 +113,8 @@ class ResponseStore:
         self._running: dict[tuple[str, str], Entry] = {}
         self._runs: dict[str, BackgroundResponse] = {}  # also those whose entry was deleted meanwhile
         self._by_item: dict[tuple[str, str], str] = {}
+        self._large: dict[tuple[str, str], frozenset[str]] = {}
+        """The item ids of each response that has `MANY_ITEMS`."""
         self.bytes = 0
         """What is held now, in bytes: a gauge, and what `max_bytes` bounds."""
 
@@ -191,11 +196,17 @@ class ResponseStore:
         """What a new question may refer to: a response, or an item by its own id."""
         if entry := self.find(caller, name):
             return entry
-        entry = self._ended.get((caller, self._by_item.get((caller, name), "")))
+        entry = self._holder(caller, name)
         if entry is None:
             return None
         held = (item for segment in (entry.own, entry.memory) for item in orjson.loads(segment.data))
         return next((item for item in held if item.get("id") == name), None)
+
+    def _holder(self, caller: str, item_id: str) -> Entry | None:
+        """The latest of the caller's responses that has this item."""
+        large = [self._ended[key] for key, ids in self._large.items() if key[0] == caller and item_id in ids]
+        usual = self._ended.get((caller, self._by_item.get((caller, item_id), "")))
+        return max([*large, usual] if usual else large, key=lambda entry: entry.ended, default=None)
 
     def delete(self, caller: str, name: str) -> bool:
         """Forget a response; False if there is none. Work on it is stopped."""
@@ -245,8 +256,11 @@ class ResponseStore:
             if not segment.holders:
                 self.bytes += segment.weight
             segment.holders += 1
-        for item_id in entry.item_ids:
-            self._by_item[entry.caller, item_id] = entry.id
+        if len(entry.item_ids) >= MANY_ITEMS:
+            self._large[entry.caller, entry.id] = frozenset(entry.item_ids)
+        else:
+            for item_id in entry.item_ids:
+                self._by_item[entry.caller, item_id] = entry.id
         self._make_room()
 
     def _drop(self, entry: Entry) -> None:
@@ -256,6 +270,8 @@ class ResponseStore:
             segment.holders -= 1
             if not segment.holders:
                 self.bytes -= segment.weight
+        if self._large.pop((entry.caller, entry.id), None) is not None:
+            return
         for item_id in entry.item_ids:
             if self._by_item.get((entry.caller, item_id)) == entry.id:
                 del self._by_item[entry.caller, item_id]

@@ -46,6 +46,7 @@ BOUNDED = {
     "SharedResponses._running": "responses.background",
     "SharedResponses._runs": "responses.background",
     "SharedResponses._by_item": "responses.stored_bytes",
+    "SharedResponses._large": "responses.stored_bytes",
     "SharedQueue._own": "service.turns",
     "SharedQueue._moving": "service.turns",
     "SharedQuotas._own": "service.turns",

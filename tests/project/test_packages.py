@@ -61,8 +61,7 @@ def bundle(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle, unpacked."""
     [archive] = dist.glob("*-py3.*.tar.gz")
     folder = tmp_path_factory.mktemp("bundle")
-    with tarfile.open(archive) as packed:
-        packed.extractall(folder, filter="data")
+    shutil.unpack_archive(archive, folder)
     [inner] = folder.iterdir()
     return inner
 

@@ -14,7 +14,8 @@ from ds2d.core.events import Reasoning, Text, ToolArgs, ToolEnd, ToolStart
 from ds2d.core.letting_go import AT_ONCE
 from ds2d.dialects import openai_responses
 from ds2d.state import response_routes as routes
-from ds2d.state.responses import Entry, Limits, Segment, prepare, stored_item
+from ds2d.state import responses
+from ds2d.state.responses import MANY_ITEMS, Entry, Limits, Segment, prepare, stored_item
 from tests.dialects.responses_kit import validate_response
 from tests.state.responses_world import STOP, World
 
@@ -186,6 +187,14 @@ def test_reasoning_and_calls_come_back_in_a_chain(mode: str) -> None:
 # Items ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(params=["in the index", "in sets of their own"])
+def _places(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the item ids of a response are: those of one with few items, and with many."""
+    if request.param != "in the index":
+        monkeypatch.setattr(responses, "MANY_ITEMS", 1)
+
+
+@pytest.mark.usefixtures("_places")
 def test_items_are_found_by_their_own_id_by_their_owner() -> None:
     world = World()
     name = world.answered("said")
@@ -200,6 +209,7 @@ def test_items_are_found_by_their_own_id_by_their_owner() -> None:
     assert world.store.recall("me", message["id"]) is None
 
 
+@pytest.mark.usefixtures("_places")
 def test_an_item_that_was_referred_to_lives_on_in_the_later_response() -> None:
     world = World(ttl_seconds=900)
     message = body(world, world.answered("said"))["output"][0]
@@ -207,6 +217,19 @@ def test_an_item_that_was_referred_to_lives_on_in_the_later_response() -> None:
     world.answered("later", input=[{"type": "item_reference", "id": message["id"]}, {"role": "user", "content": "go on"}])
     world.now += 600
     assert world.store.recall("me", message["id"]) == message
+
+
+@pytest.mark.parametrize("many", [[1], [2], [1, 2], []])
+def test_of_an_item_that_came_twice_the_later_one_is_found(monkeypatch: pytest.MonkeyPatch, many: list[int]) -> None:
+    """However many items its responses have."""
+    world = World()
+    for turn in (1, 2):
+        monkeypatch.setattr(responses, "MANY_ITEMS", 1 if turn in many else 1000)
+        world.answered("said", input=[{"role": "user", "content": f"take {turn}", "id": "msg_own"}])
+        world.now += 1
+    found = world.store.recall("me", "msg_own")
+    assert isinstance(found, dict)
+    assert found["content"][0]["text"] == "take 2"
 
 
 def pages(world: World, name: str, **query: str) -> tuple[list[str], bool]:
@@ -273,6 +296,15 @@ def test_the_gauge_is_the_sum_of_what_is_there(steps: list[tuple[str, int]]) -> 
         assert world.store.bytes <= 24_000
         held = {(entry.caller, item) for entry in world.store.entries for item in entry.item_ids}
         assert set(world.store._by_item) == held
+        assert not world.store._large
+
+
+def test_a_response_of_many_items_takes_its_set_along() -> None:
+    world = World()
+    name = world.answered("said", input=[{"role": "user", "content": "x"}] * MANY_ITEMS)
+    assert (len(world.store._large["me", name]), len(world.store._by_item)) == (MANY_ITEMS + 1, 0)
+    routes.delete(world.store, "me", name)
+    assert (world.store._large, world.store._by_item, world.store.bytes) == ({}, {}, 0)
 
 
 def counted(entries: list[Entry]) -> int:
