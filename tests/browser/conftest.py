@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -87,16 +88,25 @@ class Daemons:
         return found
 
     def put(self, **sections: Any) -> None:
-        """A fresh config, in force when this returns."""
+        """A fresh config, in force when this returns, and every upstream looked at: before, nobody knows what it serves."""
         self.count += 1
         gpu = {"name": "gpu", "kind": "openai", "base_url": f"{self.behind}/v1", "poll_seconds": 1}
         accounts = [{"name": "first", "upstream": "gpu", "token": TOKENS[0]}, {"email": "user@example.com", "token": TOKENS[1]}]
         keys = [{"key": KEY, "name": "team-a", "admin": True}]
         config = {"keys": keys, "upstreams": [gpu], "accounts": accounts, "admin": {"password_hash": HASH}, **sections}
-        before = self.ask("/admin/settings")["generation"] if self.count > 1 else 0
+        before = self.ask("/admin/settings")["generation"]
         differs = {"images": {"max_bytes": 20_000_000 + self.count}}  # or it would mean the same, and be no change
         self.path.write_text(json.dumps({**config, **differs}, indent=2))
         until(lambda: self.ask("/admin/settings")["generation"] > before)
+        until(lambda: "loading" not in self.states())
+
+    def states(self) -> list[str]:
+        """How the upstreams are."""
+        try:
+            told = self.ask("/readyz?verbose")
+        except urllib.error.HTTPError as error:  # none of them is ready
+            told = json.loads(error.read())
+        return [upstream["state"] for upstream in told["upstreams"].values()]
 
     def ask(self, path: str, body: Any = None, key: str = ADMIN_KEY, method: str | None = None) -> Any:
         """One request as the operator, or with another key."""

@@ -154,7 +154,7 @@ async def test_one_of_two_is_killed_under_load_and_comes_back(
         await until(ds2d, lambda: len(turns) == 2 and all(turn.upstream for turn in turns.values()))
         where = {turn.upstream: stream for turn, stream in zip(turns.values(), streams, strict=True)}
         assert set(where) == {"a", "b"}
-        await until(ds2d, lambda: all(len(stream.data) > 1000 for stream in streams))
+        await until(ds2d, lambda: len(where["a"].data) > 1000)  # of a busy machine the other may come when this one is over
 
         signalled = time.monotonic()
         killing = asyncio.get_running_loop().run_in_executor(None, servers["a"].kill)
