@@ -310,7 +310,7 @@ def test_recorded_bodies_are_taken_as_written_down(path: Path) -> None:
 JSON = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers()
+    | st.integers(-(2**63), 2**64 - 1)
     | st.text(max_size=5)
     | st.sampled_from(["user", "text", "tool_use", "assistant", "a"]),
     lambda inner: (

@@ -241,7 +241,7 @@ def test_a_schema_that_asks_for_too_much_gets_a_bounded_answer(schema: Any) -> N
 KEYWORDS = ("type", "properties", "required", "items", "enum", "anyOf", "allOf", "$ref", "minItems", "minLength", "minimum", "a")
 words = st.sampled_from(["object", "array", "string", "integer"])
 nonsense = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=3) | words,
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text(max_size=3) | words,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYWORDS), inner, max_size=4),
     max_leaves=12,
 )
