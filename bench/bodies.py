@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import gc
 import json
 import random
 import sys
@@ -27,7 +26,7 @@ import uvloop
 from bench.programs import KEY, upstream
 from ds2d.app import Daemon
 from ds2d.cli.allocator import keep_memory
-from ds2d.cli.serve import SWITCH
+from ds2d.cli.serve import SWITCH, spare_collector
 from ds2d.config.source import Source
 from ds2d.config.store import ConfigStore
 
@@ -137,8 +136,7 @@ async def measure(folder: Path, dialect: str, shapes: list[str]) -> None:
     port = await daemon.start(port=0)
     try:
         await daemon.first_look()
-        gc.freeze()
-        gc.set_threshold(3000, 10, 20)
+        spare_collector()
         for shape in shapes:
             body = json.dumps(question(SHAPES[shape]()), ensure_ascii=False).encode()
             (folder / "body").write_bytes(body)

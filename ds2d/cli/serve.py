@@ -117,7 +117,7 @@ async def _serve(daemon: Daemon, predecessor: Predecessor | None) -> int:
         _tell_why(error, config)
         await daemon.stop()
         return 1
-    _spare_collector()
+    spare_collector()
     started = True
     daemon.generations.hurried = terminate
     feeding = loop.create_task(_feed_watchdog())
@@ -158,7 +158,7 @@ def _tell_why(error: OSError, config: Config) -> None:
     print("is another ds2d running? `ds2d serve --port N` takes another port", file=sys.stderr)
 
 
-def _spare_collector() -> None:
+def spare_collector() -> None:
     """What stands now stays: the collector need not look at it again and again. It comes less often, too, but not so seldom
     that questions of a megabyte, held in some circle, pile up."""
     gc.freeze()

@@ -234,12 +234,7 @@ class ResponseStore:
         self._keep(entry, self._clock() - age)
 
     def _entry(self, caller: str, reply: Reply) -> Entry:
-        if reply.written is not None:
-            data, ids = reply.written
-        else:
-            items = [stored_item(item, self._new_id) for item in reply.items]
-            ids = tuple(dict.fromkeys(item["id"] for item in items))
-            data = msgspec.json.encode(items)  # orjson's bytes keep a buffer of 4 KB however short they are
+        data, ids = reply.written or _written(reply.items, self._new_id)
         own = Segment(data)
         nothing = Segment(b"[]")
         return Entry(reply.id, caller, "queued", reply.background, b"{}", own, nothing, nothing, reply.chain, ids)
@@ -298,14 +293,19 @@ _PREFIXES = {"message": "msg_", "reasoning": "rs_", "function_call": "fc_", "cus
 
 
 def prepare(reply: Reply) -> None:
-    """Write the question's items as they will be stored, in steps: for a thread, where there are very many or long ones."""
+    """Write the question's items as they will be stored: for a thread, where there are very many or long ones."""
+    reply.written = _written(reply.items, _own_id)
+
+
+def _written(questions: list[Item], new_id: Callable[[str], str]) -> tuple[bytes, tuple[str, ...]]:
+    """The items as they are stored, and their ids. In steps; joined, for orjson's own bytes keep a buffer of 4 KB."""
     pieces: list[bytes | memoryview] = []
     ids: dict[str, None] = {}
-    for at in range(0, len(reply.items), AT_ONCE):
-        items = [stored_item(item, _own_id) for item in reply.items[at : at + AT_ONCE]]
+    for at in range(0, len(questions), AT_ONCE):
+        items = [stored_item(item, new_id) for item in questions[at : at + AT_ONCE]]
         ids.update(dict.fromkeys(item["id"] for item in items))
         pieces += (b"," if at else b"[", json_pieces.dumps(items)[1:-1])
-    reply.written = as_bytes([*pieces, b"]"] if pieces else [b"[]"]), tuple(ids)
+    return as_bytes([*pieces, b"]"] if pieces else [b"[]"]), tuple(ids)
 
 
 def _own_id(prefix: str) -> str:

@@ -384,13 +384,19 @@ async def test_whatever_goes_wrong_in_the_thread_holds_up_nobody(tmp_path: Path)
     assert file.of("write")[-1] == (1,)
 
 
+async def writing(ledger: Ledger) -> tuple[threading.Event, asyncio.Task[None]]:
+    """A write that goes on until the event is set, and a turn that waits for it."""
+    held = threading.Event()
+    ledger._thread.submit(held.wait, 5)
+    closing = asyncio.create_task(ledger.close(ledger.open(ended(row("req_1")))))
+    await until(lambda: not ledger._idle.is_set())
+    return held, closing
+
+
 async def test_rows_that_are_waited_for_count_among_the_unwritten(tmp_path: Path) -> None:
     file = Noting()
     ledger = await started(tmp_path, file=file)
-    held = threading.Event()
-    ledger._thread.submit(held.wait, 5)
-    first = asyncio.create_task(ledger.close(ledger.open(ended(row("req_1")))))
-    await until(lambda: not ledger._idle.is_set())
+    held, first = await writing(ledger)
     ledger.open(row("req_2"))
     second = asyncio.create_task(ledger.close(ledger.open(ended(row("req_3")))))
     await asyncio.sleep(0)
@@ -403,11 +409,8 @@ async def test_rows_that_are_waited_for_count_among_the_unwritten(tmp_path: Path
 async def test_who_waits_behind_a_write_that_fails_is_let_go_and_each_row_kept_once(tmp_path: Path) -> None:
     file = Noting()
     ledger = await started(tmp_path, file=file)
-    held = threading.Event()
-    ledger._thread.submit(held.wait, 5)
     file.fails = {"write": LOCKED}
-    first = asyncio.create_task(ledger.close(ledger.open(ended(row("req_1")))))
-    await until(lambda: not ledger._idle.is_set())
+    held, first = await writing(ledger)
     second = asyncio.create_task(ledger.close(ledger.open(ended(row("req_2")))))
     await asyncio.sleep(0)
     held.set()
@@ -422,10 +425,7 @@ async def test_who_waits_behind_a_write_that_fails_is_let_go_and_each_row_kept_o
 async def test_nobody_waits_twice_for_a_disk_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.01)
     ledger = await started(tmp_path, file=Noting())
-    held = threading.Event()
-    ledger._thread.submit(held.wait, 5)
-    first = asyncio.create_task(ledger.close(ledger.open(ended(row("req_1")))))
-    await until(lambda: not ledger._idle.is_set())
+    held, first = await writing(ledger)
     await ledger.close(ledger.open(ended(row("req_2"))))
     assert ledger.problem == "slow"
     assert ledger._waiting == []
@@ -450,10 +450,7 @@ async def test_rows_that_became_due_while_others_were_written_are_written_next(
 ) -> None:
     file = Noting()
     ledger = await started(tmp_path, file=file)
-    held = threading.Event()
-    ledger._thread.submit(held.wait, 5)
-    closing = asyncio.create_task(ledger.close(ledger.open(ended(row("req_1")))))
-    await until(lambda: not ledger._idle.is_set())
+    held, closing = await writing(ledger)
     ledger.open(row("req_2"))
     monkeypatch.setattr(module, "LAZY", module.GATHER)
     held.set()

@@ -38,11 +38,10 @@ def render_messages(request: ChatRequest, target: Target, thinking: Mode | None)
     policy = target.spec.system or ("keep" if deepseek else "merge_leading")
     last = len(messages) - 1
     each = (_message(message, index, target, thinking, last=index == last) for index, message in enumerate(messages))
-    if last < MANY:
-        return _merged(list(each), policy)
-    untracked(messages)
-    rendered: list[Raw] = untracked([])
-    rendered.extend(map(untracked, each))
+    many = last >= MANY
+    untracked(messages, many=many)
+    rendered: list[Raw] = untracked([], many=many)
+    rendered += map(untracked, each) if many else each
     return _merged(rendered, policy)
 
 
