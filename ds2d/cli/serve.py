@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import gc
 import logging
 import os
@@ -92,6 +93,10 @@ def run(options: argparse.Namespace) -> int:
     return _loop()(_serve(Daemon(store, late=LATE), predecessor))
 
 
+STOP_SECONDS = 50.0
+"""How long the end may take once no turn runs: what is still in memory is written. The unit waits for a minute, and kills."""
+
+
 async def _serve(daemon: Daemon, predecessor: Predecessor | None) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(Shortage())
@@ -133,6 +138,7 @@ async def _serve(daemon: Daemon, predecessor: Predecessor | None) -> int:
         notify("STOPPING=1\nSTATUS=draining")
         logger.info("draining: %d turns run", len(daemon.service.turns))
         await daemon.drain(at_once)
+    faulthandler.dump_traceback_later(STOP_SECONDS, exit=True)  # whatever hangs, loops' own ends included, and it says where
     await daemon.stop()
     feeding.cancel()
     logger.info("stopped")

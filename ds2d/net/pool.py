@@ -50,13 +50,17 @@ class Pool:
         return await self.loop.create_task(self._open(place), context=Context())
 
     async def _open(self, place: Place) -> Link:
-        where = (place.host, place.port)
-        if place.is_address:
-            _, link = await self.loop.create_connection(lambda: Link(self, where), place.host, place.port)
-        else:
-            found = await self.loop.getaddrinfo(place.host, place.port, type=1)
-            sock = await start_connection(found, happy_eyeballs_delay=0.25, loop=self.loop)
-            _, link = await self.loop.create_connection(lambda: Link(self, where), sock=sock)
+        link = Link(self, (place.host, place.port))
+        try:
+            if place.is_address:
+                await self.loop.create_connection(lambda: link, place.host, place.port)
+            else:
+                found = await self.loop.getaddrinfo(place.host, place.port, type=1)
+                sock = await start_connection(found, happy_eyeballs_delay=0.25, loop=self.loop)
+                await self.loop.create_connection(lambda: link, sock=sock)
+        except BaseException:
+            self.forget(link)  # given up in the moment in which it was made: uvloop never says that it is lost
+            raise
         if link.transport is None:
             raise CutError("the connection was closed")
         return link

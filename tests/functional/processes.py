@@ -24,6 +24,8 @@ plant(KEY)
 ASK = {"model": "deepseek-chat", "messages": [{"role": "user", "content": "Hello"}]}
 CHAT = "/v1/chat/completions"
 CLEAN = ("PATH", "HOME", "LANG", "TMPDIR")
+START_SECONDS = 60
+"""Three that start at once on two busy cores take 5; a disk that stalls took more than 15 once."""
 
 
 def free_port() -> int:
@@ -36,7 +38,7 @@ def free_port() -> int:
 def environment(**more: str) -> dict[str, str]:
     """Nothing of the outside but where programs are."""
     kept = {name: os.environ[name] for name in CLEAN if name in os.environ}
-    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **more}
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **more}
 
 
 def ds2d(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -83,11 +85,20 @@ class Process:
     def said(self) -> str:
         return self.log.read_text()
 
+    def stuck(self) -> str:
+        """Where it hangs, by its own words; it ends then (faulthandler says where on SIGABRT)."""
+        state = Path(f"/proc/{self.popen.pid}/status").read_text().splitlines()[2]
+        self.popen.send_signal(signal.SIGABRT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.popen.wait(5)
+        return f"{state}; it said:\n{self.said()}"
 
-def until(condition: Callable[[], bool], seconds: float = 15) -> None:
+
+def until(condition: Callable[[], bool], seconds: float = 15, otherwise: Callable[[], str] = lambda: "") -> None:
+    """Wait for what another process does; where it does not, `otherwise` has the words for it."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, f"it did not happen within {seconds} s; {otherwise()}"
         time.sleep(0.02)
 
 
@@ -111,7 +122,8 @@ def serving(
         popen = subprocess.Popen(asked, cwd=folder, env=environment(**variables), stdout=output, stderr=subprocess.STDOUT)
     process = Process(popen, port, log)
     try:
-        until(lambda: "serving on" in process.said() or popen.poll() is not None or (bool(command) and answers(port)))
+        begun = lambda: "serving on" in process.said() or popen.poll() is not None or (bool(command) and answers(port))  # noqa: E731
+        until(begun, START_SECONDS, process.stuck)
         assert popen.poll() is None, process.said()
         yield process
         assert found_in(process.said()) == []

@@ -27,7 +27,7 @@ from scripts.real_upstream import llama
 from scripts.real_upstream.__main__ import CACHE, MODEL_NAME, ROOT, environment_is_current, model_is_current, model_of
 from tests.aloud import NOT_TESTED
 
-START_SECONDS = 400
+START_SECONDS = 300
 """A busy machine of two cores took 130 s."""
 STOP_SECONDS = 30
 MOST_SERVERS = 3
@@ -51,23 +51,34 @@ class RealServer:
 
 
 class Stage:
-    """The servers that run now. `want` stops those that are not wanted and starts those that are missing, all at once."""
+    """The servers that run now. `want` stops those that are not wanted and starts those that are missing, all at once.
+
+    One that did not start is not tried again: each try takes minutes, and there is a test for each.
+    """
 
     def __init__(self) -> None:
         self._running: dict[str, tuple[subprocess.Popen[bytes], RealServer]] = {}
+        self._failed: dict[str, str] = {}
 
     def want(self, flavours: Sequence[str], config: pytest.Config) -> list[RealServer]:
         """These, ready, in this order. Skips the test where one is not installed."""
         assert len(flavours) <= MOST_SERVERS
         if not all(map(is_installed, flavours)):
             pytest.skip(SKIPPED_LLAMA if all(is_installed(one) for one in flavours if one != "llama") else SKIPPED)
+        for flavour in flavours:
+            if flavour in self._failed:
+                pytest.fail(f"as before: {self._failed[flavour]}", pytrace=False)
         for flavour in self._running.keys() - set(flavours):
             stop(self._running.pop(flavour)[0])
         started = [self._start(flavour) for flavour in flavours if flavour not in self._running]
         for flavour in started:
             process, server = self._running[flavour]
             port = int(server.url.rpartition(":")[2])
-            wait_until_ready(process, port, log_of(flavour), config, "/v1/models" if flavour == "llama" else "/health")
+            try:
+                wait_until_ready(process, port, log_of(flavour), config, "/v1/models" if flavour == "llama" else "/health")
+            except BaseException as error:
+                self._failed[flavour] = str(error)
+                raise
         return [self._running[flavour][1] for flavour in flavours]
 
     def clear(self) -> None:
@@ -132,6 +143,7 @@ def wait_until_ready(
 ) -> None:
     """Wait on real time, because a real program loads; says every ten seconds that it still does."""
     terminal = config.pluginmanager.getplugin("terminalreporter")
+    capture = config.pluginmanager.getplugin("capturemanager")
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     started = time.monotonic()
     said = 0
@@ -146,7 +158,8 @@ def wait_until_ready(
             return
         if terminal is not None and waited >= said + 10:
             said = int(waited)
-            terminal.write_line(f"  starting {log.stem}: {said} s (usually 30 to 130)", flush=True)
+            with capture.global_and_fixture_disabled():
+                terminal.write_line(f"  starting {log.stem}: {said} s (usually 30 to 130)", flush=True)
     last_words = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
     pytest.fail(f"{log.stem} did not start within {START_SECONDS} s; the end of {log}:\n{last_words}", pytrace=False)
 

@@ -210,3 +210,25 @@ def test_ctrl_c_is_an_orderly_end(tmp_path: Path) -> None:
     with serving(tmp_path, config=demo()) as process:
         assert process.end(signal.SIGINT) == 0
     assert "Traceback" not in process.said()
+
+
+HANGING = """
+import asyncio, sys
+from ds2d.app import Daemon
+from ds2d.cli import main, serve
+async def stop(self):
+    await asyncio.get_running_loop().create_future()
+Daemon.stop = stop
+serve.STOP_SECONDS = 0.5
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+def test_an_end_that_hangs_is_cut_short_and_says_where(tmp_path: Path) -> None:
+    """A connection that nobody closes is enough, in the event loop's own end; who supervises the process waits for minutes."""
+    port = free_port()
+    command = (sys.executable, "-c", HANGING)
+    with serving(tmp_path, "--port", str(port), config=demo(), port=port, command=command) as process:
+        until(lambda: "serving on" in process.said())
+        assert process.end() == 1
+        assert "Timeout (0:00:00.500000)" in process.said()
