@@ -3,7 +3,7 @@
     .venv/bin/python -m bench.ledger [--turns 500] [--seconds 10] [--folder DIR] [--json]
 
 `--turns` a second begin at even distances, last 200 ms (so none has a checkpoint) and are closed. The disk is measured in that
-folder: append 4 KB, fsync, so often. The loop is uvloop where there is one, as in the daemon.
+folder: append 4 KB, fsync, so often. The loop is uvloop where there is one, and collector and threads are set as in the daemon.
 
 CPU is user and system time, the loop's thread and the writer's apart. Two empty runs, one before and one after, do the same
 without a ledger (tasks, timers, the load itself); their mean is taken off and printed. What is left is a turn's row being made
@@ -17,6 +17,7 @@ import argparse
 import asyncio
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ds2d.app.toolbox import new_id
+from ds2d.cli.serve import SWITCH, spare_collector
 from ds2d.config.schema import Ledger as Settings
 from ds2d.state.ledger import Ledger
 from ds2d.state.ledger_schema import Row
@@ -103,6 +105,8 @@ async def load(ledger: Ledger | None, rate: int, seconds: float) -> tuple[list[f
 
 async def measure(folder: Path, rate: int, seconds: float) -> dict[str, Any]:
     """All figures."""
+    sys.setswitchinterval(SWITCH)
+    spare_collector()
     _, before = await load(None, rate, seconds)
     ledger = Ledger(folder, Settings())
     await ledger.start()
