@@ -47,7 +47,8 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "ds2d.state.roster": ACCOUNTS,
     "ds2d.state.ledger": ("tests/state/test_ledger_edges.py", "tests/state/test_ledger.py"),
     "ds2d.state.ledger_file": (
-        "tests/state/test_ledger_file.py", "tests/state/test_ledger_versions.py", "tests/state/test_ledger.py",
+        "tests/state/test_ledger_file.py", "tests/state/test_ledger_versions.py", "tests/state/test_ledger_notes.py",
+        "tests/state/test_ledger.py",
     ),
     "ds2d.state.ledger_sums": ("tests/state/test_ledger_file.py",),
     "ds2d.config.store": ("tests/config/test_store_tells.py", "tests/config/test_store.py", "tests/config/test_watch.py",

@@ -142,7 +142,7 @@ def _add_admin(daemon: Daemon, router: web.UrlDispatcher) -> Guard:
         "ops": ops,
         "live": live,
         "console": Console(desk, daemon.quotas),
-        "usage": UsageRoutes(desk, daemon.state_dir),
+        "usage": UsageRoutes(desk, daemon.state_dir, daemon.ledger.settle),
         "vercel": Vercel(desk, daemon.client, accounts, daemon.queue),
     }
     add_admin_routes(router, guard, areas)

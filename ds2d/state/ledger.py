@@ -3,8 +3,8 @@
 Rule: only the event loop changes rows and only one thread writes them; a row is written as it stands then, as often as need be,
 and `close` returns when that has happened. What cannot be written is kept in memory and written as soon as it can be.
 Surprise: one batch is written at a time and the next one is made of all that came meanwhile: that is the group commit. Below
-one batch in `GATHER` seconds nobody waits for anything but the disk. Rows that nobody waits for do not ride along with those that
-somebody waits for: half as many pages are written when many of them go together.
+one batch in `GATHER` seconds nobody waits for anything but the disk. Rows that somebody waits for are only noted, which is an
+append; to the tables they go with all others, many at a time, for a table's pages cost the same for one row or twenty.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -24,8 +23,10 @@ import msgspec
 
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.sizes import Size, Sizes
-from ds2d.state.ledger_file import KeyRecord, LedgerFile, Saved, Sums
+from ds2d.state.ledger_file import KeyRecord, LedgerFile, Sums
+from ds2d.state.ledger_notes import Saved
 from ds2d.state.ledger_schema import OPEN, REJECTED, Row
+from ds2d.state.ledger_thread import Worker
 
 logger = logging.getLogger("ds2d.ledger")
 
@@ -74,6 +75,7 @@ class File(Protocol):
     def is_open(self) -> bool: ...
     def open(self) -> None: ...
     def close(self) -> None: ...
+    def note(self, batch: Sequence[Saved], synchronous: str) -> None: ...
     def write(self, batch: Sequence[Saved], synchronous: str) -> None: ...
     def sums(self, month: str, day: str) -> list[Sums]: ...
     def save_keys(self, keys: Iterable[KeyRecord], now: float) -> None: ...
@@ -117,7 +119,7 @@ class Ledger:
         self._wall = wall
         self._loaded = loaded
         self._file = file or LedgerFile(folder)
-        self._thread = ThreadPoolExecutor(1, "ledger")
+        self._thread = Worker("ledger")
         self._dirty: dict[int, Ticket] = {}  # nobody waits for these
         self._since = 0.0  # when the first of them came
         self._closing: dict[int, Ticket] = {}
@@ -219,6 +221,16 @@ class Ledger:
         self._plan()
         await done
 
+    async def settle(self) -> None:
+        """Returns when the tables hold every turn that was closed before, unless they cannot be written now."""
+        await self._rest()
+        if self.problem is None and self._flush(self._dirty):
+            await self._rest()
+
+    async def _rest(self) -> None:
+        while not self._idle.is_set():
+            await self._idle.wait()
+
     # Writing
 
     def _plan(self) -> None:
@@ -240,7 +252,9 @@ class Ledger:
 
     def _flush(self, rows: dict[int, Ticket] | None = None) -> bool:
         """Hand a batch to the thread, of these rows if there are any; False where there is nothing to write."""
-        self._timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         rows = rows or self._closing or self._dirty
         if not self._idle.is_set() or not rows:
             return False
@@ -253,39 +267,39 @@ class Ledger:
         if waiting:
             self._forced = self._loop.time()
             self._patience = self._loop.call_later(PATIENCE, self._too_slow, waiting)
-        self._hand_over(tickets, waiting)
+        self._hand_over(tickets, waiting, note=rows is self._closing)
         return True
 
-    def _hand_over(self, tickets: list[Ticket], waiting: list[asyncio.Future[None]]) -> None:
-        """Have the thread write these rows as they stand now. It tells the loop itself: a future for it would cost as much
-        as a row."""
+    def _hand_over(self, tickets: list[Ticket], waiting: list[asyncio.Future[None]], *, note: bool = False) -> None:
+        """Have the thread write these rows as they stand now, or `note` them. It tells the loop itself: a future for it would
+        cost as much as a row."""
         self._idle.clear()
         batch = [(ticket.number, msgspec.structs.astuple(ticket.row)) for ticket in tickets]
         begins = [ticket for ticket in tickets if ticket.row.state == OPEN and not ticket.begun]
         for ticket in begins:
             ticket.begun = True
-        synchronous = self._settings.synchronous if waiting else "normal"
+        synchronous = self._settings.synchronous
 
         def work() -> None:
             sums, error = None, None
             try:
-                sums = self._write(batch, synchronous)
+                sums = None if self._file.is_open else self._load()
+                if note:
+                    self._file.note(batch, synchronous)
+                else:
+                    self._file.write(batch, "normal")
             except Exception as caught:  # noqa: BLE001 - whatever it is: the rows are kept, and those who wait go on
                 error = caught
-            self._loop.call_soon_threadsafe(self._written, tickets, begins, waiting, sums, error)
+            noted = tickets if note else ()
+            self._loop.call_soon_threadsafe(self._written, tickets, begins, noted, waiting, sums, error)
 
         self._thread.submit(work)
-
-    def _write(self, batch: list[Saved], synchronous: str) -> list[Sums] | None:
-        """In the thread: open the file again if it was closed, then write."""
-        sums = None if self._file.is_open else self._load()
-        self._file.write(batch, synchronous)
-        return sums
 
     def _written(
         self,
         tickets: list[Ticket],
         begins: list[Ticket],
+        noted: Sequence[Ticket],
         waiting: list[asyncio.Future[None]],
         sums: list[Sums] | None,
         error: Exception | None,
@@ -306,6 +320,10 @@ class Ledger:
         else:
             self._take_sums(sums)
             self._say(None)
+            if noted and not self._dirty:
+                self._since = self._loop.time()
+            for ticket in noted:
+                self._dirty.setdefault(ticket.number, ticket)
         _release(waiting)
         if self.problem is None and self._dirty and self._loop.time() >= self._since + LAZY - GATHER:
             self._flush(self._dirty)  # now they hold up nobody, and later there may always be somebody
@@ -391,10 +409,7 @@ class Ledger:
             await asyncio.sleep(GATHER)
 
     def _call(self, work: Callable[[], Any]) -> Coroutine[Any, Any, Any]:
-        async def call() -> Any:
-            return await self._loop.run_in_executor(self._thread, work)
-
-        return call()
+        return self._thread.call(work)
 
 
 def _release(waiting: Iterable[asyncio.Future[None]]) -> None:

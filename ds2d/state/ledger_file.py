@@ -1,8 +1,8 @@
 """The ledger's SQLite file, as its one writer thread sees it.
 
 Rule: one transaction a batch, and a batch that failed may be written again: what it holds are whole rows, never differences.
-Surprise: only batches in which somebody waits are forced to disk. The others survive a kill, which is all that is promised of
-a turn still running, and the next forced one carries them along.
+Surprise: rows that somebody waits for are not written here first, but noted beside the file (`ledger_notes`) and forced to disk
+there; what is written here survives a kill, and is forced before the notes are let go.
 What the file holds of a turn is remembered, not asked: a row that was left open is updated, any other one inserted. SQLite says
 whether that was right; where it was not, the batch is written again, row by row, by what stands there.
 """
@@ -16,11 +16,12 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from ds2d.state import ledger_notes as notes
 from ds2d.state import ledger_schema as schema
+from ds2d.state.ledger_notes import Notes, Owner, Saved, force
 from ds2d.state.ledger_schema import FIELDS, LATER, OPEN, PROCESS_BITS
 from ds2d.state.ledger_sums import ABANDONED, STOOD, Tally, counted
 
@@ -41,9 +42,6 @@ NULL = float("nan")
 microsecond, and a row has a dozen of them."""
 
 _STATE = FIELDS.index("state")
-
-Saved = tuple[int, tuple[Any, ...]]
-"""A turn's number in this process, and its fields in the order of `Row`."""
 
 
 class Sums(msgspec.Struct, frozen=True):
@@ -83,6 +81,11 @@ class LedgerFile:
         self._synchronous = ""
         self._open_rows: set[int] = set()
         """Turns of this process that the file holds as open ones. The ledger brings each one's end, also after a full disk."""
+        self._notes: Notes | None = None
+        self._noted: set[int] = set()
+        """Turns that stand in the notes and not yet here."""
+        self._forced = False
+        """Whether the notes of this round were forced to disk."""
         self._counts = True
         """Whether sums are counted here; not while the file's triggers do it, which version 1 needs."""
 
@@ -104,10 +107,29 @@ class LedgerFile:
             self._open()
 
     def close(self) -> None:
-        """Let go of the file."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Let go of the file; of the notes too, unless they hold what it does not."""
+        if self._connection is None:
+            return
+        if self._notes is not None and not self._noted:
+            with contextlib.suppress(OSError):  # then they stay, and whoever opens the file next reads them
+                self._settle()
+                self._notes.remove()
+                self._notes = None
+        self._connection.close()
+        self._connection = None
+
+    def note(self, batch: Sequence[Saved], synchronous: str) -> None:
+        """Have these turns, which are over, on disk before `write` brings them into the file. `synchronous` is as there."""
+        forced = synchronous == "full"
+        try:
+            if self._notes is None:
+                self._notes = Notes(self.path.parent, Owner(self._number, *_myself()))
+            self._notes.add(batch, force=forced)
+        except OSError:
+            self.write(batch, synchronous)  # that says what is wrong, if anything is
+            return
+        self._forced = self._forced or forced
+        self._noted.update(number for number, _ in batch)
 
     def write(self, batch: Sequence[Saved], synchronous: str) -> None:
         """Save these turns in one transaction. `synchronous`: full forces them to disk, normal leaves that to the system."""
@@ -123,6 +145,20 @@ class LedgerFile:
                 self._open_rows.add(number)
             else:
                 self._open_rows.discard(number)
+                self._noted.discard(number)
+        if self._notes is not None and self._notes.full and not self._noted:
+            self._settle()
+            self._notes.restart(self._number)
+
+    def _settle(self) -> None:
+        """Have on disk what was written, as the notes of it are."""
+        if self._forced:
+            self._force()
+        self._forced = False
+
+    def _force(self) -> None:
+        with contextlib.suppress(FileNotFoundError):  # then all is in the file itself, and forced
+            force(self.path.with_name(f"{NAME}-wal"))
 
     def _write_as_remembered(self, batch: Sequence[Saved]) -> None:
         """Insert or update by what this object wrote; IntegrityError if the file holds something else."""
@@ -144,16 +180,19 @@ class LedgerFile:
 
     def _write_by_what_stands(self, batch: Sequence[Saved]) -> None:
         """The same, whatever the file holds."""
-        base = self._number << PROCESS_BITS
+        with self._transaction():
+            self._write_each(batch, self._number << PROCESS_BITS, schema.SAVE)
+
+    def _write_each(self, batch: Iterable[Saved], base: int, save: str) -> None:
+        """Row by row, by a statement that knows what it may write over."""
         tally = Tally()
-        with self._transaction() as db:
-            for number, fields in batch:
-                stood = db.execute(STOOD, (base | number,)).fetchone()
-                if db.execute(schema.SAVE, (base | number, *fields)).rowcount:
-                    if stood is not None:
-                        tally.add(stood, -1)
-                    tally.add(counted(fields))
-            self._count(tally)
+        for number, fields in batch:
+            stood = self._db.execute(STOOD, (base | number,)).fetchone()
+            if self._db.execute(save, (base | number, *fields)).rowcount:
+                if stood is not None:
+                    tally.add(stood, -1)
+                tally.add(counted(fields))
+        self._count(tally)
 
     def _count(self, tally: Tally) -> None:
         if self._counts:
@@ -182,6 +221,7 @@ class LedgerFile:
         if not self._counts:
             self._renew()
         dead = [number for number, pid, started in self._db.execute(schema.OWNERS) if not _runs(pid, started)]
+        self._take_over()
         if not dead:
             return 0
         found, tally = 0, Tally()
@@ -193,6 +233,22 @@ class LedgerFile:
                 found += db.execute(schema.RECOVER, bounds).rowcount
             self._count(tally)
         return found
+
+    def _take_over(self) -> None:
+        """Write what processes that no longer run noted and did not write. Their turns may stand here as cut off by somebody
+        who did not know of the notes."""
+        for path, owner in notes.left(self.path.parent):
+            if _runs(owner.pid, owner.started) or (self._notes is not None and path == self._notes.path):
+                continue
+            with self._transaction() as db:
+                known = (owner.number, owner.pid, owner.started)
+                found = db.execute("SELECT 1 FROM processes WHERE number = ? AND pid = ? AND started = ?", known).fetchone()
+                number = owner.number
+                if found is None:  # its file was damaged and put aside
+                    number = db.execute("INSERT INTO processes (pid, started) VALUES (?, ?)", known[1:]).lastrowid or 0
+                self._write_each(notes.read(path, owner), number << PROCESS_BITS, schema.TAKE_OVER)
+            self._force()
+            path.unlink(missing_ok=True)
 
     def prune(self, before: float, limit: int) -> int:
         """Delete up to `limit` turns that began before `before`; how many. Sums stay."""
@@ -225,11 +281,14 @@ class LedgerFile:
 
     def _register(self) -> None:
         """Take a number for this process, once a file: opened again, its rows must keep their ids."""
-        mine = (os.getpid(), _start_of(os.getpid()))
+        mine = _myself()
         with self._transaction() as db:
             known = db.execute("SELECT 1 FROM processes WHERE number = ? AND pid = ? AND started = ?", (self._number, *mine))
             if known.fetchone() is None:
                 self._number = db.execute("INSERT INTO processes (pid, started) VALUES (?, ?)", mine).lastrowid or 0
+        if self._notes is not None and self._notes.owner.number != self._number:
+            self._notes.restart(self._number)  # what they hold was of another file, and is still in memory
+            self._noted.clear()
 
     def _renew(self) -> None:
         """Make a new file one of this version; and one of version 1, unless another process has it: that may be of version 1
@@ -283,6 +342,11 @@ _SYNCHRONOUS = {
     "full": "PRAGMA synchronous = FULL",
     "normal": "PRAGMA synchronous = NORMAL",
 }
+
+
+def _myself() -> tuple[int, str]:
+    """This process, as `processes` has it."""
+    return os.getpid(), _start_of(os.getpid())
 
 
 def _start_of(pid: int) -> str:

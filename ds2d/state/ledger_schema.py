@@ -73,12 +73,16 @@ LATER = len(_FIRST)
 UPDATE = f"UPDATE turns SET {', '.join(f'{name} = ?' for name in FIELDS[LATER:])} WHERE id = ? AND state = 'open'"  # noqa: S608
 """Write a turn that is open in the file: what may have changed of it, and its id."""
 
-SAVE = (
-    f"{INSERT} ON CONFLICT (id) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in FIELDS[LATER:])
-    + " WHERE turns.state = 'open' OR excluded.state <> 'open'"
-)
+_OVER = f"{INSERT} ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in FIELDS[LATER:])}"
+
+SAVE = f"{_OVER} WHERE turns.state = 'open' OR excluded.state <> 'open'"
 """Write a turn as it stands, whatever the file holds of it. What is closed is not opened again."""
+
+CUT_OFF = "process_ended"
+"""Cause of a turn whose process ended without closing it."""
+
+TAKE_OVER = f"{_OVER} WHERE turns.state = 'open' OR turns.cause = '{CUT_OFF}'"
+"""Write the end of a turn that was noted: unless it stands there already, perhaps as it came to be later."""
 
 _COLUMNS = """
     id INTEGER PRIMARY KEY,
@@ -154,10 +158,10 @@ CREATE VIEW IF NOT EXISTS inference_model_api_key_token_usage AS SELECT
 TRIGGERS = ("turn_written_whole", "turn_closed", "turn_corrected")
 """They kept the sums in version 1."""
 
-RECOVER = """
-UPDATE turns SET state = 'interrupted', cause = 'process_ended', ended_at = coalesce(checkpoint_at, began_at)
+RECOVER = f"""
+UPDATE turns SET state = 'interrupted', cause = '{CUT_OFF}', ended_at = coalesce(checkpoint_at, began_at)
 WHERE state = 'open' AND id >= ? AND id < ?
-"""
+"""  # noqa: S608 - a word of our own
 
 OWNERS = f"""
 SELECT DISTINCT processes.number, processes.pid, processes.started FROM turns

@@ -34,6 +34,7 @@ BOUNDED = {
     "Ledger._closing": "ledger.rows_unwritten",
     "Ledger._waiting": "service.turns",
     "LedgerFile._open_rows": "service.turns",
+    "LedgerFile._noted": "ledger.rows_unwritten",
     "Observed._pairs": "observed.pairs",
     "Window.entries": "observed.pairs",
     "Logins._kept": "logins.tokens",

@@ -11,7 +11,9 @@ import pytest
 
 from ds2d.core.secrets import hash_key
 from ds2d.state import books as books_module
+from ds2d.state import ledger_notes
 from ds2d.state.ledger_file import NAME
+from ds2d.state.ledger_schema import Row
 from tests.functional.harness import ADMIN_KEY, KEY, Running, config_for, running
 from tests.functional.scripted import END, Scene, ScriptedUpstream, Wait, chunk, refuse, say, scripted_upstream, sse
 from tests.state.ledger_world import until
@@ -40,6 +42,7 @@ async def test_the_row_stands_when_the_answer_is_whole(tmp_path: Path, stream: b
     async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
         status, _, headers = await ds2d.ask("/v1/chat/completions", {**ASK, "stream": stream})
         assert status == 200
+        await closed(tmp_path)
         assert turns(tmp_path) == [("completed", "stop", 7, 5, "upstream", 5)]
         names = (
             "request_id, key, dialect, asked, used, upstream, account, streamed, attempts, reported_prompt, reported_completion"
@@ -51,6 +54,21 @@ async def test_the_row_stands_when_the_answer_is_whole(tmp_path: Path, stream: b
         assert queue < total
         assert first is None or first < total
         assert completion_id == "chatcmpl-up"
+
+
+async def test_what_a_kill_right_after_the_answer_would_leave_holds_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ds2d.state.ledger.LAZY", 1000.0)
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        _, _, headers = await ds2d.ask("/v1/chat/completions", ASK)
+        assert turns(tmp_path) == []
+        ((path, owner),) = ledger_notes.left(tmp_path / "state")
+        ((_, fields),) = ledger_notes.read(path, owner)
+        row = Row(*fields)
+        assert (row.request_id, row.state, row.completion_tokens) == (headers["x-request-id"], "completed", 5)
+    assert turns(tmp_path) == [("completed", "stop", 7, 5, "upstream", 5)]
+    assert list(ledger_notes.left(tmp_path / "state")) == []
 
 
 async def test_the_last_frame_waits_for_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,6 +185,7 @@ async def test_a_stream_that_the_upstream_broke_off_failed_with_its_tokens(tmp_p
     async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
         upstream.scenes.append(Scene([*SAID, END]))
         await ds2d.ask("/v1/chat/completions", {**ASK, "stream": True})
+        await closed(tmp_path)
         ((state, cause, prompt, completion, source, delivered),) = turns(tmp_path)
         assert (state, cause, source) == ("failed", "upstream_disconnected", "counted")
         assert min(prompt, completion) > 0
@@ -224,6 +243,7 @@ async def test_checkpoints_of_a_running_turn_survive_what_kills_the_process(tmp_
         assert completion == delivered == await ds2d.daemon.toolbox.count_text("one two three")
         hold.until.set()
         await work
+        await closed(tmp_path)
         assert [row[:4] for row in turns(tmp_path)] == [("completed", "stop", 7, 5)]
 
 

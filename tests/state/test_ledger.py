@@ -16,7 +16,8 @@ import pytest
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.state import ledger as module
 from ds2d.state.ledger import Ledger
-from ds2d.state.ledger_file import KeyRecord, LedgerFile, Saved, Sums
+from ds2d.state.ledger_file import KeyRecord, LedgerFile, Sums
+from ds2d.state.ledger_notes import Saved
 from tests.state.ledger_world import Settings, ended, look, row, started, until
 
 
@@ -26,6 +27,7 @@ class Fake:
     def __init__(self) -> None:
         self.is_open = False
         self.batches: list[tuple[list[tuple[Any, ...]], str]] = []
+        self.noted: list[tuple[list[tuple[Any, ...]], str]] = []
         self.fails: BaseException | None = None
         self.gate = threading.Event()
         self.gate.set()
@@ -40,12 +42,18 @@ class Fake:
     def close(self) -> None:
         self.is_open = False
 
+    def note(self, batch: Sequence[Saved], synchronous: str) -> None:
+        self._take(batch, synchronous, self.noted)
+
     def write(self, batch: Sequence[Saved], synchronous: str) -> None:
+        self._take(batch, synchronous, self.batches)
+
+    def _take(self, batch: Sequence[Saved], synchronous: str, batches: list[tuple[list[tuple[Any, ...]], str]]) -> None:
         self.gate.wait(5)
         if self.fails:
             raise self.fails
         if batch:
-            self.batches.append(([(fields[0], fields[10]) for _, fields in batch], synchronous))
+            batches.append(([(fields[0], fields[10]) for _, fields in batch], synchronous))
 
     def sums(self, month: str, day: str) -> list[Sums]:
         return [Sums("a", None, None, 1, (1, 1), (1, 1), (1, 1))]
@@ -78,8 +86,9 @@ async def test_an_answer_waits_for_its_row(tmp_path: Path) -> None:
     assert not waiting.done()
     file.gate.set()
     await waiting
-    assert file.batches == [([("req_1", "completed")], "full")]
+    assert file.noted == [([("req_1", "completed")], "full")]
     await ledger.close_file()
+    assert file.batches == [([("req_1", "completed")], "normal")]
 
 
 async def test_rows_that_come_while_one_is_written_are_written_together(tmp_path: Path) -> None:
@@ -95,7 +104,17 @@ async def test_rows_that_come_while_one_is_written_are_written_together(tmp_path
     await asyncio.sleep(0)
     file.gate.set()
     await asyncio.gather(*closing)
-    assert len(file.batches) == 2
+    assert len(file.noted) == 2
+    await ledger.close_file()
+
+
+async def test_rows_that_were_waited_for_are_in_the_tables_soon(tmp_path: Path) -> None:
+    file = Fake()
+    ledger = await started(tmp_path, file=file)
+    for number in range(2):
+        await ledger.close(_ended(ledger.open(row(f"req_{number}"))))
+    await written(file, 1)
+    assert file.batches == [([("req_0", "completed"), ("req_1", "completed")], "normal")]
     await ledger.close_file()
 
 
@@ -113,7 +132,7 @@ async def test_synchronous_is_live(tmp_path: Path) -> None:
     ledger = await started(tmp_path, file=file)
     ledger.apply(Settings(synchronous="normal"), [])
     await ledger.close(ledger.open(ended(row())))
-    assert file.batches[0][1] == "normal"
+    assert file.noted[0][1] == "normal"
     await ledger.close_file()
 
 
@@ -217,7 +236,7 @@ async def test_a_client_that_leaves_while_its_row_is_written_disturbs_nobody(tmp
     gone.cancel()
     file.gate.set()
     await stays
-    assert ("req_gone", "completed") in file.batches[0][0]
+    assert ("req_gone", "completed") in file.noted[0][0]
     await ledger.close_file()
 
 
@@ -248,6 +267,7 @@ async def test_a_turn_that_the_file_holds_as_running_is_not_among_the_lost(
     await until(lambda: len(file._open_rows) == 2)
     write = file.write
     monkeypatch.setattr(file, "write", _full)
+    monkeypatch.setattr(file, "note", _full)
     for ticket in [*running, *(ledger.open(row(f"req_{number}")) for number in range(3))]:
         await ledger.close(_ended(ticket))
     assert ledger.lost == 2
@@ -341,7 +361,7 @@ async def test_a_real_file_that_is_locked_and_free_again(tmp_path: Path, monkeyp
     other = sqlite3.connect(file.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     await ledger.close(_ended(ledger.open(row())))
-    assert ledger.problem == "locked"
+    await until(lambda: ledger.problem == "locked")
     other.execute("ROLLBACK")
     other.close()
     await until(lambda: ledger.problem is None)
@@ -355,6 +375,7 @@ async def test_tidying_prunes_in_steps(tmp_path: Path, monkeypatch: pytest.Monke
     old = row().began_at - 2 * 86400
     await asyncio.gather(*(ledger.close(ledger.open(ended(row(began_at=old)))) for _ in range(5)))
     await ledger.close(ledger.open(ended(row("req_new"))))
+    await until(lambda: not ledger._dirty and ledger._idle.is_set())
     await ledger.tidy()
     assert look(tmp_path, "SELECT request_id FROM turns") == [("req_new",)]
     await ledger.close_file()

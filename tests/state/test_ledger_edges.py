@@ -16,7 +16,8 @@ from ds2d.core.errors import GatewayError
 from ds2d.core.sizes import Size
 from ds2d.state import ledger as module
 from ds2d.state.ledger import Ledger, Ticket
-from ds2d.state.ledger_file import KeyRecord, Saved, Sums
+from ds2d.state.ledger_file import KeyRecord, Sums
+from ds2d.state.ledger_notes import Saved
 from tests.state.ledger_world import BEGAN, Settings, ended, look, row, started, until
 
 LOCKED = sqlite3.OperationalError("database is locked")
@@ -47,6 +48,9 @@ class Noting:
         self._note("close")
         self.is_open = False
 
+    def note(self, batch: Sequence[Saved], synchronous: str) -> None:
+        self._note("note", len(batch))
+
     def write(self, batch: Sequence[Saved], synchronous: str) -> None:
         self._note("write", len(batch))
 
@@ -69,6 +73,11 @@ class Noting:
     def of(self, name: str) -> list[tuple[Any, ...]]:
         """The arguments of the calls of this name."""
         return [call[1:] for call in self.calls if call[0] == name]
+
+
+def unwritable(error: Exception) -> dict[str, Exception]:
+    """No row gets to disk, one way or the other."""
+    return {"note": error, "write": error}
 
 
 def key(name: str) -> KeyRecord:
@@ -98,7 +107,7 @@ async def test_keys_that_change_while_nothing_can_be_written_are_noted_afterward
     monkeypatch.setattr(module, "RETRY", 0.01)
     file = Noting()
     ledger = await started(tmp_path, file=file)
-    file.fails = {"write": sqlite3.DatabaseError("malformed"), "open": sqlite3.OperationalError("unable to open")}
+    file.fails = {**unwritable(sqlite3.DatabaseError("malformed")), "open": sqlite3.OperationalError("unable to open")}
     await ledger.close(ledger.open(ended(row())))
     ledger.apply(Settings(), [key("a")])
     await settled(ledger)
@@ -160,7 +169,7 @@ async def test_it_tidies_again_and_again_whatever_happens(
 async def test_while_nothing_can_be_written_nothing_is_tidied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = Noting()
     ledger = await started(tmp_path, file=file)
-    file.fails = {"write": LOCKED}
+    file.fails = unwritable(LOCKED)
     await ledger.close(ledger.open(ended(row())))
     monkeypatch.setattr(module, "TIDY_SECONDS", 0)
     tidying = asyncio.create_task(ledger._tidy())
@@ -212,7 +221,7 @@ async def test_an_answer_never_waits_for_rows_that_have_time(tmp_path: Path, mon
     file.gate.set()
     async with asyncio.timeout(10):
         await asyncio.gather(first, second, tidying)
-    assert len(file.of("write")) == 2
+    assert len(file.of("note")) == 2
     assert len(delays) == 2
     assert max(delays) <= module.GATHER
     await ledger.close_file()
@@ -241,6 +250,7 @@ async def test_so_are_those_that_came_during_a_forced_write(tmp_path: Path, monk
     second = asyncio.create_task(ledger.close(ledger.open(ended(row("req_2")))))
     await asyncio.sleep(0)
     monkeypatch.setattr(module, "GATHER", 30.0)
+    monkeypatch.setattr(module, "LAZY", 1000.0)
     delays = delays_of(ledger)
     file.gate.set()
     await first
@@ -265,7 +275,7 @@ async def test_no_row_takes_the_place_of_another(tmp_path: Path) -> None:
 async def test_while_nothing_can_be_written_refused_turns_take_no_memory(tmp_path: Path) -> None:
     file = Noting()
     ledger = await started(tmp_path, file=file, settings=Settings(on_disk_full="refuse"))
-    file.fails = {"write": LOCKED}
+    file.fails = unwritable(LOCKED)
     await ledger.close(ledger.open(ended(row())))
     ledger.reject(row("req_refused"))
     assert ledger.sizes() == {"rows_unwritten": Size(1, module.MAX_HELD)}
@@ -284,7 +294,7 @@ async def test_the_end_leaves_nothing_running_and_tells_what_is_lost(
     file = Noting()
     before = set(threading.enumerate())
     ledger = await started(tmp_path, file=file)
-    file.fails = {"write": LOCKED}
+    file.fails = unwritable(LOCKED)
     await ledger.close(ledger.open(ended(row())))
     with caplog.at_level(logging.ERROR, "ds2d.ledger"):
         await ledger.close_file()
@@ -349,12 +359,13 @@ async def test_rows_that_have_time_do_not_ride_along_and_are_not_forgotten(
     for _ in range(3):
         ledger.open(row("req_open"))
     await ledger.close(ledger.open(ended(row())))
-    assert file.of("write") == [(1,)]
-    assert ledger.sizes() == {"rows_unwritten": Size(3, module.MAX_HELD)}
+    assert (file.of("note"), file.of("write")) == ([(1,)], [])
+    assert ledger.sizes() == {"rows_unwritten": Size(4, module.MAX_HELD)}
     monkeypatch.setattr(module, "LAZY", module.GATHER)  # they are due with the next batch
     await ledger.close(ledger.open(ended(row())))
     await ledger.close(ledger.open(ended(row())))
-    assert file.of("write") == [(1,), (1,), (3,), (1,)]
+    rows = [call for call in file.calls if call[0] in ("note", "write")]
+    assert rows[:4] == [("note", 1), ("note", 1), ("write", 5), ("note", 1)]
     await ledger.close_file()
 
 
@@ -376,7 +387,7 @@ async def test_a_row_that_changes_while_it_is_written_is_written_again(tmp_path:
 async def test_whatever_goes_wrong_in_the_thread_holds_up_nobody(tmp_path: Path) -> None:
     file = Noting()
     ledger = await started(tmp_path, file=file)
-    file.fails = {"write": ValueError("a fault of ours")}
+    file.fails = unwritable(ValueError("a fault of ours"))
     await ledger.close(ledger.open(ended(row())))
     assert ledger.problem == "damaged"
     file.fails = {}
@@ -409,7 +420,7 @@ async def test_rows_that_are_waited_for_count_among_the_unwritten(tmp_path: Path
 async def test_who_waits_behind_a_write_that_fails_is_let_go_and_each_row_kept_once(tmp_path: Path) -> None:
     file = Noting()
     ledger = await started(tmp_path, file=file)
-    file.fails = {"write": LOCKED}
+    file.fails = unwritable(LOCKED)
     held, first = await writing(ledger)
     second = asyncio.create_task(ledger.close(ledger.open(ended(row("req_2")))))
     await asyncio.sleep(0)
@@ -419,7 +430,7 @@ async def test_who_waits_behind_a_write_that_fails_is_let_go_and_each_row_kept_o
     assert ledger._waiting == []
     file.fails = {}
     await ledger.close_file()
-    assert file.of("write") == [(1,), (2,)]
+    assert (file.of("note"), file.of("write")) == ([(1,)], [(2,)])
 
 
 async def test_nobody_waits_twice_for_a_disk_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -455,7 +466,7 @@ async def test_rows_that_became_due_while_others_were_written_are_written_next(
     monkeypatch.setattr(module, "LAZY", module.GATHER)
     held.set()
     await closing
-    await until(lambda: file.of("write") == [(1,), (1,)])
+    await until(lambda: file.of("note") == [(1,)] and file.of("write") == [(2,)])
     await ledger.close_file()
 
 
@@ -466,7 +477,7 @@ async def test_a_running_turn_that_the_file_holds_stays_known_as_such_while_noth
     ledger = await started(tmp_path, file=file)
     ticket = ledger.open(row())
     await until(lambda: file.of("write") == [(1,)] and ledger._idle.is_set())
-    file.fails = {"write": LOCKED}
+    file.fails = unwritable(LOCKED)
     ledger.touch(ticket)
     await until(lambda: ledger.problem is not None)
     monkeypatch.setattr(module, "MAX_HELD", 1)

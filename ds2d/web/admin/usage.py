@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,15 +26,17 @@ STATES = ("open", "completed", "interrupted", "failed", "rejected")
 
 
 class UsageRoutes:
-    """GET /admin/usage. `folder` is the state folder."""
+    """GET /admin/usage. `folder` is the state folder; `settle` has the ledger write what is over."""
 
-    def __init__(self, desk: Desk, folder: Path) -> None:
+    def __init__(self, desk: Desk, folder: Path, settle: Callable[[], Awaitable[None]]) -> None:
         self._desk = desk
         self._folder = folder
+        self._settle = settle
 
     async def usage(self, request: web.Request) -> web.StreamResponse:
         """Sums of the days asked for, and a page of their turns."""
         read = partial(self._read, dict(request.query))
+        await self._settle()
         try:
             body = await asyncio.get_running_loop().run_in_executor(None, read)
         except sqlite3.Error:
