@@ -24,8 +24,9 @@ plant(KEY)
 ASK = {"model": "deepseek-chat", "messages": [{"role": "user", "content": "Hello"}]}
 CHAT = "/v1/chat/completions"
 CLEAN = ("PATH", "HOME", "LANG", "TMPDIR")
-START_SECONDS = 60
-"""Three that start at once on two busy cores take 5; a disk that stalls took more than 15 once."""
+PATIENCE = 60
+"""Seconds until what another process should do is called missing. Three that start at once on two busy cores take 5; a machine
+whose processes had no turn for 15 was seen, too."""
 
 
 def free_port() -> int:
@@ -45,7 +46,7 @@ def ds2d(folder: Path, *words: str, **variables: str) -> subprocess.CompletedPro
     """One command, to its end."""
     command = [sys.executable, "-m", "ds2d", *words]
     return subprocess.run(
-        command, cwd=folder, env=environment(**variables), capture_output=True, text=True, timeout=30, check=False
+        command, cwd=folder, env=environment(**variables), capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 
@@ -58,7 +59,7 @@ class Process:
     log: Path
 
     def ask(self, path: str, body: Any = None, key: str = KEY) -> tuple[int, str]:
-        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         headers = {"Authorization": f"Bearer {key}"}
         link.request("GET" if body is None else "POST", path, json.dumps(body) if body is not None else None, headers)
         reply = link.getresponse()
@@ -69,7 +70,7 @@ class Process:
     @contextlib.contextmanager
     def stream(self) -> Iterator[http.client.HTTPResponse]:
         """A stream that has begun."""
-        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         link.request("POST", CHAT, json.dumps({**ASK, "stream": True}), {"Authorization": f"Bearer {KEY}"})
         reply = link.getresponse()
         assert reply.status == 200
@@ -80,7 +81,7 @@ class Process:
 
     def end(self, number: int = signal.SIGTERM) -> int:
         self.popen.send_signal(number)
-        return self.popen.wait(15)
+        return self.popen.wait(PATIENCE)
 
     def said(self) -> str:
         return self.log.read_text()
@@ -94,7 +95,7 @@ class Process:
         return f"{state}; it said:\n{self.said()}"
 
 
-def until(condition: Callable[[], bool], seconds: float = 15, otherwise: Callable[[], str] = lambda: "") -> None:
+def until(condition: Callable[[], bool], seconds: float = PATIENCE, otherwise: Callable[[], str] = lambda: "") -> None:
     """Wait for what another process does; where it does not, `otherwise` has the words for it."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -123,7 +124,7 @@ def serving(
     process = Process(popen, port, log)
     try:
         begun = lambda: "serving on" in process.said() or popen.poll() is not None or (bool(command) and answers(port))  # noqa: E731
-        until(begun, START_SECONDS, process.stuck)
+        until(begun, PATIENCE, process.stuck)
         assert popen.poll() is None, process.said()
         yield process
         assert found_in(process.said()) == []
