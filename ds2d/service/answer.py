@@ -7,6 +7,7 @@ else, only before the first byte; whatever happens, the lease goes back and the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
@@ -42,6 +43,9 @@ from ds2d.upstreams import REGISTRY as UPSTREAMS
 logger = logging.getLogger("ds2d.turn")
 
 T = TypeVar("T")
+
+FIRST_SECONDS = 3.0
+"""How long a question waits for the first look at upstreams that are new. Those that run answer it within milliseconds."""
 
 
 class Service:
@@ -90,6 +94,25 @@ class Service:
     async def stream(self, ask: Ask, sink: Sink) -> None:
         """Write the answer to the sink. Raises GatewayError only while nothing was sent, or when the client has gone."""
         await self.repeats.run(ask, sink)
+
+    @property
+    def has_new(self) -> bool:
+        """Whether `meet` would wait."""
+        return self._catalog.has_new
+
+    async def meet(self, ask: Ask) -> None:
+        """Return when the upstream is known that this question is for, or all are; they are waited for for FIRST_SECONDS."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_SECONDS):
+                while self._catalog.has_new and not self._is_known(ask):
+                    await self._catalog.meet()
+
+    def _is_known(self, ask: Ask) -> bool:
+        try:
+            self.route(ask)
+        except GatewayError as error:
+            return error.kind not in (ErrorKind.MODEL_NOT_FOUND, ErrorKind.MODEL_UNAVAILABLE)
+        return True
 
     def route(self, ask: Ask) -> Route:
         """What the model name became, if this caller may have it. Raises MODEL_NOT_FOUND, MODEL_UNAVAILABLE or _NOT_ALLOWED."""

@@ -79,6 +79,7 @@ class Catalog:
         self._recovered = recovered
         self._lost = lost
         self._watches: dict[str, Watch] = {}
+        self._new: list[Watch] = []
         self._names = Names()
         self._routes: dict[tuple[str, bool], Route] = {}
         self._reconfigured = asyncio.Event()
@@ -96,6 +97,7 @@ class Catalog:
                 watch = Watch(upstream, self._world, self._listener(upstream.name))
             watches[upstream.name] = watch
         self._watches = watches
+        self._new = list(watches.values())
         self._routes.clear()
         self.begins_inside.clear()
         self._reconfigured.set()
@@ -122,6 +124,22 @@ class Catalog:
         await asyncio.gather(*(watch.look() for watch in self._watches.values()))
 
     # What others ask
+
+    @property
+    def has_new(self) -> bool:
+        """Whether there are upstreams that were never looked at: a moment after the start, and after a change of the config."""
+        if self._new:
+            self._new = [watch for watch in self._new if not watch.looked.is_set()]
+        return bool(self._new)
+
+    async def meet(self) -> None:
+        """Return when one more of those that are new was looked at."""
+        looks = [asyncio.ensure_future(watch.looked.wait()) for watch in self._new]
+        try:
+            await asyncio.wait(looks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for look in looks:
+                look.cancel()
 
     def route(self, name: str, *, claude_route: bool = False) -> Route:
         """What a model name becomes (config.md 3). Raises GatewayError: MODEL_NOT_FOUND, MODEL_UNAVAILABLE."""

@@ -123,8 +123,11 @@ class Watch:
         self._routes_told = False  # the same of its routes
         self._routes: frozenset[str] | None = None
         self._hurry = asyncio.Event()
+        self.looked = asyncio.Event()
+        """Whether it has been looked at."""
         if upstream.kind == "demo":
             self._set("ready", "embedded", models=_demo_models())
+            self.looked.set()
 
     def takes(self, upstream: UpstreamSpec) -> bool:
         """Go on with this entry in place of the old one, if it means the same server asked in the same way."""
@@ -150,6 +153,12 @@ class Watch:
 
     async def look(self) -> None:
         """One look at the server."""
+        try:
+            await self._look()
+        finally:
+            self.looked.set()
+
+    async def _look(self) -> None:
         if self.upstream.kind == "demo":
             return
         if not self.upstream.usable:

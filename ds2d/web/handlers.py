@@ -165,7 +165,7 @@ class Business:
             for value in inbound.body.values():
                 if isinstance(value, list):
                     let_go(value)
-        return self._asked(request, Ask(REGISTRY[dialect], name, parsed, caller, request[REQUEST_ID], recording=recording))
+        return await self._asked(request, Ask(REGISTRY[dialect], name, parsed, caller, request[REQUEST_ID], recording=recording))
 
     async def ask_with_form(self, request: web.Request, dialect: str, task: Task) -> Ask:
         """The same for a body that is a form with a file, which is read as the upstream takes it."""
@@ -173,13 +173,15 @@ class Business:
         server = self._config().server
         upload = FormUpload(request, server.body_limit_bytes, server.body_seconds)
         parsed = task.parse_form(await upload.find_model(), upload)
-        return self._asked(request, Ask(REGISTRY[dialect], task.name, parsed, caller, request[REQUEST_ID]))
+        return await self._asked(request, Ask(REGISTRY[dialect], task.name, parsed, caller, request[REQUEST_ID]))
 
-    def _asked(self, request: web.Request, ask: Ask) -> Ask:
+    async def _asked(self, request: web.Request, ask: Ask) -> Ask:
         ask.pin = request.headers.get("X-Ds2-Target-Account")
         ask.again = request.get(AGAIN)
         ask.arrived = request.get(ARRIVED)
         request[ASK] = ask
+        if self._service.has_new:
+            await self._service.meet(ask)
         return ask
 
     async def generate(self, request: web.Request, dialect: str) -> web.StreamResponse:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ds2d.config import store as store_module
+from ds2d.service import answer as answer_module
 from tests.config.test_store import STYLES
 from tests.functional.harness import KEY, Running, config_for, running
 from tests.functional.scripted import Scene, ScriptedUpstream, Wait, say, scripted_upstream
@@ -67,6 +68,38 @@ async def test_an_account_that_was_removed_and_comes_back_still_counts_its_turns
         assert len(upstream.seen) == 1
         assert await finished(held, turn)
         assert (await ds2d.ask(CHAT, ASK))[0] == 200
+
+
+LISTED = json.dumps({"object": "list", "data": [{"id": "deepseek-tiny", "object": "model", "owned_by": "vllm"}]}).encode()
+
+
+async def test_a_question_waits_for_the_first_look_at_an_upstream_that_is_new(tmp_path: Path) -> None:
+    looked_at = Wait()
+    async with scripted_upstream() as upstream, scripted_upstream() as silent, running(tmp_path, {"keys": [KEY]}) as ds2d:
+        upstream.pages["/v1/models"] = Scene([looked_at, LISTED], content_type="application/json")
+        silent.pages["/v1/models"] = Scene([Wait(), LISTED], content_type="application/json")
+        entries = [
+            config_for(one.base_url)["upstreams"][0] | {"name": name} for name, one in (("new", upstream), ("silent", silent))
+        ]
+        ds2d.change(upstreams=entries)
+        turn = asyncio.create_task(ds2d.ask(CHAT, ASK))
+        await looked_at.reached.wait()
+        assert not turn.done()
+        looked_at.until.set()
+        status, answer, _ = await turn
+        assert status == 200, answer
+
+
+async def test_it_waits_no_longer_than_that_and_not_for_one_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, {"keys": [KEY]}) as ds2d:
+        await upstream.stop()
+        ds2d.change(upstreams=config_for(upstream.base_url)["upstreams"])
+        assert (await ds2d.ask(CHAT, ASK))[0] == 503
+        await upstream.start()
+        upstream.pages["/v1/models"] = Scene([Wait(), LISTED], content_type="application/json")
+        monkeypatch.setattr(answer_module, "FIRST_SECONDS", 0.05)
+        ds2d.change(upstreams=config_for(upstream.base_url)["upstreams"])
+        assert (await ds2d.ask(CHAT, ASK))[0] == 503
 
 
 async def test_a_higher_limit_wakes_those_who_wait(tmp_path: Path) -> None:
