@@ -16,6 +16,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -163,15 +164,19 @@ class LedgerFile:
     def _write_as_remembered(self, batch: Sequence[Saved]) -> None:
         """Insert or update by what this object wrote; IntegrityError if the file holds something else."""
         base = self._number << PROCESS_BITS
-        new, known, tally = [], [], Tally()
+        begun, new, known, tally = [], [], [], Tally()
         for number, fields in batch:
-            values = [NULL if value is None else value for value in fields]
             if number in self._open_rows:
-                known.append((*values[LATER:], base | number))
+                known.append((*_bound(fields[LATER:]), base | number))
+            elif schema.quiet(fields) == schema.QUIET:
+                begun.append((base | number, *schema.begun(fields)))
+                continue  # it counts nowhere yet
             else:
-                new.append((base | number, *values))
+                new.append((base | number, *_bound(fields)))
             tally.add(counted(fields))
         with self._transaction() as db:
+            if begun:
+                db.executemany(schema.INSERT_BEGUN, begun)
             if new:
                 db.executemany(schema.INSERT, new)
             if known and db.executemany(schema.UPDATE, known).rowcount != len(known):
@@ -268,6 +273,7 @@ class LedgerFile:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
         self._check(connection)
+        connection.execute("PRAGMA ignore_check_constraints = ON")  # of the state: SQLite makes a table of the five for each row
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > schema.VERSION:
             raise sqlite3.OperationalError(f"the ledger was written by a newer version ({version})")
@@ -342,6 +348,10 @@ _SYNCHRONOUS = {
     "full": "PRAGMA synchronous = FULL",
     "normal": "PRAGMA synchronous = NORMAL",
 }
+
+
+def _bound(fields: tuple[Any, ...]) -> list[Any]:
+    return [NULL if value is None else value for value in fields]
 
 
 def _myself() -> tuple[int, str]:

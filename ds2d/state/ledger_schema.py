@@ -9,6 +9,10 @@ Version 1 kept the sums by triggers, which cost a quarter of a turn; whoever wri
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 
 VERSION = 2
@@ -66,6 +70,30 @@ PROCESS_BITS = 40
 
 INSERT = f"INSERT INTO turns (id, {', '.join(FIELDS)}) VALUES ({', '.join('?' * (len(FIELDS) + 1))})"  # noqa: S608
 """Write a turn that is not in the file."""
+
+_BEGUN = (*_FIRST, "used", "upstream", "account", "reserved_tokens", "attempts")
+"""Fields that are set before a turn has said anything."""
+
+_DEFAULTS = dict(zip(FIELDS[-len(Row.__struct_defaults__) :], Row.__struct_defaults__, strict=True))
+_QUIET = tuple(name for name in FIELDS if name not in _BEGUN)
+
+QUIET = tuple(_DEFAULTS[name] for name in _QUIET)
+"""What the others are until then."""
+
+begun: Callable[[tuple[Any, ...]], tuple[Any, ...]] = operator.itemgetter(*map(FIELDS.index, _BEGUN))
+quiet: Callable[[tuple[Any, ...]], tuple[Any, ...]] = operator.itemgetter(*map(FIELDS.index, _QUIET))
+"""The one and the other of a row's fields."""
+
+
+def _constant(value: str | float | None) -> str:
+    return "NULL" if value is None else repr(value)
+
+
+INSERT_BEGUN = (
+    f"INSERT INTO turns (id, {', '.join(_BEGUN)}, {', '.join(_QUIET)}) "  # noqa: S608 - names and defaults of our own
+    f"VALUES ({', '.join('?' * (len(_BEGUN) + 1))}, {', '.join(map(_constant, QUIET))})"
+)
+"""Write a turn that is not in the file and has said nothing: most are such, and what is not bound costs nothing."""
 
 LATER = len(_FIRST)
 """Where the fields begin that change."""

@@ -19,8 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ds2d.state import ledger_file
+from ds2d.state import ledger_schema as schema
 from ds2d.state.ledger_file import NAME, KeyRecord, LedgerFile
-from ds2d.state.ledger_schema import Row
+from ds2d.state.ledger_schema import FIELDS, Row
 from tests.state.ledger_world import BEGAN, ended, look, row
 
 DAY = "2026-09-21"
@@ -180,6 +181,21 @@ def test_of_a_file_that_was_put_aside_nothing_is_remembered(file: LedgerFile, mo
     monkeypatch.setattr(file, "_write_by_what_stands", never)
     save(file, (1, ended(row())))
     assert [state for _, state, *_ in rows_of(file)] == ["completed"]
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"used": "m", "upstream": "gpu", "account": "a", "reserved_tokens": 9, "attempts": 1}, {"cause": "x"}]
+)
+def test_a_turn_that_has_just_begun_stands_as_it_is(file: LedgerFile, fields: dict[str, Any]) -> None:
+    save(file, (1, row(**fields)))
+    assert rows_of(file, ", ".join(FIELDS)) == [msgspec.structs.astuple(row(**fields))]
+
+
+def test_no_row_costs_a_table_of_its_own(file: LedgerFile) -> None:
+    """SQLite makes one to look a word up among more than two, as the constraint on states has it done."""
+    for statement in (schema.INSERT, schema.INSERT_BEGUN, schema.UPDATE):
+        steps = file._db.execute(f"EXPLAIN {statement}", (None,) * statement.count("?"))
+        assert "OpenEphemeral" not in [step[1] for step in steps]
 
 
 def test_what_is_not_known_is_null(file: LedgerFile) -> None:
