@@ -89,6 +89,7 @@ FIXED = {
     "Callers._entries": "one a key in config",
     "Callers._by_id": "one a key in config",
     "Catalog._watches": "one an upstream in config",
+    "Catalog._new": "of `Catalog._watches`, those that were not looked at",
     "Names.*": "what config and the tables name",
     "Pool.order": "one an account in config",
     "Budget.members": "one an account in config",
