@@ -114,12 +114,18 @@ class Script:
         return [*ids[:length], self.user, *rng.choices(self.prompts, k=rng.choice([1, 2, 5, 20]))]
 
 
-def batches(script: Script, rng: random.Random, steps: int) -> Iterator[list[tuple[list[int], list[int]]]]:
+def batches(
+    script: Script, rng: random.Random, steps: int, hard: list[tuple[str, int]]
+) -> Iterator[list[tuple[list[int], list[int]]]]:
     """For each step a few (prompt, answer) pairs, all with prompts of about the same length; now and then a long one. A
-    length of 0: the texts are asked for by name."""
-    for _ in range(steps):
+    length of 0: the texts are asked for by name. `hard` ones, names with lengths, are practised every other step."""
+    for step in range(steps):
         length = rng.choice([0, 1, 1, 10, 30, 80, 150, 600, 1600])
-        names = rng.sample(sorted(script.lines), 7 if length < 500 else 2)
+        names = sorted(script.lines)
+        if hard and step % 2:
+            length = rng.choice(hard)[1]
+            names = [name for name, at in hard if at == length]
+        names = rng.sample(names, min(len(names), 7 if length < 500 else 2))
         yield [(prompt_of(script, rng, name, length), script.lines[name][1]) for name in names]
 
 
@@ -135,8 +141,10 @@ def prepare(model: PreTrainedModel, script: Script) -> None:
     model.lm_head.weight[torch.tensor(script.used)] = torch.randn(len(script.used), model.config.hidden_size) * 0.1
 
 
-def train(model: PreTrainedModel, script: Script, steps: int, rate: float, rng: random.Random) -> None:
-    """Teach the model its texts, from wherever it stands; prints its progress."""
+def train(
+    model: PreTrainedModel, script: Script, steps: int, rate: float, rng: random.Random, hard: list[tuple[str, int]]
+) -> None:
+    """Teach the model its texts, from wherever it stands, and above all those that it found hard; prints its progress."""
     model.float().train()
     head = torch.nn.Parameter(model.lm_head.weight[torch.tensor(script.used)].clone())
     column = {token: index for index, token in enumerate(script.used)}
@@ -145,7 +153,7 @@ def train(model: PreTrainedModel, script: Script, steps: int, rate: float, rng: 
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps, pct_start=0.1)
     started = time.monotonic()
-    for step, rows in enumerate(batches(script, rng, steps), 1):
+    for step, rows in enumerate(batches(script, rng, steps, hard), 1):
         ids, wanted = tensors(rows, column)
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[wanted >= 0]
         logits = torch.cat([hidden @ head.T, torch.full((len(hidden), 1), others)], dim=1)
@@ -173,10 +181,10 @@ def tensors(rows: list[tuple[list[int], list[int]]], column: dict[int, int]) -> 
 
 
 @torch.inference_mode()
-def mistakes(model: PreTrainedModel, script: Script) -> list[str]:
+def mistakes(model: PreTrainedModel, script: Script) -> dict[tuple[str, int], float]:
     """Which texts the model does not recite for sure, each tried after prompts of several lengths, with its margin."""
     rng = random.Random(99)
-    wrong = []
+    wrong = {}
     for name, (_, answer) in script.lines.items():
         for length in (0, 1, 50, 300, 1500):
             prompt = prompt_of(script, rng, name, length)
@@ -184,7 +192,7 @@ def mistakes(model: PreTrainedModel, script: Script) -> list[str]:
             right = torch.tensor(answer)[:, None]
             ahead = logits.gather(1, right) - logits.scatter(1, right, -math.inf).amax(1, keepdim=True)
             if ahead.min() < MARGIN:
-                wrong.append(f"{name} after {length} tokens ({ahead.min():.1f})")
+                wrong[name, length] = float(ahead.min())
     return wrong
 
 
@@ -215,14 +223,18 @@ def build_reciter(folder: Path) -> None:
     model = AutoModelForCausalLM.from_config(LlamaConfig(**COMMON, head_dim=32))
     prepare(model, script)
     rng = random.Random(SEED)
+    wrong: dict[tuple[str, int], float] = {}
     for steps, rate in ROUNDS:
-        train(model, script, steps, rate, rng)
+        train(model, script, steps, rate, rng, list(wrong))
         save(model, folder)
         wrong = mistakes(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval(), script)
         if not wrong:
             print(f"  the model recites all {len(TEXTS)} texts, with and without thinking")
             return
-        print("  not yet: " + "; ".join(wrong), flush=True)
+        print(
+            "  not yet: " + "; ".join(f"{name} after {at} tokens ({ahead:.1f})" for (name, at), ahead in wrong.items()),
+            flush=True,
+        )
     sys.exit("the model did not learn its texts")
 
 
