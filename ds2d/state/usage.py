@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ds2d.state import ledger_notes
 from ds2d.state.ledger_file import NAME
-from ds2d.state.ledger_schema import FIELDS, Row
+from ds2d.state.ledger_schema import FIELDS, OPEN, PROCESS_BITS, Row
 
 COLUMNS = ("id", *(name for name in FIELDS if name != "why"))
 PAGE = 500
@@ -138,9 +139,22 @@ def recent_errors(folder: Path, key: str, limit: int = 20) -> list[dict[str, Any
 
 
 def find(folder: Path, request_id: str) -> list[dict[str, Any]]:
-    """The turns of this request id with their record of decisions (`why`, JSON), newest first; clients may repeat ids."""
+    """The turns of this request id with their record of decisions (`why`, JSON), newest first; clients may repeat ids.
+
+    Those that ended a moment ago are read from the notes, before the tables, where they may get to meanwhile.
+    """
     names = (*COLUMNS, "why")
+    noted = {turn["id"]: turn for turn in _noted(folder) if turn["request_id"] == request_id}
     sql = f"SELECT {', '.join(names)} FROM turns WHERE request_id = ? ORDER BY began_at DESC, id DESC LIMIT 20"  # noqa: S608
     with reading(folder) as db:
         rows = db.execute(sql, (request_id,)).fetchall() if db else []
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    written = {row[0]: dict(zip(names, row, strict=True)) for row in rows}
+    noted = {number: turn for number, turn in noted.items() if number not in written or written[number]["state"] == OPEN}
+    return sorted((written | noted).values(), key=lambda turn: (turn["began_at"], turn["id"]), reverse=True)[:20]
+
+
+def _noted(folder: Path) -> Iterator[dict[str, Any]]:
+    """Turns that ended, as the notes have them."""
+    for path, owner in ledger_notes.left(folder):
+        for number, fields in ledger_notes.read(path, owner):
+            yield {"id": owner.number << PROCESS_BITS | number, **dict(zip(FIELDS, fields, strict=True))}

@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from ds2d.state import ledger_file, ledger_notes
+from ds2d.state import ledger_file, ledger_notes, usage
 from ds2d.state.ledger_file import LedgerFile
 from ds2d.state.ledger_notes import Notes, Owner, Saved
 from ds2d.state.ledger_schema import FIELDS, Row
-from tests.state.ledger_world import ended, look, row, started, until
+from tests.state.ledger_world import BEGAN, ended, look, row, started, until
 
 STATES = "SELECT request_id, state, prompt_tokens FROM turns ORDER BY id"
 SUMS = "SELECT state, requests, prompt_tokens FROM daily WHERE requests > 0 ORDER BY state"
@@ -172,6 +172,20 @@ def test_notes_of_another_version_are_read_by_the_names_of_their_fields(tmp_path
     notes.add([(1, (1, *msgspec.structs.astuple(ended(row())))[:-1])], force=False)
     assert list(ledger_notes.read(notes.path, notes.owner)) == [saved(1, ended(row()))]
     notes.remove()
+
+
+def test_a_turn_is_found_by_its_request_whether_it_is_noted_written_or_both(tmp_path: Path) -> None:
+    assert usage.find(tmp_path, "req_1") == []
+    file = opened(tmp_path)
+    file.write([saved(1, row())], "normal")
+    file.note([saved(1, ended(row(), prompt=8)), saved(2, ended(row(began_at=BEGAN + 1))), saved(3, ended(row("req_3")))], "full")
+    found = usage.find(tmp_path, "req_1")
+    assert [(one["state"], one["prompt_tokens"]) for one in found] == [("completed", 7), ("completed", 8)]
+    file.write([saved(1, ended(row(), prompt=9)), saved(2, ended(row(began_at=BEGAN + 1)))], "normal")
+    again = usage.find(tmp_path, "req_1")
+    assert [(one["state"], one["prompt_tokens"]) for one in again] == [("completed", 7), ("completed", 9)]
+    assert again[0] == found[0]
+    file.close()
 
 
 def test_only_their_owner_may_read_them(tmp_path: Path) -> None:
