@@ -21,6 +21,7 @@ import msgspec
 from ds2d.state.ledger_schema import FIELDS, Row
 
 PREFIX = "ledger.notes-"
+DRAFT = "ledger.new-notes-"
 
 ROUND_BYTES = 256 * 1024
 """Size from which a new round is begun as soon as that may be."""
@@ -52,10 +53,20 @@ class Notes:
     def __init__(self, folder: Path, owner: Owner) -> None:
         self.path = folder / f"{PREFIX}{owner.pid}-{owner.number}"
         self.owner = owner
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._begin()
-        os.pwrite(self._file, bytes(ROUND_BYTES), self._end)
-        force(folder)
+        draft = folder / f"{DRAFT}{owner.pid}"  # whoever is killed here must leave nothing that looks like notes
+        for old in folder.glob(f"{DRAFT}*"):
+            if not Path("/proc", old.name.removeprefix(DRAFT)).exists():
+                old.unlink(missing_ok=True)
+        self._file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            self._begin()
+            os.pwrite(self._file, bytes(ROUND_BYTES), self._end)
+            draft.rename(self.path)
+            force(folder)
+        except BaseException:
+            os.close(self._file)
+            draft.unlink(missing_ok=True)
+            raise
 
     @property
     def full(self) -> bool:

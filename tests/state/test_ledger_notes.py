@@ -231,6 +231,21 @@ def test_a_note_that_finds_no_room_is_an_error(tmp_path: Path, monkeypatch: pyte
     notes.remove()
 
 
+def test_notes_that_cannot_be_begun_leave_nothing_open_and_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "no room")
+
+    (tmp_path / f"{ledger_notes.DRAFT}999999999").touch()  # of a process that was killed
+    monkeypatch.setattr(os, "pwrite", full)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="no room"):
+        Notes(tmp_path, Owner(1, os.getpid(), "boot"))
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_notes_that_the_tables_lack_outlive_a_file_that_is_let_go(tmp_path: Path) -> None:
     file = opened(tmp_path)
     file.note([saved(1, ended(row()))], "full")
