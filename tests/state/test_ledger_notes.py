@@ -150,6 +150,35 @@ def test_a_new_round_begins_when_all_is_in_the_file_and_on_disk(tmp_path: Path, 
     assert forced == ["ledger.sqlite3-wal"], "what nobody forced need not be"
 
 
+def test_a_ledger_that_is_let_go_is_on_disk_before_its_notes_are_gone_and_notes_again_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forced: list[tuple[str, int]] = []
+    monkeypatch.setattr(ledger_file, "force", lambda path: forced.append((path.name, len(list(ledger_notes.left(tmp_path))))))
+    file = opened(tmp_path)
+    for number in (1, 2):
+        file.note([saved(number, ended(row(f"req_{number}")))], "full")
+        ((path, owner),) = ledger_notes.left(tmp_path)
+        assert [noted for noted, _ in ledger_notes.read(path, owner)] == [number]
+        file.write([saved(number, ended(row(f"req_{number}")))], "normal")
+        file.close()
+        assert list(ledger_notes.left(tmp_path)) == []
+        file.open()
+    assert forced == [("ledger.sqlite3-wal", 1)] * 2
+    file.close()
+
+
+def test_what_was_taken_over_is_on_disk_before_the_notes_of_it_are_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forced: list[tuple[str, int]] = []
+    first = opened(tmp_path)
+    first.note([saved(1, ended(row()))], "full")
+    killed(first)
+    monkeypatch.setattr(ledger_file, "force", lambda path: forced.append((path.name, len(list(ledger_notes.left(tmp_path))))))
+    opened(tmp_path)
+    assert forced == [("ledger.sqlite3-wal", 1)]
+    assert list(ledger_notes.left(tmp_path)) == []
+
+
 def test_what_was_not_written_whole_ends_the_reading(tmp_path: Path) -> None:
     notes = Notes(tmp_path, Owner(1, 1, "another boot"))
     notes.add([saved(1, ended(row()))], force=False)
