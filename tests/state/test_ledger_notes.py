@@ -179,6 +179,16 @@ def test_what_was_taken_over_is_on_disk_before_the_notes_of_it_are_gone(tmp_path
     assert list(ledger_notes.left(tmp_path)) == []
 
 
+def test_two_may_take_over_the_same_notes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = opened(tmp_path)
+    first.note([saved(1, ended(row()))], "full")
+    killed(first)
+    ((path, _),) = ledger_notes.left(tmp_path)
+    monkeypatch.setattr(ledger_file, "force", lambda _: path.unlink())  # the other one is through with them
+    opened(tmp_path)
+    assert look(tmp_path, STATES) == [("req_1", "completed", 7)]
+
+
 def test_what_was_not_written_whole_ends_the_reading(tmp_path: Path) -> None:
     notes = Notes(tmp_path, Owner(1, 1, "another boot"))
     notes.add([saved(1, ended(row()))], force=False)
