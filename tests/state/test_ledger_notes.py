@@ -111,6 +111,7 @@ def test_notes_that_go_with_a_file_that_was_put_aside_are_written_to_the_new_one
     second.write([saved(1, ended(row("req_new")))], "normal")
     second.close()
     assert sorted(look(tmp_path, STATES)) == [("req_new", "completed", 7), ("req_old", "completed", 7)]
+    assert look(tmp_path, "SELECT count(DISTINCT number) FROM turns JOIN processes ON number = turns.id >> 40") == [(2,)]
 
 
 def test_a_file_that_was_put_aside_takes_what_this_process_noted_with_it(tmp_path: Path) -> None:
