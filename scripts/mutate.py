@@ -37,6 +37,8 @@ ACCOUNTS = tuple(
 )
 """The quick ones first: most mutants do not live to see the last, which takes longer than all others."""
 
+LEDGER = tuple(f"tests/state/test_ledger{name}.py" for name in ("_edges", "", "_notes"))
+
 TARGETS: dict[str, tuple[str, ...]] = {
     "ds2d.core.sse": ("tests/core/test_sse.py",),
     "ds2d.state.callers": ("tests/state/test_callers.py",),
@@ -45,7 +47,9 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "ds2d.state.accounts": ACCOUNTS,
     "ds2d.state.changes": ACCOUNTS,
     "ds2d.state.roster": ACCOUNTS,
-    "ds2d.state.ledger": ("tests/state/test_ledger_edges.py", "tests/state/test_ledger.py"),
+    "ds2d.state.ledger": LEDGER,
+    "ds2d.state.ledger_thread": LEDGER,
+    "ds2d.state.ledger_notes": ("tests/state/test_ledger_notes.py",),
     "ds2d.state.ledger_file": (
         "tests/state/test_ledger_file.py", "tests/state/test_ledger_versions.py", "tests/state/test_ledger_notes.py",
         "tests/state/test_ledger.py",
