@@ -271,6 +271,53 @@ def test_a_note_that_finds_no_room_is_an_error(tmp_path: Path, monkeypatch: pyte
     notes.remove()
 
 
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What the system was told to have on disk: how, and of which file."""
+    told: list[tuple[str, str]] = []
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, lambda fd, how=name: told.append((how, os.readlink(f"/proc/self/fd/{fd}"))))
+    return told
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_what_is_forced_is_on_disk_when_it_returns_and_a_file_of_notes_has_its_room(
+    tmp_path: Path, synced: list[tuple[str, str]]
+) -> None:
+    before = descriptors()
+    notes = Notes(tmp_path, Owner(1, 1, "another boot"))
+    assert synced == [("fsync", str(tmp_path))]
+    assert notes.path.stat().st_size > ledger_notes.ROUND_BYTES
+    notes.add([saved(1, ended(row()))], force=False)
+    assert len(synced) == 1
+    notes.add([saved(2, ended(row()))], force=True)
+    assert synced[1:] == [("fdatasync", str(notes.path))]
+    notes.path.unlink()
+    notes.remove()
+    assert descriptors() == before
+
+
+def test_a_folder_that_cannot_be_forced_takes_no_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    before = descriptors()
+    with pytest.raises(OSError, match="broken"):
+        Notes(tmp_path, Owner(1, 1, "another boot"))
+    assert descriptors() == before
+
+
+def test_notes_that_a_process_is_about_to_begin_are_left_alone(tmp_path: Path) -> None:
+    theirs = tmp_path / f"{ledger_notes.DRAFT}{os.getppid()}"
+    theirs.touch()
+    Notes(tmp_path, Owner(1, 1, "another boot")).remove()
+    assert list(tmp_path.iterdir()) == [theirs]
+
+
 def test_notes_that_cannot_be_begun_leave_nothing_open_and_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,10 +326,10 @@ def test_notes_that_cannot_be_begun_leave_nothing_open_and_nothing_behind(
 
     (tmp_path / f"{ledger_notes.DRAFT}999999999").touch()  # of a process that was killed
     monkeypatch.setattr(os, "pwrite", full)
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     with pytest.raises(OSError, match="no room"):
         Notes(tmp_path, Owner(1, os.getpid(), "boot"))
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
     assert list(tmp_path.iterdir()) == []
 
 
