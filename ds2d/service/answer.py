@@ -198,8 +198,9 @@ class Service:
         """Note now and then what running turns have used so far (`ledger.checkpoint_seconds`), until cancelled."""
         while True:
             await asyncio.sleep(self._config().ledger.checkpoint_seconds)
-            for turn in list(self.turns.values()):
-                await self._books.checkpoint(turn)
+            for key in list(self.turns):
+                if key in self.turns:  # no name of ours holds one: its question would wait here for the next time
+                    await self._books.checkpoint(self.turns[key])
 
     async def _completed(self, turn: Turn) -> ChatRequest:
         """The question with what the route, the settings and earlier turns add to it. Raises the 400 class for what no

@@ -11,6 +11,7 @@ import pytest
 
 from ds2d.core.calls import Call
 from ds2d.core.request import ChatRequest
+from ds2d.service.turn import Turn
 from tests.functional.harness import config_for, running
 from tests.functional.scripted import Scene, Wait, chunk, refuse, say, scripted_upstream, sse, whole
 from tests.functional.test_every_dialect import QUESTIONS
@@ -62,6 +63,34 @@ async def test_a_question_with_tools_and_one_that_fails_are_let_go_of(tmp_path: 
             upstream.scenes = [refuse(500, {"error": {"message": "no"}})]
             assert (await ds2d.ask("/v1/chat/completions", ask))[0] >= 500
             assert (await ds2d.ask("/v1/chat/completions", {**ask, "model": "nobody-has-it"}))[0] == 404
+            await until(lambda: questions() == before, 5)
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_a_question_that_lasted_over_a_checkpoint_is_let_go_of(tmp_path: Path) -> None:
+    """Whoever wrote it down must not hold it until the next time, five seconds later."""
+    config = config_for("", ledger={"checkpoint_seconds": 0.1})
+    ask = {"model": "deepseek-chat", "messages": [{"role": "user", "content": "Say much!"}], "stream": True}
+    async with scripted_upstream() as upstream:
+        config["upstreams"][0]["base_url"] = upstream.base_url
+        async with running(tmp_path, config) as ds2d:
+            before = questions()
+            hold, written = Wait(), asyncio.Event()
+            checkpoint = ds2d.daemon.books.checkpoint
+
+            async def last(turn: Turn) -> None:
+                await checkpoint(turn)
+                ds2d.change(ledger={"checkpoint_seconds": 3600})
+                written.set()
+
+            ds2d.daemon.books.checkpoint = last
+            first, *rest = say("one", "two")
+            upstream.scenes = [Scene([first, hold, *rest])]
+            turn = asyncio.create_task(ds2d.ask("/v1/chat/completions", ask))
+            await written.wait()
+            hold.until.set()
+            assert (await turn)[0] == 200
+            del turn
             await until(lambda: questions() == before, 5)
 
 
