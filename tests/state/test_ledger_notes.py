@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import sqlite3
@@ -364,3 +365,31 @@ async def test_what_is_over_can_be_had_in_the_tables_at_once(tmp_path: Path, mon
     await until(lambda: ledger.problem is None)
     await ledger.close_file()
     assert [name for name, *_ in look(tmp_path, STATES)] == ["req_1", "req_2"]
+
+
+async def test_what_is_being_noted_is_in_the_tables_too_when_they_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ds2d.state.ledger.LAZY", 1000.0)
+    ledger = await started(tmp_path)
+    closing = asyncio.create_task(ledger.close(ledger.open(ended(row()))))
+    await until(lambda: not ledger._idle.is_set())
+    await ledger.settle()
+    assert closing.done()
+    assert look(tmp_path, STATES) == [("req_1", "completed", 7)]
+    await ledger.close_file()
+
+
+async def test_a_turn_that_was_noted_waits_for_others_and_holds_none_of_them_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ds2d.state.ledger.LAZY", 1000.0)
+    ledger = await started(tmp_path)
+    ledger._since = ledger._loop.time() - 2000  # of rows that were written long ago
+    await ledger.close(ledger.open(ended(row())))
+    assert ledger._loop.time() - ledger._since < 1000
+    assert len(ledger._dirty) == 1
+    since = ledger._since
+    await ledger.close(ledger.open(ended(row("req_2"))))
+    assert (ledger._since, len(ledger._dirty)) == (since, 2)
+    await ledger.close_file()
