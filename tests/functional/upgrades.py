@@ -27,6 +27,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from ds2d.state.ledger_schema import OPEN
 from tests.functional.processes import KEY, daemons, environment, serving, until
 
 SLACK = 4
@@ -167,7 +168,9 @@ class Run:
                 self.url = f"http://127.0.0.1:{process.port}"
                 await self._go(began)
                 outcome.left = await self._wait_for_the_last()
-                outcome.rows = _rows(self.folder / "state" / "ledger.sqlite3")
+                ledger = self.folder / "state" / "ledger.sqlite3"
+                await asyncio.to_thread(until, lambda: OPEN not in _rows(ledger))  # its tables have a turn a moment after its end
+                outcome.rows = _rows(ledger)
             finally:
                 await asyncio.to_thread(manager.__exit__, None, None, None)
                 if outcome.wrong:
