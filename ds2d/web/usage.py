@@ -71,6 +71,7 @@ class OwnUsage:
         report["requests_running"] = meter.inflight
         report["last_used_at"] = _shown(meter.last_used)
         report["models"] = self._models(caller)
+        await self._ledger.settle()
         report["recent_errors"] = await asyncio.get_running_loop().run_in_executor(None, _errors, self._ledger.path, caller.id)
         return report
 
