@@ -4,7 +4,7 @@ Rule: only the event loop changes rows and only one thread writes them; a row is
 and `close` returns when that has happened. What cannot be written is kept in memory and written as soon as it can be.
 Surprise: one batch is written at a time and the next one is made of all that came meanwhile: that is the group commit. Below
 one batch in `GATHER` seconds nobody waits for anything but the disk. Rows that somebody waits for are only noted, which is an
-append; to the tables they go with all others, many at a time, for a table's pages cost the same for one row or twenty.
+append, unless they are many; to the tables they go with all others, for a table's pages cost the same for one row or twenty.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ PATIENCE = 2.0
 
 BATCH = 2000
 """Rows of one transaction."""
+
+MANY = 8
+"""Closings from which a batch goes to the tables at once: what noting them first would save is less than it costs."""
 
 MAX_HELD = 200_000
 """Rows kept in memory while the file cannot be written; beyond that the oldest closed ones are lost, and counted. Those that the
@@ -267,7 +270,7 @@ class Ledger:
         if waiting:
             self._forced = self._loop.time()
             self._patience = self._loop.call_later(PATIENCE, self._too_slow, waiting)
-        self._hand_over(tickets, waiting, note=rows is self._closing)
+        self._hand_over(tickets, waiting, note=rows is self._closing and len(tickets) < MANY)
         return True
 
     def _hand_over(self, tickets: list[Ticket], waiting: list[asyncio.Future[None]], *, note: bool = False) -> None:
@@ -287,7 +290,7 @@ class Ledger:
                 if note:
                     self._file.note(batch, synchronous)
                 else:
-                    self._file.write(batch, "normal")
+                    self._file.write(batch, synchronous if waiting else "normal")
             except Exception as caught:  # noqa: BLE001 - whatever it is: the rows are kept, and those who wait go on
                 error = caught
             noted = tickets if note else ()

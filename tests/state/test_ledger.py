@@ -15,7 +15,7 @@ import pytest
 
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.state import ledger as module
-from ds2d.state.ledger import Ledger
+from ds2d.state.ledger import MANY, Ledger
 from ds2d.state.ledger_file import KeyRecord, LedgerFile, Sums
 from ds2d.state.ledger_notes import Saved
 from tests.state.ledger_world import Settings, ended, look, row, started, until
@@ -95,7 +95,7 @@ async def test_rows_that_come_while_one_is_written_are_written_together(tmp_path
     file = Fake()
     ledger = await started(tmp_path, file=file)
     file.gate.clear()
-    tickets = [ledger.open(row(f"req_{number}")) for number in range(20)]
+    tickets = [ledger.open(row(f"req_{number}")) for number in range(MANY)]
     for ticket in tickets:
         ended(ticket.row)
     closing = [asyncio.create_task(ledger.close(tickets[0]))]

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import msgspec
 import pytest
 
 from ds2d.state import ledger_file, ledger_notes, usage
+from ds2d.state.ledger import MANY
 from ds2d.state.ledger_file import LedgerFile
 from ds2d.state.ledger_notes import Notes, Owner, Saved
 from ds2d.state.ledger_schema import FIELDS, Row
@@ -372,9 +374,14 @@ async def test_what_is_being_noted_is_in_the_tables_too_when_they_are_asked_for(
 ) -> None:
     monkeypatch.setattr("ds2d.state.ledger.LAZY", 1000.0)
     ledger = await started(tmp_path)
+    gate, note = threading.Event(), ledger._file.note
+    monkeypatch.setattr(ledger._file, "note", lambda batch, level: (gate.wait(30), note(batch, level)))
     closing = asyncio.create_task(ledger.close(ledger.open(ended(row()))))
     await until(lambda: not ledger._idle.is_set())
-    await ledger.settle()
+    settling = asyncio.create_task(ledger.settle())
+    await asyncio.sleep(0)
+    gate.set()
+    await settling
     assert closing.done()
     assert look(tmp_path, STATES) == [("req_1", "completed", 7)]
     await ledger.close_file()
@@ -393,3 +400,19 @@ async def test_a_turn_that_was_noted_waits_for_others_and_holds_none_of_them_up(
     await ledger.close(ledger.open(ended(row("req_2"))))
     assert (ledger._since, len(ledger._dirty)) == (since, 2)
     await ledger.close_file()
+
+
+async def test_of_many_that_end_at_once_none_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ds2d.state.ledger.LAZY", 1000.0)
+    ledger = await started(tmp_path)
+    levels: list[str] = []
+    write = ledger._file.write
+    monkeypatch.setattr(ledger._file, "write", lambda batch, level: (levels.append(level), write(batch, level)))
+    await asyncio.gather(*(ledger.close(ledger.open(ended(row(f"req_{number}")))) for number in range(MANY)))
+    assert len(look(tmp_path, STATES)) == MANY
+    assert levels == ["full"]
+    assert list(ledger_notes.left(tmp_path)) == []
+    await asyncio.gather(*(ledger.close(ledger.open(ended(row(f"req_few_{number}")))) for number in range(MANY - 1)))
+    assert len(look(tmp_path, STATES)) == MANY
+    await ledger.close_file()
+    assert len(look(tmp_path, STATES)) == 2 * MANY - 1
