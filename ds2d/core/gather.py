@@ -68,7 +68,7 @@ def joined(pieces: list[str]) -> str:
         whole = "".join(pieces)
         pieces.clear()
         return whole
-    text, at = _new(size, _width_of(pieces)), 0
+    text, at = _new(size, width_of(pieces)), 0
     pieces.reverse()
     while pieces:
         piece = pieces.pop()
@@ -77,8 +77,8 @@ def joined(pieces: list[str]) -> str:
     return str(text)
 
 
-def _width_of(pieces: Sequence[str]) -> int:
-    """The highest character that a text of these must be able to hold."""
+def width_of(pieces: Sequence[str]) -> int:
+    """The highest character that a text of these must be able to hold: 7, 8, 16 or 21 bits."""
     width = 0x7F
     for piece in pieces:
         if piece.isascii():

@@ -13,6 +13,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from ds2d.core.gather import width_of
+
+WIDTHS = {0x7F: 1, 0xFF: 1, 0xFFFF: 2, 0x10FFFF: 4}
+"""Bytes that each character takes, by the highest one of a text."""
+
 HUGE = 64 * 1024 * 1024
 """Bytes in memory from which a text is worth a thread."""
 
@@ -52,7 +57,14 @@ def hollow(texts: list[str]) -> list[str]:
         if sys.getrefcount(text) != MINE:
             held.append(text)
         elif advise is not None and hasattr(mmap, "MADV_DONTNEED"):
-            begin = -(-(id(text) + object.__sizeof__(text)) // mmap.PAGESIZE) * mmap.PAGESIZE
-            end = (id(text) + sys.getsizeof(text)) // mmap.PAGESIZE * mmap.PAGESIZE
+            begin, end = inside(text)
             advise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
     return held
+
+
+def inside(text: str) -> tuple[int, int]:
+    """Where the pages begin and end that hold nothing but characters of this text. What Python says of its size is not asked: it
+    counts the UTF-8 that whoever wrote it as JSON may have left with it, which lies elsewhere."""
+    width = WIDTHS[width_of([text])]
+    begin = -(-(id(text) + object.__sizeof__(text)) // mmap.PAGESIZE) * mmap.PAGESIZE
+    return begin, (id(text) + len(text) * width) // mmap.PAGESIZE * mmap.PAGESIZE

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import mmap
+import sys
 import weakref
 from pathlib import Path
 
 import pytest
 
-from ds2d.core.letting_go import AT_ONCE, HUGE, drop, hollow, huge_texts
+from ds2d.core.letting_go import AT_ONCE, HUGE, drop, hollow, huge_texts, inside
 from ds2d.web import letting_go
 from ds2d.web.letting_go import let_go
 from tests.functional.test_queue import until
@@ -57,6 +59,21 @@ def test_a_huge_text_gives_its_memory_back_and_one_that_is_held_stays() -> None:
     assert texts == []
     assert HUGE * 0.9 < before - resident() < HUGE * 1.1
     assert held.count("é") == HUGE + 1
+
+
+@pytest.mark.parametrize("one", ["a", "é", "你", "🙂"])
+def test_only_a_texts_own_characters_are_given_back_though_its_utf_8_counts_as_its_size(one: str) -> None:
+    text = one * 100_000
+    size = sys.getsizeof(text)
+    before = inside(text)
+    encode = ctypes.pythonapi.PyUnicode_AsUTF8AndSize
+    encode.argtypes, encode.restype = (ctypes.py_object, ctypes.c_void_p), ctypes.c_void_p
+    encode(text, None)  # as what writes JSON does
+    assert one == "a" or sys.getsizeof(text) > size
+    assert inside(text) == before
+    begin, end = before
+    assert id(text) < begin < end <= id(text) + size
+    assert end - begin > size - 3 * mmap.PAGESIZE
 
 
 async def test_it_does_so_once_its_question_is_let_go_of_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
