@@ -9,6 +9,10 @@ CPU is user and system time, the loop's thread and the writer's apart. Two empty
 without a ledger (tasks, timers, the load itself); their mean is taken off and printed. What is left is a turn's row being made
 and filled, its three calls, batches, commits, checkpoints and fsync; not what the books do besides (quotas, counting tokens, the
 JSON of decisions).
+
+Beside it stands what no ledger can do without that has answers wait for the disk: a thread that wakes as often as one batch
+follows another, appends as much as they note and forces it, and nothing else. Where waking and the disk are dear (on virtual
+machines both leave it), that alone may be most of the figure.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,11 +32,13 @@ from typing import Any, NamedTuple
 from ds2d.app.toolbox import new_id
 from ds2d.cli.serve import SWITCH, spare_collector
 from ds2d.config.schema import Ledger as Settings
-from ds2d.state.ledger import Ledger
+from ds2d.state.ledger import GATHER, Ledger
 from ds2d.state.ledger_schema import Row
 
 TURN_SECONDS = 0.2
 FSYNCS = 200
+NOTE_BYTES = 350
+"""What a turn's end adds to the notes."""
 
 
 class Cost(NamedTuple):
@@ -66,6 +73,27 @@ def fsyncs(folder: Path) -> list[float]:
             file.write(b"x" * 4096)
             os.fsync(file.fileno())
             took.append(time.perf_counter() - began)
+    return took
+
+
+def bare(folder: Path, rate: int, seconds: float) -> float:
+    """CPU seconds of a thread that appends and forces as often as the ledger does, with so many turns a second, for so long."""
+    data = b"x" * max(NOTE_BYTES, int(NOTE_BYTES * rate * GATHER))
+    file = os.open(folder / "probe", os.O_RDWR)
+    took = 0.0
+
+    def work() -> None:
+        nonlocal took
+        for number in range(int(seconds / GATHER)):
+            time.sleep(GATHER)
+            os.pwrite(file, data, len(data) * number % (FSYNCS * 2048))
+            os.fdatasync(file)
+        took = time.thread_time()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    os.close(file)
     return took
 
 
@@ -127,6 +155,7 @@ async def measure(folder: Path, rate: int, seconds: float) -> dict[str, Any]:
         "loop_us_a_turn": (cost.loop - empty) * a_turn,
         "writer_us_a_turn": cost.others * a_turn,
         "empty_us_a_turn": empty * a_turn,
+        "bare_us_a_turn": bare(folder, rate, seconds) * a_turn,
     }
 
 
@@ -158,6 +187,7 @@ def main() -> None:
         "CPU a turn            {cpu_us_a_turn:.0f} us: loop {loop_us_a_turn:.0f}, writer {writer_us_a_turn:.0f}; "
         "an empty run takes {empty_us_a_turn:.0f} us, not counted".format(**figures)
     )
+    print("  of which a thread that only wakes, appends and forces takes {bare_us_a_turn:.0f} us".format(**figures))
 
 
 if __name__ == "__main__":
