@@ -101,7 +101,7 @@ class Service:
         return self._catalog.has_new
 
     async def meet(self, ask: Ask) -> None:
-        """Return when the upstream is known that this question is for, or all are; they are waited for for FIRST_SECONDS."""
+        """Return when the upstream is known that this question is for, or all are, and after FIRST_SECONDS at the latest."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_SECONDS):
                 while self._catalog.has_new and not self._is_known(ask):
