@@ -4,6 +4,8 @@ Rule: a caller gets back only what models said to that caller; what is kept is b
 Surprise: DeepSeek answers 400 when a thinking turn with calls comes back without its reasoning, and most clients drop it
 (mapping.md 6). A turn is known by the ids of its calls and by a hash of what it said, best by both: some servers count ids
 anew in every answer, some clients write them anew. Of turns that look the same the first counts, so running prompts keep still.
+An id that stood in two turns names neither, or one conversation would get what was thought in another; so turns without
+reasoning are kept too, as such.
 """
 
 from __future__ import annotations
@@ -66,6 +68,7 @@ class ReasoningMemory:
         """Told of everything new that is kept."""
         self._kept: OrderedDict[int, Thought] = OrderedDict()  # least recently used first
         self._index: dict[Key, int] = {}
+        """Numbers in `_kept`; less than zero where several turns had that id."""
         self._next = 0
         self.bytes = 0
         self.restored = 0
@@ -79,9 +82,9 @@ class ReasoningMemory:
         return {"kept_bytes": Size(self.bytes, self._settings().memory_bytes)}
 
     def remember(self, caller: str, completion: Completion) -> None:
-        """Keep the reasoning of an answer's turns that have calls; the others need none back."""
+        """Keep the reasoning of an answer's turns that have calls, and that there was none; the others need none back."""
         for choice in completion.choices:
-            if choice.calls and choice.reasoning:
+            if choice.calls:
                 self._keep(caller, choice)
         self._trim()
 
@@ -128,9 +131,9 @@ class ReasoningMemory:
     def _keep(self, caller: str, choice: Choice) -> None:
         calls = choice.calls
         exact, *ids, turn = _names([call.id for call in calls], choice.text, ((call.name, call.arguments) for call in calls))
-        names = [exact, *ids] if (caller, turn) in self._index else [exact, *ids, turn]
-        keys = tuple((caller, name) for name in names)
         text = choice.reasoning
+        names = [exact, *ids] if not text or (caller, turn) in self._index else [exact, *ids, turn]
+        keys = tuple((caller, name) for name in names)
         size = sys.getsizeof(text) + KEY_COST * len(keys)
         if size > self._settings().memory_bytes:
             return
@@ -143,7 +146,12 @@ class ReasoningMemory:
         self._kept[self._next] = thought
         self.bytes += thought.size
         for key in thought.keys:
-            self._index[key] = self._next
+            self._index[key] = -self._next if self._is_shared(key, thought) else self._next
+
+    def _is_shared(self, key: Key, thought: Thought) -> bool:
+        """Whether this is a call's id that another turn had too."""
+        before = self._index.get(key, 0)
+        return key[1].startswith("call:") and (before < 0 or (before > 0 and self._kept[before].keys[0] != thought.keys[0]))
 
     def kept(self) -> list[Thought]:
         """Everything, least recently used first."""
@@ -157,8 +165,8 @@ class ReasoningMemory:
         calls = message.get("tool_calls") or []
         said = ((call["function"]["name"], call["function"]["arguments"]) for call in calls)
         for name in _names([call["id"] for call in calls], text_of(message), said):
-            number = self._index.get((caller, name))
-            if number is not None:
+            number = self._index.get((caller, name), 0)
+            if number > 0:
                 kept = self._kept[number]
                 kept.used = self._clock()
                 self._kept.move_to_end(number)
@@ -176,7 +184,7 @@ class ReasoningMemory:
             del self._kept[number]
             self.bytes -= kept.size
             for key in kept.keys:
-                if self._index.get(key) == number:
+                if abs(self._index.get(key, 0)) == number:
                     del self._index[key]
 
 

@@ -126,6 +126,30 @@ def test_ids_that_a_server_counts_anew_in_every_answer_do_not_mix_turns_up(world
     assert thoughts(world.memory.restore("ann", asked)[0]) == ["first", "second"]
 
 
+@pytest.mark.parametrize("salary_first", [True, False])
+@pytest.mark.parametrize("other", ["", "Bob is easy."])
+def test_an_id_that_stood_in_two_turns_does_not_bring_one_the_thoughts_of_the_other(
+    world: World, other: str, salary_first: bool
+) -> None:
+    """A server that counts ids anew, and two conversations under one key."""
+    told = [answer("Her salary is 5000.", "call_0"), answer(other, "call_0", arguments='{"path": "bob"}')]
+    for completion in told if salary_first else reversed(told):
+        world.memory.remember("ann", completion)
+    changed = turn("call_0", arguments='{"path": "bob", "more": 1}')
+    request, _, _ = world.memory.restore("ann", ask(turn("call_0"), turn("call_0", arguments='{"path": "bob"}'), changed))
+    assert thoughts(request) == ["Her salary is 5000.", other, ""]
+
+
+def test_an_id_that_stood_in_two_turns_is_forgotten_with_the_last_of_them(world: World) -> None:
+    for number in range(5):
+        world.memory.remember("ann", answer("t", "call_0", arguments=str(number)))
+    world.now += world.settings.memory_seconds
+    world.memory.restore("ann", ask(turn("call_0")))
+    assert (len(world.memory), world.memory._index) == (0, {})
+    world.memory.remember("ann", answer("again", "call_0"))
+    assert thoughts(world.memory.restore("ann", ask(turn("call_0", text="more")))[0]) == ["again"]
+
+
 def test_a_later_turn_that_looks_the_same_does_not_change_the_prompt(world: World) -> None:
     world.memory.remember("ann", answer("first", "c1"))
     before = thoughts(world.memory.restore("ann", ask(turn("new1")))[0])
