@@ -161,9 +161,12 @@ def _message(number: int, mark: bytes, text: str) -> bytes:
 
 
 def _started(connection: socket.socket) -> subprocess.Popen[bytes]:
-    """The other process, with this one's modules, and nothing of site-packages' own start-up code. Raises OSError."""
+    """The other process, with this one's modules, and nothing of site-packages' own start-up code. Raises OSError.
+
+    That code is also what finds an editable install, so where this package lies is said too.
+    """
     environ = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
-    environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    environ["PYTHONPATH"] = os.pathsep.join([*(path or str(Path.cwd()) for path in sys.path), str(Path(__file__).parents[2])])
     return subprocess.Popen(
         [sys.executable, "-S", "-P", "-B", "-m", "ds2d.net.counter_child"],
         env=environ,

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -134,3 +135,14 @@ def test_it_outlives_a_signal_to_the_whole_service_and_not_the_daemon() -> None:
         assert ours.recv(100) == b"\0\0\0\x05" + b"\0\0\0\x051"
         ours.sendall(b"\0\0\0\x07" + b"\0\0\0")  # in the middle of a message
     assert child.wait() == 0
+
+
+def test_it_finds_this_package_where_only_start_up_code_would(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An editable install, run from another folder."""
+    root = Path(counting.__file__).parents[2]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path and Path(path) != root])
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process = counting._started(theirs)
+    assert process.wait(30) == 0  # its other end is closed, so it ends; one that is not found ends with 1
