@@ -46,6 +46,9 @@ ACTIONS = {
     "load": "how many requests are in work or wait",
 }
 
+PUBLIC = {"models", "model"}
+"""Actions that need no key unless config says so."""
+
 OTHERS = (
     ("GET", "/healthz", "open", "the process is up"),
     ("GET", "/readyz", "open", "whether requests should come here; ?verbose for details"),
@@ -134,7 +137,11 @@ def _business() -> list[Line]:
         summary = task.summary if task else f"{ACTIONS.get(endpoint.action, endpoint.action.replace('_', ' '))} ({name})"
         if short := short_form(endpoint.path):
             summary += f"; also `{_spelt(short)}`"
-        line = Line(endpoint.method, endpoint.path, summary, "key", name, body, form=bool(task and task.form))
+        auth = "key"
+        if endpoint.action in PUBLIC:
+            auth = "open"
+            summary += "; with a key those that are its own (`server.public_models`)"
+        line = Line(endpoint.method, endpoint.path, summary, auth, name, body, form=bool(task and task.form))
         found.setdefault((endpoint.method, endpoint.path), line)
     return list(found.values())
 
