@@ -153,8 +153,8 @@ class Pipeline:
         return self._encoder.feed([self.ending])
 
     def keep_alive(self) -> bytes:
-        """A life sign in the client's dialect."""
-        return self._encoder.keep_alive()
+        """A life sign in the client's dialect; b"" once the answer has ended."""
+        return self._encoder.keep_alive() if self.ending is None else b""
 
     def _pass(self, batch: list[Event]) -> bytes:
         ended = self.heard_out = bool(batch) and type(batch[-1]) in _ENDINGS

@@ -95,6 +95,12 @@ class Service:
         """Write the answer to the sink. Raises GatewayError only while nothing was sent, or when the client has gone."""
         await self.repeats.run(ask, sink)
 
+    def failure(self, ask: Ask, error: GatewayError) -> bytes:
+        """What ends a stream of which nothing but life signs was sent."""
+        turn = ask.turn
+        assert turn is not None, "only turns have life signs"
+        return self._asking.failure(turn, error)
+
     @property
     def has_new(self) -> bool:
         """Whether `meet` would wait."""
@@ -236,7 +242,7 @@ class Service:
             finally:
                 self._queue.release(lease)
             cause = _clearer(cause, failure)
-            if not self._may_retry(failure, turn, sink):
+            if not self._may_retry(failure, turn):
                 cause.status = _status(cause, turn.config)
                 raise cause from failure
             self._begin_retry(turn)
@@ -276,10 +282,10 @@ class Service:
         except GatewayError:
             raise cause from None
 
-    def _may_retry(self, error: GatewayError, turn: Turn, sink: Sink | None) -> bool:
-        """Whether another attempt may be made: nothing sent, a cause that another attempt can mend, and budget left."""
+    def _may_retry(self, error: GatewayError, turn: Turn) -> bool:
+        """Whether another attempt may be made: nothing but life signs sent, a cause that it can mend, and budget left."""
         upload = turn.ask.request.upload
-        if (sink is not None and sink.started) or (upload is not None and upload.begun):
+        if turn.first is not None or (upload is not None and upload.begun):
             return False
         if not (error.row.retry or turn.same_account):
             return False

@@ -8,6 +8,7 @@ exception again only while nothing has been sent (errors.md 3).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import msgspec
@@ -40,7 +41,7 @@ Result = bytes | Passed | None
 
 
 class Asking:
-    """Puts questions to accounts. `may_retry(error, turn, sink)` says whether another attempt may mend a failure."""
+    """Puts questions to accounts. `may_retry(error, turn)` says whether another attempt may mend a failure."""
 
     def __init__(
         self,
@@ -50,7 +51,7 @@ class Asking:
         tools: Tools,
         books: Books,
         observed: Observed,
-        may_retry: Callable[[GatewayError, Turn, Sink | None], bool],
+        may_retry: Callable[[GatewayError, Turn], bool],
     ) -> None:
         self._catalog = catalog
         self._logins = logins
@@ -61,7 +62,31 @@ class Asking:
         self._may_retry = may_retry
 
     async def exchange(self, turn: Turn, lease: Lease, sink: Sink | None) -> Result:
-        """Ask the leased account, and hand on what it answers. Raises GatewayError while nothing was sent."""
+        """Ask the leased account, and hand on what it answers. Raises GatewayError while nothing of an answer was sent."""
+        if sink is None:
+            return await self._exchange(turn, lease, None, None)
+        if turn.leased is None:
+            turn.leased = asyncio.get_running_loop().time()
+        seconds = turn.config.server.keepalive_seconds
+        beat = Heartbeat(sink, seconds, self._tools.spawn, lambda: self._early_sign(turn, sink), turn.leased)
+        try:
+            return await self._exchange(turn, lease, sink, beat)
+        finally:
+            beat.stop()
+
+    def _early_sign(self, turn: Turn, sink: Sink) -> bytes:
+        """A life sign while the upstream has not even said a status, in the form of an answer that is yet to begin."""
+        if turn.ask.request.task:  # what the server will send decides the form
+            return b""
+        encoder = turn.ask.dialect.Encoder(self.envelope(turn, None))
+        sink.content_type = encoder.content_type
+        return encoder.keep_alive()
+
+    def failure(self, turn: Turn, error: GatewayError) -> bytes:
+        """What ends a stream of which nothing but life signs was sent."""
+        return turn.ask.dialect.Encoder(self.envelope(turn, None)).feed([Failure(error)])
+
+    async def _exchange(self, turn: Turn, lease: Lease, sink: Sink | None, beat: Heartbeat | None) -> Result:
         target = next(target for target in turn.route.targets if target.upstream.name == lease.account.upstream)
         upstream = UPSTREAMS[target.upstream.kind]
         request = turn.ask.request
@@ -88,20 +113,17 @@ class Asking:
                 return await passed_on(turn, target, exchange, self._tools, self._books)
             pipeline, encoder = self._pipeline(turn, target, exchange, sink)
             turn.pipeline = pipeline
-            if sink is None:
+            if sink is None or beat is None:
                 return await self._whole(turn, exchange, pipeline, encoder)
             sink.content_type = encoder.content_type
-            beat = Heartbeat(pipeline, sink, turn.config.server.keepalive_seconds, self._tools.spawn)
-            try:
-                await self._stream(turn, exchange, pipeline, sink)
-            finally:
-                beat.stop()
+            beat.sign = pipeline.keep_alive
+            await self._stream(turn, exchange, pipeline, sink)
         return None
 
     def _is_told(self, error: GatewayError, turn: Turn, sink: Sink | None) -> bool:
         """Whether the dialect's answer tells this failure by itself, and no further attempt can mend it."""
         tells = TELLS.get(turn.ask.dialect_name)
-        return tells is not None and tells(error, sink is not None) and not self._may_retry(error, turn, sink)
+        return tells is not None and tells(error, sink is not None) and not self._may_retry(error, turn)
 
     async def _stream(self, turn: Turn, exchange: Exchange, pipeline: Pipeline, sink: Sink) -> None:
         async def write(data: bytes) -> None:
@@ -119,7 +141,7 @@ class Asking:
             if held := pipeline.fail(turn.stopped):
                 await sink.write(held)
         ending = pipeline.ending
-        if type(ending) is Failure and not sink.started and not self._is_told(ending.error, turn, sink):
+        if type(ending) is Failure and turn.first is None and not self._is_told(ending.error, turn, sink):
             raise ending.error
         last = pipeline.close(await self._counted(turn, pipeline))
         turn.ask.on_ending()

@@ -106,6 +106,8 @@ class Turn(msgspec.Struct):
     waited: float = 0.0
     position: int = 0
     first: float | None = None
+    leased: float | None = None
+    """The loop's time at which the turn had an account first: from then on its client gets life signs."""
     ended: float | None = None
     outcome: str = "open"
     cause: str = ""

@@ -196,7 +196,12 @@ class Business:
         sink = self.sink(request, ask)
         if ask.recording is not None:
             sink.listener = ask.recording.client
-        await self._service.stream(ask, sink)
+        try:
+            await self._service.stream(ask, sink)
+        except GatewayError as error:
+            if not sink.started or error.kind is ErrorKind.CLIENT_CLOSED:
+                raise
+            await sink.write(self._service.failure(ask, error))
         await sink.end()
         return sink.response
 

@@ -1,0 +1,91 @@
+"""Clients whose upstream has not even said a status get life signs, and after them whatever would have come without."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.functional.harness import KEY, Running, config_for, running
+from tests.functional.scripted import Scene, ScriptedUpstream, Wait, say, scripted_upstream
+from tests.functional.test_every_dialect import ENDS, QUESTIONS
+
+SIGNS = dict.fromkeys(QUESTIONS, b": keep-alive\n\n") | {"gemini": b"\n"}
+HEAD = b"HTTP/1.1 %b\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+
+
+class World:
+    """A daemon before an upstream that says its status when the test lets it."""
+
+    def __init__(self, ds2d: Running, upstream: ScriptedUpstream) -> None:
+        self.ds2d = ds2d
+        self.upstream = upstream
+        self.waits: list[Wait] = []
+
+    def says_late(self, head: bytes, pieces: list[bytes]) -> None:
+        """The next request is answered like this, when its `Wait` is let go."""
+        self.waits.append(Wait())
+        self.upstream.scenes.append(Scene([self.waits[-1], HEAD % head, *pieces], raw=True))
+
+    async def ask(self, dialect: str) -> tuple[aiohttp.ClientResponse, str]:
+        """A streamed question; the upstream goes on once a life sign has come."""
+        _, body, path, more = QUESTIONS[dialect]
+        headers = {"Authorization": f"Bearer {KEY}"}
+        async with aiohttp.ClientSession(headers=headers) as session:
+            reply = await session.post(self.ds2d.url + path, json={**body, **more})
+            got = await reply.content.readuntil(b"\n") if dialect == "gemini" else await reply.content.readuntil(b"\n\n")
+            assert got == SIGNS[dialect]
+            for wait in self.waits:
+                wait.until.set()
+            return reply, (await reply.content.read()).decode()
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> Any:
+    async with scripted_upstream() as upstream:
+        config = config_for(upstream.base_url, server={"keepalive_seconds": 1})
+        async with running(tmp_path, config) as ds2d:
+            yield World(ds2d, upstream)
+
+
+@pytest.mark.parametrize("dialect", ["chat", "responses", "claude", "gemini"])
+async def test_they_come_before_the_upstreams_status_and_the_answer_follows(world: World, dialect: str) -> None:
+    world.says_late(b"200 OK", say("late but whole"))
+    reply, rest = await world.ask(dialect)
+    assert reply.status == 200
+    assert reply.content_type == "text/event-stream"
+    assert "late but whole" in rest
+    assert ENDS[dialect] in rest
+
+
+@pytest.mark.parametrize("dialect", ["chat", "responses", "claude", "gemini"])
+async def test_a_failure_after_them_is_told_in_the_stream(world: World, dialect: str) -> None:
+    for _ in range(3):
+        world.says_late(b"500 Internal Server Error", [b"out of memory"])
+    _, rest = await world.ask(dialect)
+    assert '"error":' in rest
+    assert ENDS[dialect] not in rest
+
+
+async def test_another_attempt_may_follow_them(world: World) -> None:
+    """A life sign is nothing of an answer."""
+    world.says_late(b"503 Service Unavailable", [b"busy"])
+    world.upstream.scenes.append(Scene(say("from the second attempt")))
+    _, rest = await world.ask("chat")
+    assert "from the second attempt" in rest
+    assert ENDS["chat"] in rest
+    assert len(world.upstream.seen) == 2
+
+
+async def test_a_whole_answer_keeps_its_status_open(world: World) -> None:
+    hold = Wait()
+    world.upstream.scenes.append(Scene([hold, b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\n{}"], raw=True))
+    path, body, _, _ = QUESTIONS["chat"]
+    asking = asyncio.create_task(world.ds2d.ask(path, body))
+    await hold.reached.wait()
+    hold.until.set()
+    status, _, _ = await asking
+    assert status == 400
