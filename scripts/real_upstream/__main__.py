@@ -76,7 +76,8 @@ def environment_digest() -> str:
 
 def model_digest(name: str) -> str:
     """What a model folder is made from."""
-    return digest(name, *((HERE / file).read_bytes() for file in ("texts.py", "tiny_model.py", "chat_template.jinja")))
+    files = (HERE / file for file in ("texts.py", "tiny_model.py", "chat_template.jinja", "reciter.safetensors"))
+    return digest(name, *(file.read_bytes() for file in files if file.is_file()))
 
 
 def is_current(folder: Path, wanted: str) -> bool:
@@ -154,7 +155,7 @@ def name_the_package() -> None:
 
 
 def make_model(name: str) -> None:
-    """Build one model folder; 1 to 4 minutes for the one that is trained, seconds for the others."""
+    """Build one model folder: seconds; 1 to 8 minutes where the one that recites must be trained anew."""
     folder = CACHE / "models" / name
     if model_is_current(name):
         say(f"the model is in {folder}")
@@ -241,9 +242,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     verbs = parser.add_subparsers(dest="verb", required=True)
     installing = verbs.add_parser("install", help="install vLLM into the cache folder (3.5 GB, 2 to 4 minutes)")
     installing.add_argument("what", nargs="?", choices=("vllm", "llama"), default="vllm", help="llama: llama.cpp, 4 minutes")
-    model = verbs.add_parser(
-        "model", help="build the tiny models and train the one that recites (1 to 4 minutes; no weights are downloaded)"
-    )
+    model = verbs.add_parser("model", help="build the tiny models (half a minute; no weights are downloaded)")
     model.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MODELS)}; default: all")
     server = verbs.add_parser("serve", help="run the server in the foreground; options it does not know go to vLLM")
     flavours = (*FLAVOURS, "llama")

