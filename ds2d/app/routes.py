@@ -36,7 +36,6 @@ from ds2d.web.handlers import Business, Probes
 from ds2d.web.metrics import MetricsRoute
 from ds2d.web.middleware import around
 from ds2d.web.pages import Pages
-from ds2d.web.responses import NAME as RESPONSES
 from ds2d.web.responses import Responses
 from ds2d.web.routes import add_dialect_routes
 from ds2d.web.tasks import Tasks
@@ -64,7 +63,7 @@ def application(daemon: Daemon) -> web.Application:
     )
     probes = Probes(daemon.readiness)
     responses = Responses(business, daemon.service, daemon.responses, daemon.toolbox.spawn, daemon.generations)
-    business.add_actions(responses.actions() | Tasks(business, daemon.service).actions(), {RESPONSES: responses.generate})
+    business.add_actions(responses.actions() | Tasks(business, daemon.service).actions(), responses.own())
     add_dialect_routes(app.router, business.handler)
     pages = Pages(lambda: daemon.config().server.root_path, probes.root)
     for path, handler in [*probes.routes(), *pages.routes()]:

@@ -72,7 +72,7 @@ class Business:
         self._draining = draining
         self._captures = captures
         self._tracing = tracing
-        self._generate_for: dict[str, Action] = {}
+        self._own: dict[tuple[str, str], Action] = {}
         self._actions: dict[str, Action] = {
             "generate": self.generate,
             "count": self.count,
@@ -80,16 +80,14 @@ class Business:
             "model": self.model,
         }
 
-    def add_actions(self, actions: Mapping[str, Action], generate_for: Mapping[str, Action]) -> None:
-        """Handlers that live elsewhere: further actions, and dialects whose turns need more than `generate`."""
+    def add_actions(self, actions: Mapping[str, Action], own: Mapping[tuple[str, str], Action]) -> None:
+        """Handlers that live elsewhere: further actions, and, by dialect and action, those that need more than ours."""
         self._actions |= actions
-        self._generate_for = dict(generate_for)
+        self._own = dict(own)
 
     def handler(self, dialect: str, action: str) -> Handler:
         """The handler of one route of a dialect."""
-        act = self._actions.get(action, self.unserved)
-        if action == "generate":
-            act = self._generate_for.get(dialect, act)
+        act = self._own.get((dialect, action)) or self._actions.get(action, self.unserved)
 
         async def handle(request: web.Request) -> web.StreamResponse:
             request[DIALECT] = dialect

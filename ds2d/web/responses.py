@@ -75,9 +75,18 @@ class Responses:
             "responses_compact": self.compact,
         }
 
+    def own(self) -> dict[tuple[str, str], Action]:
+        """Handlers of actions that other dialects have too: here a question may refer to what is stored."""
+        return {(NAME, "generate"): self.generate, (NAME, "count"): self.count}
+
+    async def count(self, request: web.Request, name: str) -> web.StreamResponse:
+        """How many tokens a question has, with all that it refers to."""
+        ask = await self._ask(request, name)
+        return json_reply(dialect.render_count(await self._service.count(ask)))
+
     async def generate(self, request: web.Request, name: str) -> web.StreamResponse:
         """One turn; its answer stays unless the question said no."""
-        ask = await self._business.ask(request, name, self._store.recall, self._before_asking)
+        ask = await self._ask(request, name)
         reply: dialect.Reply = ask.request.reply
         if ask.request.large and (reply.store or reply.background):
             await asyncio.get_running_loop().run_in_executor(None, prepare, reply)
@@ -89,6 +98,9 @@ class Responses:
         if ask.request.stream:
             return await self._business.stream(request, ask)
         return json_reply(await self._service.answer(ask))
+
+    async def _ask(self, request: web.Request, name: str) -> Ask:
+        return await self._business.ask(request, name, self._store.recall, self._before_asking)
 
     async def _before_asking(self, caller: str, body: dict[str, Any]) -> None:
         """Have here what the question refers to."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.functional.harness import config_for, running
+from tests.functional.harness import KEY, config_for, running
 from tests.functional.scripted import refuse, scripted_upstream
 
 ASK = [{"role": "user", "content": "Hello"}]
@@ -48,3 +48,24 @@ async def test_a_bad_question_is_refused_as_the_messages_route_would(tmp_path: P
         status, answer, _ = await ds2d.ask("/v1/messages/count_tokens", {"model": "claude-sonnet-4-5", "messages": []})
         assert (status, answer["error"]["type"]) == (400, "invalid_request_error")
         assert upstream.seen == []
+
+
+async def test_the_count_of_a_chain_has_all_that_it_refers_to(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        _, made, _ = await ds2d.ask("/v1/responses", {"model": "deepseek-chat", "input": "Hello"})
+        said = {"type": "item_reference", "id": made["output"][0]["id"]}
+        for more in ({"previous_response_id": made["id"], "input": "more"}, {"input": [*ASK, said, *ASK]}):
+            status, answer, _ = await ds2d.ask("/v1/responses/input_tokens", {"model": "deepseek-chat"} | more)
+            assert (status, answer.get("object")) == (200, "response.input_tokens"), answer
+            told = upstream.seen[-1].body["messages"]
+            assert [message["role"] for message in told] == ["user", "assistant", "user"]
+            assert told[1]["content"] == "Hello from upstream."
+
+
+async def test_the_count_of_another_keys_chain_is_refused_as_its_answer_would_be(tmp_path: Path) -> None:
+    keys = [KEY, "sk-other-0123456789"]
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url, keys=keys)) as ds2d:
+        _, made, _ = await ds2d.ask("/v1/responses", {"model": "deepseek-chat", "input": "Hello"})
+        ask = {"model": "deepseek-chat", "input": "more", "previous_response_id": made["id"]}
+        status, answer, _ = await ds2d.ask("/v1/responses/input_tokens", ask, key=keys[1])
+        assert (status, answer["error"]["code"]) == (400, "previous_response_not_found")
