@@ -105,6 +105,7 @@ class ChatRequest(msgspec.Struct):
     `task` is empty for a question that is answered by writing; else it names the row of dialects/tasks.py: then `extra` is the
     whole body, `prompt` what a model reads of it, and `upload` stands in place of a body that is no JSON. `large`: what looks at
     all of it is done beside the event loop. `estimate` is about how many tokens its prompt has, where that was looked at already.
+    `text_tools` are tools that take one text, each with the parameter that it comes in: their bare text is no broken JSON.
     """
 
     model: str
@@ -127,6 +128,7 @@ class ChatRequest(msgspec.Struct):
     upload: Upload | None = None
     large: bool = False
     estimate: int | None = None
+    text_tools: Mapping[str, str] = {}
 
     @property
     def choices(self) -> int:

@@ -22,10 +22,11 @@ _PREFIX = re.compile(r"[.:/]+")
 
 
 class Declared:
-    """The declared tools by name. `names` cuts them down to those that `tool_choice` allows."""
+    """The declared tools by name. `names` cuts them down to those that `tool_choice` allows; `texts` see `ChatRequest`."""
 
-    def __init__(self, tools: Iterable[Tool], names: Iterable[str] | None = None) -> None:
+    def __init__(self, tools: Iterable[Tool], names: Iterable[str] | None = None, texts: Mapping[str, str] | None = None) -> None:
         allowed = None if names is None else set(names)
+        self._texts = texts or {}
         self._schemas: dict[str, Mapping[str, Any]] = {}
         self._spellings: dict[str, set[str]] = {}
         self._short: dict[str, str] = {}
@@ -67,6 +68,10 @@ class Declared:
         """Whether the tool that `written` means has a parameter of that name."""
         return parameter in properties_of(self.schema(written))
 
+    def text_of(self, written: str) -> str | None:
+        """The parameter in which the tool that `written` means gets its one text, if it is a tool of that kind."""
+        return self._texts.get(self.resolve(written) or "")
+
     def needs_nothing(self, written: str) -> bool:
         """Whether the tool that `written` means may be called without arguments."""
         return self.resolve(written) is not None and not required_of(self.schema(written))
@@ -75,7 +80,7 @@ class Declared:
 def allowed_by(request: ChatRequest) -> Declared:
     """The tools that an answer to this request may call: none of them where the choice is `none`."""
     choice = request.tool_choice
-    return Declared([] if choice.mode == "none" else request.tools, choice.names)
+    return Declared([] if choice.mode == "none" else request.tools, choice.names, request.text_tools)
 
 
 def _without_prefixes(name: str) -> Iterable[str]:

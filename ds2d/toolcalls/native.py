@@ -2,7 +2,8 @@
 
 Rule: what goes out is JSON or is marked broken. Servers' own parsers lose the last brace of streamed arguments, or all of
 them (upstreams.md 1.6), so a call with incomplete arguments stays open until it is known whether the token limit cut it.
-Surprise: after `length` such a call gets no end at all; the ending says that it was cut (mapping.md 7).
+Surprise: after `length` such a call gets no end at all; the ending says that it was cut (mapping.md 7). Tools that take one
+text are called with that text alone by some models: it is neither mended nor broken (openai-responses.md 4).
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from ds2d.toolcalls.declared import Declared
 from ds2d.toolcalls.json_reader import JsonReader
 from ds2d.toolcalls.json_text import StringReader
 from ds2d.toolcalls.schema import Schema, satisfies
+
+MAX_DOUBT = 4096
+"""Characters that may wait, most of them blank, until it is known whether they begin an object or a bare text."""
 
 
 class NativeCalls:
@@ -46,7 +50,7 @@ class NativeCalls:
         match event:
             case ToolStart():
                 self._close(event.choice, out)
-                self._open[event.choice] = _Open(event, self._declared.schema(event.name))
+                self._open[event.choice] = self._opened(event)
                 out.append(event)
             case ToolArgs() if event.choice in self._open:
                 self._open[event.choice].take(event.text, out)
@@ -68,6 +72,10 @@ class NativeCalls:
                 out.append(event)
             case _:
                 out.append(event)
+
+    def _opened(self, event: ToolStart) -> _Open:
+        schema, text = self._declared.schema(event.name), self._declared.text_of(event.name)
+        return _Open(event, schema) if text is None else _OpenText(event, schema, text)
 
     def _close(self, choice: int, out: list[Event], ending: Ending | None = None) -> None:
         call = self._open.pop(choice, None)
@@ -159,3 +167,47 @@ class _Open:
             return satisfies(orjson.loads("".join(self._sent)), self._schema)
         except orjson.JSONDecodeError:
             return False
+
+
+class _OpenText(_Open):
+    """The open call of a tool that takes one text: an object with that text is verified as others are, the bare text passes.
+
+    What begins as that object and stops inside its string is broken; what is no JSON in another way is the model's own text.
+    """
+
+    def __init__(self, start: ToolStart, schema: Schema, parameter: str) -> None:
+        super().__init__(start, schema)
+        key = parameter.replace('"', "")
+        self._openings = (f'{{"{key}":"', f'{{{key}:"', f'"{{\\"{key}\\":\\"')
+        self._doubt = ""
+        self._bare: bool | None = None  # not known yet
+
+    def take(self, text: str, out: list[Event]) -> None:
+        """A piece of the arguments, once it is known what they are."""
+        if self._bare is None:
+            self._doubt += text
+            self._bare = self._is_bare()
+            if self._bare is None:
+                return
+            text, self._doubt = self._doubt, ""
+        if self._bare:
+            self._send(text, out)
+        else:
+            super().take(text, out)
+
+    def close(self, out: list[Event], said: dict[str, None]) -> None:
+        """No more will come."""
+        if self._bare is False and not self._reader.fault:
+            super().close(out, said)
+            return
+        self._send(self._doubt, out)
+        said.update(self._reader.repairs)
+        out.append(ToolEnd(self._start.index, self._start.choice, self.broken))
+
+    def _is_bare(self) -> bool | None:
+        """Whether the arguments do not begin as the object does; None: more must come to tell."""
+        begun = "".join(self._doubt[:MAX_DOUBT].split())
+        if begun.startswith(self._openings):
+            return False
+        undecided = len(self._doubt) < MAX_DOUBT and any(opening.startswith(begun) for opening in self._openings)
+        return None if undecided else True

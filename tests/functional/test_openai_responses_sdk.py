@@ -210,6 +210,21 @@ async def test_refusals_are_the_sdks_own_classes(tmp_path: Path) -> None:
         assert unmet.value.code == "tool_choice_violation"
 
 
+@pytest.mark.parametrize("mode", ["feature_match", "off"])
+async def test_bare_text_for_a_custom_tool_is_its_input_and_completed(tmp_path: Path, mode: str) -> None:
+    async with setup(tmp_path, toolcall={"mode": mode}) as (client, upstream, _):
+        patch: Any = {"type": "custom", "name": "apply_patch"}
+        for text in ("*** Begin Patch\n+x", "{a: 1}", "  x ", ""):
+            call = {"index": 0, "id": "c", "type": "function", "function": {"name": "apply_patch", "arguments": text}}
+            scene = sse(chunk({"role": "assistant", "tool_calls": [call]}), chunk({}, "tool_calls"), usage())
+            upstream.scenes += [Scene(scene), whole({"content": None, "tool_calls": [call]}, finish="tool_calls")]
+            streamed = [event async for event in await client.responses.create(**ASK, tools=[patch], stream=True)][-1]
+            assert streamed.type == "response.completed"
+            for made in (streamed.response, await client.responses.create(**ASK, tools=[patch])):
+                (item,) = made.output
+                assert (item.type, item.to_dict()["status"], item.to_dict()["input"]) == ("custom_tool_call", "completed", text)
+
+
 async def test_a_stream_that_breaks_off_ends_as_failed_with_what_came(tmp_path: Path) -> None:
     async with setup(tmp_path) as (client, upstream, _):
         upstream.scenes.append(breaking("one ", "two"))

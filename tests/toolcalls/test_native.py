@@ -8,6 +8,7 @@ import pytest
 
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.events import Ending, Event, Failure, Finish, Reasoning, Text, ToolArgs, ToolEnd, ToolStart, fold
+from ds2d.core.request import Tool
 from ds2d.toolcalls import notes
 from ds2d.toolcalls.declared import Declared
 from ds2d.toolcalls.native import NativeCalls
@@ -168,3 +169,77 @@ def test_text_alone_is_not_touched() -> None:
     batch: list[Event] = [Text("a")]
     assert stage.feed(batch) is batch
     assert stage.feed([Text("a"), Reasoning("b")]) == [Text("a"), Reasoning("b")]
+
+
+# Tools that take one text --------------------------------------------------------------------------------------------
+
+PATCH: Tool = {
+    "type": "function",
+    "function": {
+        "name": "patch",
+        "parameters": {
+            "type": "object",
+            "properties": {"input": {"type": "string"}},
+            "required": ["input"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def patched(*pieces: str, reason: Any = "tool_calls", ended: bool = True) -> tuple[tuple[str, bool, bool], tuple[str, ...]]:
+    stage = NativeCalls(Declared([PATCH], texts={"patch": "input"}))
+    events = [*came(*pieces, name="patch", ended=ended), Finish((Ending(reason),))]
+    out = [event for each in events for event in stage.feed([each])]
+    return only_call(out), fold(out).notes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "*** Begin Patch\n+x",
+        "{a: 1}",
+        "  x ",
+        "",
+        " ",
+        '"a string"',
+        '"  x "',
+        '{"patch": "x"',
+        '{"reason": "x", "input": "y"}',
+        '{"input": 5}',
+        '{"inp',
+        '{ "input" : ',
+        "}",
+        "null",
+        " " * 5000 + '{"input": "late"}',
+    ],
+)
+@pytest.mark.parametrize("size", [1, 10_000])
+def test_bare_text_for_a_tool_that_takes_text_is_taken_as_it_is(text: str, size: int) -> None:
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    assert patched(*pieces) == ((text, True, False), ())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "result", "broken", "said"),
+    [
+        ('{"input": "x"}', '{"input": "x"}', False, ()),
+        ('{"input": "x"', '{"input": "x"}', False, (notes.CLOSERS,)),
+        ('{input: "x"}', '{"input": "x"}', False, (notes.BARE_KEY,)),
+        ('{"input": "\\d"}', '{"input": "\\\\d"}', False, (notes.BACKSLASH,)),
+        ('"{\\"input\\": \\"x\\"}"', '{"input": "x"}', False, (notes.ENCODED,)),
+        ('{"input": "x', '{"input": "x', True, (notes.BROKEN,)),
+        ('{"input": "say "hi" now"}', '{"input": "say "hi" now"}', False, ()),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 10_000])
+def test_the_object_with_the_text_is_verified_as_others_are(
+    arguments: str, result: str, broken: bool, said: tuple[str, ...], size: int
+) -> None:
+    pieces = [arguments[at : at + size] for at in range(0, len(arguments), size)]
+    assert patched(*pieces) == ((result, True, broken), said)
+
+
+def test_bare_text_that_the_token_limit_cut_has_no_end() -> None:
+    assert patched("*** Begin", reason="length") == (("*** Begin", False, False), ())
+    assert patched('{"inp', reason="length", ended=False)[0][1:] == (False, False)

@@ -16,6 +16,7 @@ from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.request import ChatRequest, Inbound, ReasoningWish
 from ds2d.core.session import session_of
 from ds2d.core.validate import convert, invalid
+from ds2d.dialects.openai_responses.custom import KEY
 from ds2d.dialects.openai_responses.items import Talk, from_chat, normalise
 from ds2d.dialects.openai_responses.objects import Item, Recalled, Reply
 from ds2d.dialects.openai_responses.tools import ToolTable, add_tools, echo_tools, read_choice, read_format, read_tools
@@ -122,6 +123,7 @@ def parse(inbound: Inbound) -> ChatRequest:
         user=view.user or view.safety_identifier,
         session=session_of(inbound.headers, view.prompt_cache_key),
         images=tuple(talk.images.paths),
+        text_tools={name: KEY for name, native in table.natives.items() if native.kind == "custom"},
         reply=Reply(
             echo=orjson.dumps(echo)[1:-1],
             items=[item for item, _ in items],
