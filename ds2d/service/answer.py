@@ -175,6 +175,7 @@ class Service:
         try:
             reserve = turn.config.ledger.default_reserve_tokens
             turn.entry = await self._books.admit(row, ask.caller, ask.request, turn.route, reserve)
+            ask.on_admitted()
             return await (self._attempts(turn, sink) if turn.route.targets else made_here(turn, self._tools, self._books))
         except GatewayError as error:
             refused = "failed" if turn.tries else "rejected"

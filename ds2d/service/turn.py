@@ -65,6 +65,8 @@ class Ask(msgspec.Struct):
     turn: Turn | None = None
     recording: Recording | None = None
     """What is kept of this exchange, where captures are on."""
+    on_admitted: Callable[[], object] = lambda: None
+    """Called when nothing but an account is waited for any more."""
     on_encoder: Callable[[Encoding], None] = lambda _encoder: None
     """Told of the encoder that an attempt begins to write with."""
     on_ending: Callable[[], None] = lambda: None

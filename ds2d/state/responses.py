@@ -21,6 +21,7 @@ from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.gather import as_bytes
 from ds2d.core.letting_go import AT_ONCE
 from ds2d.core.sizes import Size, Sizes
+from ds2d.core.validate import invalid
 from ds2d.dialects.openai_responses import Answer, Reply, join_body
 from ds2d.state.background import BackgroundResponse
 
@@ -154,8 +155,11 @@ class ResponseStore:
             self._keep(entry, self._clock())
 
     def begin(self, caller: str, reply: Reply, snapshot: Callable[[], Answer]) -> BackgroundResponse:
-        """A place for a background response. Raises QUEUE_FULL when too many run already."""
+        """A place for a background response. Raises QUEUE_FULL when too many run already, and where none may ever run
+        UNSUPPORTED_PARAMETER."""
         limits = self._limits
+        if not limits.background_max:
+            raise invalid("background", "background responses are turned off here.", ErrorKind.UNSUPPORTED_PARAMETER)
         if len(self._runs) >= limits.background_max:
             message = f"{len(self._runs)} background responses are running already."
             raise GatewayError(ErrorKind.QUEUE_FULL, message, retry_after=FULL_RETRY_SECONDS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -28,6 +29,17 @@ from ds2d.web.streaming import ClientStream
 
 NAME = "openai_responses"
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
+
+
+def _settle(admitted: asyncio.Future[None], error: GatewayError | None = None) -> bool:
+    """Say whether a turn was admitted, unless that is known, or nobody waits for it any more. True if it was news."""
+    if admitted.done():
+        return False
+    if error is None:
+        admitted.set_result(None)
+    else:
+        admitted.set_exception(error)
+    return True
 
 
 class RunSink:
@@ -108,19 +120,26 @@ class Responses:
             await self._others.seek(caller, name)
 
     async def _begin(self, request: web.Request, ask: Ask, reply: dialect.Reply) -> web.StreamResponse:
-        """Start a background turn and answer at once, with the object or with its events as they come."""
+        """Start a background turn and answer once it is admitted, with the object or with its events as they come.
+
+        Raises what refuses it before it waits for an account (errors.md 2, mapping.md 9); then nothing is kept of it.
+        """
         envelope = self._service.envelope(ask)
         first = dialect.opening(envelope)
         waiting = dialect.queued(envelope)
         run = self._store.begin(ask.caller.id, reply, lambda: waiting)
         run.append(first)
-        self._spawn(self._work(ask, envelope, run))
-        if ask.request.stream:
+        admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        ask.on_admitted = partial(_settle, admitted)
+        streams = ask.request.stream  # the work itself always does
+        self._spawn(self._work(ask, envelope, run, admitted))
+        await admitted
+        if streams:
             return await self._follow(request, run.follow(-1))
         return json_reply(waiting.body())
 
-    async def _work(self, ask: Ask, envelope: Envelope, run: BackgroundResponse) -> None:
-        """The turn itself. Whatever becomes of it, the response ends in one of its final states."""
+    async def _work(self, ask: Ask, envelope: Envelope, run: BackgroundResponse, admitted: asyncio.Future[None]) -> None:
+        """The turn itself. Whatever becomes of it once it is admitted, the response ends in one of its final states."""
 
         task = asyncio.current_task()
         assert task is not None
@@ -145,12 +164,16 @@ class Responses:
             run.on_stop(stop)
             await self._service.stream(ask, RunSink(run))
         except GatewayError as error:
-            run.append(dialect.fail(envelope, error))
+            if not _settle(admitted, error):
+                run.append(dialect.fail(envelope, error))
         except asyncio.CancelledError:
             down = GatewayError(ErrorKind.SHUTTING_DOWN, "The gateway is shutting down.")
-            run.append(dialect.fail(envelope, asked[0] if asked else down))
+            cause = asked[0] if asked else down
+            if not _settle(admitted, cause):
+                run.append(dialect.fail(envelope, cause))
         finally:
             timer.cancel()
+            _settle(admitted, GatewayError(ErrorKind.INTERNAL, "The response could not be begun."))
             self._store.end(run, ask.request.reply)
 
     async def _follow(self, request: web.Request, frames: Any) -> web.StreamResponse:

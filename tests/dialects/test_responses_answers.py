@@ -382,6 +382,16 @@ def test_codes_that_end_codex_are_used_for_their_causes_only(kind: ErrorKind) ->
         assert made["code"] in ("invalid_prompt", "invalid_image", "server_error")
 
 
+@pytest.mark.parametrize(
+    "message",
+    ["Too many.", "Too many. Try again in 60 s.", "Too many. Please try again in 59.2s.", "Too many. Please try again in 60s"],
+)
+def test_when_to_try_again_is_said_once(message: str) -> None:
+    error = GatewayError(ErrorKind.RATE_LIMITED, message, retry_after=59.2)
+    made = check(stream([Text("a"), Failure(error)])).response["error"]
+    assert made["message"] == "Too many. Please try again in 60s."
+
+
 def test_a_failed_whole_answer_is_an_exception() -> None:
     with pytest.raises(GatewayError) as caught:
         openai_responses.render(fold([Text("a"), BROKEN]), envelope({}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tests.functional.harness import KEY, config_for, running
 from tests.functional.scripted import Scene, Wait, chunk, scripted_upstream, sse, usage
 
 OTHER = "sk-other-0123456789"
+PIXEL = "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
 
 
 def half(wait: Wait) -> Scene:
@@ -135,6 +137,40 @@ async def test_a_background_response_whose_server_refuses_ends_failed(tmp_path: 
         _, made, _ = await ds2d.ask("/v1/responses", {"model": "deepseek-chat", "input": "x", "background": True, "stream": True})
         assert '"type":"response.failed"' in made
         assert made.endswith("data: [DONE]\n\n")
+
+
+BACKGROUND: dict[str, Any] = {"model": "deepseek-chat", "input": "x", "background": True}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_background_response_that_may_not_run_is_refused_before_it_is_queued(tmp_path: Path, stream: bool) -> None:
+    """errors.md 2, mapping.md 9: it was 200 `queued`, and failed only then."""
+    keys = [
+        {"key": KEY, "name": "rated", "rpm": 1},
+        {"key": OTHER, "name": "spent", "max_tokens": 5},
+        {"key": "sk-third-0123456789", "name": "free"},
+    ]
+    picture = [{"role": "user", "content": [{"type": "input_image", "image_url": PIXEL}]}]
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url, keys=keys)) as ds2d:
+        ask = BACKGROUND | {"stream": stream}
+        for key, code in ((KEY, "rate_limit_exceeded"), (OTHER, "insufficient_quota")):
+            assert (await ds2d.ask("/v1/responses", {**BACKGROUND, "background": False}, key=key))[0] == 200
+            status, refused, headers = await ds2d.ask("/v1/responses", ask, key=key)
+            assert (status, refused["error"]["code"]) == (429, code)
+            assert ("retry-after" in headers) == (code == "rate_limit_exceeded")
+        status, refused, _ = await ds2d.ask("/v1/responses", ask | {"input": picture}, key="sk-third-0123456789")
+        assert (status, refused["error"]["code"]) == (400, "image_not_supported")
+        assert refused["error"]["param"] == "input[0].content[0]"
+        assert ds2d.daemon.responses.runs == ()
+        assert len(ds2d.daemon.responses) == len(upstream.seen) == 2
+
+
+async def test_background_responses_that_are_turned_off_are_refused_by_their_name(tmp_path: Path) -> None:
+    config = {"responses": {"background_max": 0}}
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url, **config)) as ds2d:
+        status, refused, _ = await ds2d.ask("/v1/responses", BACKGROUND)
+        assert (status, refused["error"]["param"]) == (400, "background")
+        assert "turned off" in refused["error"]["message"]
 
 
 async def test_a_websocket_is_turned_away_at_once(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ Surprise: a cancelled response has no error at all (openai-responses.md 5).
 from __future__ import annotations
 
 import math
+import re
 
 import orjson
 
@@ -30,6 +31,9 @@ _CODES: dict[ErrorKind, str] = {
     ErrorKind.QUEUE_TIMEOUT: "rate_limit_exceeded",
 }
 
+_AGAIN = re.compile(r"\s*(?:please )?try again in [\d.]+ ?s\.?$", re.IGNORECASE)
+"""What a message says of it in its own words: Codex reads ours, and nobody needs both."""
+
 
 def stream_error(error: GatewayError) -> dict[str, str] | None:
     """`response.error`: code and message; None for a cancelled response."""
@@ -39,7 +43,7 @@ def stream_error(error: GatewayError) -> dict[str, str] | None:
     if error.kind is ErrorKind.TOOL_CHOICE_VIOLATION:
         message = f"tool_choice_violation: {message}"
     if code == "rate_limit_exceeded" and error.retry_after:
-        message = f"{message} Please try again in {math.ceil(error.retry_after)}s."
+        message = f"{_AGAIN.sub('', message)} Please try again in {math.ceil(error.retry_after)}s."
     return {"code": code, "message": message}
 
 
