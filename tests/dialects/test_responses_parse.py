@@ -79,6 +79,21 @@ def test_messages_are_taken_where_input_is_absent() -> None:
     assert refusal(input=None).param == "input"
 
 
+THOUGHT = {"type": "reasoning", "id": "rs_1", "summary": []}
+
+
+@pytest.mark.parametrize("items", [[THOUGHT], [{"type": "web_search_call", "id": "ws_1"}], [{"type": "compaction"}, THOUGHT]])
+def test_a_question_of_which_nothing_is_left_is_refused(items: list[Any]) -> None:
+    """It went upstream as `messages: []`."""
+    assert refusal(input=items).param == "input"
+    assert ask(input=items, instructions="Be brief.").messages == [{"role": "system", "content": "Be brief."}]
+    assert ask(input=[*items, USER]).messages[-1] == USER
+
+
+def test_a_question_without_messages_is_refused() -> None:
+    assert refusal(input=None, messages=[]).param == "messages"
+
+
 def test_instructions_stand_first() -> None:
     assert ask(instructions="Be brief.").messages == [{"role": "system", "content": "Be brief."}, USER]
 

@@ -100,6 +100,9 @@ def parse(inbound: Inbound) -> ChatRequest:
             add_tools(table, convert(item.get("tools") or [], list[Any], f"{path}.tools"), f"{path}.tools")
     choice, choice_echo = read_choice(view.tool_choice, table)
     talk = _talk(view, table, inbound, earlier, items)
+    messages = talk.messages()
+    if not messages:
+        raise invalid("input" if view.input is not None else "messages", "holds nothing that a model could answer.")
     text = view.text or TextView()
     path = "text.format" if text.format else "response_format"
     response_format, format_echo = read_format(text.format or view.response_format, path)
@@ -111,7 +114,7 @@ def parse(inbound: Inbound) -> ChatRequest:
     }
     return ChatRequest(
         model=view.model,
-        messages=talk.messages(),
+        messages=messages,
         stream=bool(view.stream),
         tools=table.tools,
         tool_choice=choice,
