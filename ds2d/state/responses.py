@@ -22,7 +22,7 @@ from ds2d.core.gather import as_bytes
 from ds2d.core.letting_go import AT_ONCE
 from ds2d.core.sizes import Size, Sizes
 from ds2d.core.validate import invalid
-from ds2d.dialects.openai_responses import Answer, Reply, join_body
+from ds2d.dialects.openai_responses import Answer, Reply, join_body, own_part, own_text
 from ds2d.state.background import BackgroundResponse
 
 MAX_COUNT = 100_000
@@ -317,13 +317,19 @@ def _own_id(prefix: str) -> str:
     return prefix + secrets.token_hex(12)
 
 
+_PARTS = {"message": "content", "function_call_output": "output", "custom_tool_call_output": "output"}
+"""Where items have parts, in chat's spelling perhaps."""
+
+
 def stored_item(item: Item, new_id: Callable[[str], str]) -> Item:
-    """An input item as it is listed: with an id and a status, and its text in parts."""
+    """An input item as it is listed: with an id and a status, its text in parts, and these in the dialect's own spelling."""
     kept: Item = {"status": "completed"} | item if item["type"] != "reasoning" else dict(item)
     if not isinstance(kept.get("id"), str) or not kept["id"]:
         kept["id"] = new_id(_PREFIXES.get(item["type"], "item_"))
+    said = item.get("role") == "assistant"
     if item["type"] == "message" and isinstance(item.get("content"), str):
-        said = item.get("role") == "assistant"
-        part: Item = {"type": "output_text" if said else "input_text", "text": item["content"]}
-        kept["content"] = [part | {"annotations": [], "logprobs": []} if said else part]
+        kept["content"] = [own_text(item["content"], said=said)]
+    field = _PARTS.get(item["type"], "")
+    if isinstance(parts := item.get(field), list):
+        kept[field] = [own_part(part, said=said) for part in parts]
     return kept

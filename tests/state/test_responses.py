@@ -273,6 +273,45 @@ def test_input_items_are_whole_items() -> None:
     assert stored_item(own, new_id) == own
 
 
+def test_input_items_have_this_dialects_parts_whatever_spelling_came() -> None:
+    world = World()
+    picture = "data:image/png;base64,iVBORw0KGgo="
+    file = {"filename": "a.txt", "file_data": "data:text/plain;base64,eA=="}
+    chat = [
+        {"type": "text", "text": "look"},
+        {"type": "image_url", "image_url": {"url": picture, "detail": "low"}},
+        {"type": "image_url", "image_url": picture},
+        {"type": "file", "file": file},
+        "bare",
+        {"type": "input_text", "text": "own"},
+    ]
+    own = [
+        {"type": "input_text", "text": "look"},
+        {"type": "input_image", "image_url": picture, "detail": "low"},
+        {"type": "input_image", "image_url": picture},
+        {"type": "input_file"} | file,
+        {"type": "input_text", "text": "bare"},
+        {"type": "input_text", "text": "own"},
+    ]
+    messages = [
+        {"role": "user", "content": chat},
+        {"role": "assistant", "content": [{"type": "text", "text": "I look."}]},
+        {"role": "user", "content": "more"},
+    ]
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "c", "output": chat[:2]}
+    for question in ({"input": None, "messages": messages}, {"input": [*messages, call, output]}):
+        name = world.answered(**question)
+        listed = orjson.loads(routes.input_items(world.store, "me", name, {"order": "asc"}))["data"]
+        assert listed[0]["content"] == own
+        assert listed[1]["content"] == [{"type": "output_text", "text": "I look.", "annotations": [], "logprobs": []}]
+        assert listed[2]["content"] == [{"type": "input_text", "text": "more"}]
+        came = world.envelope("me", **question).request.messages[0]["content"]
+        again = world.envelope("me", previous_response_id=name).request.messages[0]["content"]
+        assert again == came
+    assert listed[4]["output"] == own[:2]
+
+
 # Any sequence --------------------------------------------------------------------------------------------------------
 
 

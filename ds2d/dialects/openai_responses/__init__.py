@@ -7,6 +7,7 @@ Rule: this package translates; what is kept between requests lives in state/resp
 from __future__ import annotations
 
 from ds2d.core.endpoint import Endpoint
+from ds2d.dialects.openai_responses.content import own_part, own_text
 from ds2d.dialects.openai_responses.encode import Encoder, abandoned, answer, fail, opening, queued, render, render_count
 from ds2d.dialects.openai_responses.failures import render_error
 from ds2d.dialects.openai_responses.objects import Answer, Recalled, Reply, join_body
@@ -23,6 +24,8 @@ __all__ = [
     "fail",
     "join_body",
     "opening",
+    "own_part",
+    "own_text",
     "parse",
     "queued",
     "render",

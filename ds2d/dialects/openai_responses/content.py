@@ -68,6 +68,25 @@ def _part(part: Any, path: str, images: Images) -> Part:
     raise invalid(f"{path}.type", f"Unknown content part type {kind!r}.")
 
 
+def own_part(part: Any, *, said: bool) -> Any:
+    """An accepted part in this dialect's own spelling; `said` by the model."""
+    kind = "text" if isinstance(part, str) else part["type"]
+    if kind == "text":
+        return own_text(part if isinstance(part, str) else part["text"], said=said)
+    if kind == "image_url":
+        given = part["image_url"] if isinstance(part["image_url"], dict) else {"url": part["image_url"]}
+        detail = {"detail": given["detail"]} if given.get("detail") else {}  # a chain sends it on: nothing is added
+        return {"type": "input_image", "image_url": given["url"]} | detail
+    return {"type": "input_file"} | part["file"] if kind == "file" else part
+
+
+def own_text(text: str, *, said: bool) -> Part:
+    """Text as a part of this dialect; `said` by the model."""
+    if said:
+        return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    return {"type": "input_text", "text": text}
+
+
 def _image(part: Part, path: str) -> Part:
     if part.get("file_id"):
         raise invalid(f"{path}.file_id", "images by id are not offered here; send `image_url`.", ErrorKind.UNSUPPORTED_PARAMETER)
