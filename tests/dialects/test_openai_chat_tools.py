@@ -121,6 +121,15 @@ def test_legacy_functions_are_tools_called_one_at_a_time() -> None:
     assert refusal(functions=functions, tools=[function()]).param == "functions"
 
 
+def test_a_legacy_choice_without_functions_is_a_choice_of_tools() -> None:
+    """openai-chat.md 4: an unknown name is 400; without any tools it was taken, and forgotten."""
+    assert refusal(function_call={"name": "x"}).param == "function_call"
+    assert refusal(functions=[], function_call={"name": "x"}).param == "function_call"
+    assert refusal(tools=[function("f")], function_call={"name": "x"}).param == "function_call"
+    assert ask(tools=[function("f")], function_call={"name": "f"}).tool_choice == ToolChoice("required", ("f",), named=True)
+    assert ask(function_call="auto").tool_choice == ToolChoice("none")
+
+
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "out", "schema": {"type": "object"}, "strict": True}}
 
 

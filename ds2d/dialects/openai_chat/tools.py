@@ -39,6 +39,8 @@ def read_tooling(body: dict[str, Any], view: Body) -> Tooling:
         tools = _declared(functions)
         return Tooling(tools, _legacy_choice(view, tools), legacy=True)
     tools = _declared(_functions(body, view))
+    if isinstance(view.function_call, Named) and view.tool_choice is None:
+        return Tooling(tools, _forced(view.function_call.name, tools, "function_call"))
     return _chosen(view, tools)
 
 
