@@ -30,9 +30,9 @@ Sides = tuple[tuple[str, str], ...]
 
 
 class Common(msgspec.Struct, kw_only=True):
-    """What every body may hold."""
+    """What every body may hold. Without a model it is for the only one that can do it."""
 
-    model: str = ""
+    model: str | None = None
     user: str | None = None
 
 
@@ -119,7 +119,7 @@ class Task(msgspec.Struct, frozen=True):
         view = convert(body, self.view)
         self.check(view)
         read = [text for name in self.reads for text in _texts(body.get(name))]
-        return question(self.name, view.model, read, body, view.user)
+        return question(self.name, view.model or "", read, body, view.user)
 
     def parse_form(self, model: str, upload: Upload) -> ChatRequest:
         """The question of a form whose `model` field is this."""

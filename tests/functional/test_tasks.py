@@ -315,6 +315,16 @@ async def test_native_names_are_tokenized_where_they_are_answered(tmp_path: Path
         assert chat.seen[0].body == {"model": "deepseek-tiny", "prompt": "x"}
 
 
+@pytest.mark.parametrize("none", [{}, {"model": None}, {"model": ""}])
+async def test_a_model_may_be_left_out_in_every_way(tmp_path: Path, none: dict[str, Any]) -> None:
+    """vllm-extras.md 2; null was refused."""
+    async with two_servers(tmp_path) as (ds2d, chat, _):
+        for path, body in (("/tokenize", {"prompt": "x"}), ("/detokenize", {"tokens": [5]})):
+            chat.scenes.append(answer({"count": 1, "tokens": [5], "prompt": "x"}))
+            assert (await ds2d.ask(path, body | none))[0] == 200
+            assert chat.seen[-1].body == {"model": "deepseek-tiny"} | body
+
+
 async def test_extras_that_are_not_served_say_so(tmp_path: Path) -> None:
     async with two_servers(tmp_path) as (ds2d, _, pool):
         pool.pages["/tokenizer_info"] = answer({"tokenizer_class": "X"})
