@@ -191,7 +191,7 @@ class Service:
             raise turn.stopped from None
         finally:
             del self.turns[key]
-            self.retrying -= turn.attempts > 1
+            self.retrying -= turn.retrying
             turn.ended = tools.monotonic()
             self._books.end(turn)
 
@@ -229,6 +229,7 @@ class Service:
         """Ask one account after the other until one answers or no further one may be asked."""
         tried: set[str] = set()
         cause: GatewayError | None = None
+        last = ""
         while True:
             want = _want(turn, tried)
             others = skipped(self._queue, want)
@@ -236,13 +237,15 @@ class Service:
                 lease = await self._queue.acquire(want, turn.config.runtime.queue_timeout_seconds)
             except GatewayError as error:  # the queue had nobody (else): an earlier cause says more
                 raise cause or error from None
+            if cause is not None:
+                logger.info("retry attempt=%d cause=%s", turn.attempts + 1, last)
             try:
                 return await self._attempt(turn, lease, sink, others)
             except GatewayError as error:
                 failure = error
             finally:
                 self._queue.release(lease)
-            cause = _clearer(cause, failure)
+            cause, last = _clearer(cause, failure), failure.kind
             if not self._may_retry(failure, turn):
                 cause.status = _status(cause, turn.config)
                 raise cause from failure
@@ -252,7 +255,6 @@ class Service:
                 if turn.thread is not None:
                     self._affinity.failed(turn.thread)
             turn.route = self._route_again(turn, cause)
-            logger.info("retry attempt=%d cause=%s", turn.attempts, failure.kind)
 
     def _note_try(self, turn: Turn, lease: Lease, others: list[dict[str, Any]], began: float) -> dict[str, Any]:
         """An attempt begins: in the turn's record, whose part of it is returned, in the books and where servers are watched."""
@@ -293,11 +295,12 @@ class Service:
         if turn.attempts >= (2 if error.kind is ErrorKind.EMPTY_ANSWER else turn.config.runtime.max_attempts):
             return False
         budget = max(1.0, len(self.turns) * turn.config.runtime.retry_budget_percent / 100)
-        return turn.attempts > 1 or self.retrying < budget
+        return turn.retrying or self.retrying < budget
 
     def _begin_retry(self, turn: Turn) -> None:
-        self.retrying += turn.attempts == 1
-        turn.attempts += 1
+        """From here on the turn counts as one that is retried, also while it waits for an account."""
+        self.retrying += not turn.retrying
+        turn.retrying = True
 
     async def _attempt(self, turn: Turn, lease: Lease, sink: Sink | None, others: list[dict[str, Any]]) -> Result:
         """One account's try: ask, read, write. `others` were skipped. Raises GatewayError while nothing was sent."""

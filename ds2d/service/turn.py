@@ -102,7 +102,8 @@ class Turn(msgspec.Struct):
     route: Route
     began: float
     created: int
-    attempts: int = 1
+    retrying: bool = False
+    """Whether a further attempt was begun, if only to wait for an account."""
     account: str = ""
     upstream: str = ""
     waited: float = 0.0
@@ -134,6 +135,11 @@ class Turn(msgspec.Struct):
     """The stages of the attempt that was answered last."""
     tries: list[dict[str, Any]] = []
     """The attempts: account, wait, who was skipped and why, and how it went."""
+
+    @property
+    def attempts(self) -> int:
+        """How often an account was really asked; 0 where none was."""
+        return len(self.tries)
 
     @property
     def arrived(self) -> float:

@@ -231,6 +231,29 @@ async def test_attempts_are_bounded(tmp_path: Path) -> None:
         assert asked(upstream) == "abc"
 
 
+async def test_a_wait_for_an_account_that_does_not_come_is_no_try(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "ds2d")
+    async with accounts(tmp_path, "a") as (ds2d, upstream):
+        upstream.scenes.append(refuse(429, {}, Retry_After="600"))
+        status, answer, headers = await ds2d.ask(CHAT, ASK)
+        assert (status, answer["error"]["code"], asked(upstream)) == (429, "upstream_rate_limited", "a")
+        assert "retries" not in headers["x-ds2d-route"]
+        assert ds2d.daemon.service.retrying == 0
+        upstream.scenes.append(whole({"content": "Hi."}))
+        await ds2d.ask(CHAT, ASK)
+    lines = [record.msg.fields for record in caplog.records if record.name == "ds2d.access"]
+    assert [line["attempts"] for line in lines] == [1, 0], "the second met no free account at all"
+    assert not any(record.getMessage().startswith("retry") for record in caplog.records)
+
+
+async def test_a_further_try_is_counted(tmp_path: Path) -> None:
+    async with accounts(tmp_path, "abc") as (ds2d, upstream):
+        upstream.scenes += [refuse(500, {}), refuse(500, {})]
+        _, _, headers = await ds2d.ask(CHAT, ASK)
+        assert "retries=2" in headers["x-ds2d-route"]
+        assert asked(upstream) == "abc"
+
+
 async def test_a_refused_question_is_not_asked_again(tmp_path: Path) -> None:
     async with accounts(tmp_path, "ab") as (ds2d, upstream):
         upstream.scenes.append(refuse(400, {"error": {"message": "top_k is wrong", "param": "top_k", "code": 400}}))
