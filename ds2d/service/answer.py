@@ -319,7 +319,7 @@ class Service:
             turn.same_account = turn.same_account or (error.details or {}).get("native_tools") is False
             if not turn.same_account:
                 lease.report(error)
-            self._catalog.note_failure(turn.upstream, error)
+            self._catalog.note_failure(turn.upstream, error, turn.model_there)
             note["end"] = error.kind
             passing.ended(0, error)
             raise
@@ -334,9 +334,9 @@ class Service:
         failed = turn.failure
         lease.report(failed)
         if failed is None:
-            self._catalog.note_success(turn.upstream)
+            self._catalog.note_success(turn.upstream, turn.model_there)
         else:
-            self._catalog.note_failure(turn.upstream, failed)
+            self._catalog.note_failure(turn.upstream, failed, turn.model_there)
         if turn.usage is not None:
             lease.charge(turn.usage.total)
             if turn.thread is not None:

@@ -142,6 +142,11 @@ class Turn(msgspec.Struct):
         return len(self.tries)
 
     @property
+    def model_there(self) -> str:
+        """The model's name on the upstream that was asked last; empty where none was."""
+        return next((target.model for target in self.route.targets if target.upstream.name == self.upstream), "")
+
+    @property
     def arrived(self) -> float:
         """When its question was read."""
         return self.began if self.ask.arrived is None else self.ask.arrived

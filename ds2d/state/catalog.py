@@ -7,13 +7,15 @@ Surprise: a route is remembered per name until anything changes, so that resolvi
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
-from ds2d.core.errors import GatewayError
+from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.logs import client_text
 from ds2d.core.models import TABLES, ModelInfo, Names, Route, Seen, State, names_of, resolve
 from ds2d.core.settings import ModelSpec, UpstreamSpec
 from ds2d.core.sizes import Size, Sizes
@@ -21,6 +23,8 @@ from ds2d.state.evidence import Asked
 from ds2d.state.health import Fetch, Gauged, Health, Ours, TokenFor, Watch, World
 from ds2d.state.listing import MAX_MODELS
 from ds2d.state.task_routes import task_route
+
+logger = logging.getLogger("ds2d.catalog")
 
 MAX_ROUTES = 4096
 """Names remembered at most: clients choose them."""
@@ -85,6 +89,7 @@ class Catalog:
         self._reconfigured = asyncio.Event()
         self.begins_inside: dict[tuple[str, str], bool] = {}
         """By upstream and model: whether a thinking answer begins inside its thinking, as an answer has shown."""
+        self._missing: set[tuple[str, str]] = set()  # upstream and model, of which the log has been told that it is not there
 
     def apply(self, config: Settings) -> None:
         """Take over a config. What was seen of an upstream stays known unless it may be another server now."""
@@ -100,6 +105,7 @@ class Catalog:
         self._new = list(watches.values())
         self._routes.clear()
         self.begins_inside.clear()
+        self._missing.clear()
         self._reconfigured.set()
 
     async def run(self) -> None:
@@ -203,6 +209,7 @@ class Catalog:
             "routes": Size(len(self._routes), MAX_ROUTES),
             "models": Size(models, MAX_MODELS * len(self._watches)),
             "begins_inside": Size(len(self.begins_inside), MAX_ROUTES),
+            "missing": Size(len(self._missing), MAX_ROUTES),
         }
 
     # What became of requests
@@ -217,16 +224,28 @@ class Catalog:
         if watch := self._watches.get(upstream):
             watch.scales.ended(turn)
 
-    def note_success(self, upstream: str) -> None:
-        """A turn on this upstream was answered."""
+    def note_success(self, upstream: str, model: str = "") -> None:
+        """A turn on this upstream was answered, by the model of this name there."""
+        self._missing.discard((upstream, model))
         if watch := self._watches.get(upstream):
             watch.note_success()
 
-    def note_failure(self, upstream: str, error: GatewayError) -> None:
-        """A turn on this upstream failed; what the error tells of the server is remembered."""
+    def note_failure(self, upstream: str, error: GatewayError, model: str = "") -> None:
+        """A turn on this upstream failed; what the error tells of the server is remembered. `model` is its name there."""
+        if error.kind is ErrorKind.UPSTREAM_NOT_FOUND and not error.details:
+            self._tell_missing(upstream, model)
         if watch := self._watches.get(upstream):
             watch.learn(error.details)
             watch.note_failure(error)
+
+    def _tell_missing(self, upstream: str, model: str) -> None:
+        """A fault of the configuration, for who can mend it (errors.md 2): once until it answers or the config changes."""
+        if (upstream, model) in self._missing or len(self._missing) >= MAX_ROUTES:
+            return
+        self._missing.add((upstream, model))
+        logger.error(
+            "upstream %s answers 404 for model %s: check its base_url and the model's name there", upstream, client_text(model)
+        )
 
     def _listener(self, name: str) -> Callable[[State, State], None]:
         def changed(before: State, after: State) -> None:

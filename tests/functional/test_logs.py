@@ -61,6 +61,28 @@ async def test_the_access_line_has_what_became_of_a_turn(tmp_path: Path, caplog:
         assert "\n" not in record.getMessage()
 
 
+async def test_a_model_that_its_upstream_does_not_know_is_an_error_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def errors() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+
+    missing = refuse(404, {"error": {"message": "The model does not exist.", "code": 404}})
+    runtime = {"max_attempts": 1, "breaker": {"failures": 100, "open_seconds": 1}}
+    async with scripted_upstream() as upstream:
+        config = config_for(upstream.base_url, accounts=[{"name": "main", "token": "tok-a"}], runtime=runtime)
+        async with running(tmp_path, config) as live:
+            upstream.scenes += [missing] * 2
+            for _ in range(2):
+                assert (await live.ask(CHAT, QUESTION))[0] == 503
+            (line,) = errors()
+            assert "upstream gpu" in line
+            assert "model deepseek-tiny" in line
+            assert "tok-a" not in line
+            assert (await live.ask(CHAT, QUESTION))[0] == 200
+            upstream.scenes.append(missing)
+            await live.ask(CHAT, QUESTION)
+            assert len(errors()) == 2, "it was there in between"
+
+
 async def test_every_line_of_a_request_has_its_id(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as live:
         handler = logging.StreamHandler()

@@ -43,6 +43,7 @@ BOUNDED = {
     "Catalog._routes": "catalog.routes",
     "Scales._open": "service.turns",
     "Catalog.begins_inside": "catalog.begins_inside",
+    "Catalog._missing": "catalog.missing",
     "SharedResponses._ended": "responses.stored",
     "SharedResponses._running": "responses.background",
     "SharedResponses._runs": "responses.background",
