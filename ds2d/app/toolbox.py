@@ -76,6 +76,11 @@ class Toolbox:
     def seal(self, text: str) -> str:
         return self._sealer.seal(text)
 
+    @property
+    def exact(self) -> bool:
+        """Whether tokens are counted now; else counts are estimates."""
+        return self._counter.loaded
+
     async def count_text(self, text: str) -> int:
         return await self._counter.count(text)
 

@@ -19,13 +19,13 @@ from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.events import Failure, Finish, Folder, Overhearing, Usage
 from ds2d.core.models import Target
 from ds2d.core.pipeline import MAX_ANSWER, Encoding, Pipeline, Splitting, Stage
-from ds2d.core.request import Envelope
+from ds2d.core.request import ChatRequest, Envelope
 from ds2d.core.sse import Splitter, Tapped, WholeBody
 from ds2d.dialects import TELLS, tasks
 from ds2d.net.client import MAX_ERROR_BODY, Client
 from ds2d.net.exchange import Exchange
 from ds2d.service.heartbeat import Heartbeat
-from ds2d.service.question import prepared, think_tags
+from ds2d.service.question import many_prompts, prepared, think_tags
 from ds2d.service.tasks import is_streamed, passed_on
 from ds2d.service.turn import Sink, Tools, Turn
 from ds2d.state.accounts import Lease
@@ -35,6 +35,10 @@ from ds2d.state.logins import Logins
 from ds2d.state.observed import Observed
 from ds2d.toolcalls.unsure import Unsure
 from ds2d.upstreams import REGISTRY as UPSTREAMS
+from ds2d.upstreams.openai import output_limit
+
+CUT = "max_tokens="
+"""Begins the note of a turn whose limit was cut; what was sent follows."""
 
 Result = bytes | Passed | None
 """What a turn comes to: a body, an answer that is passed on, or nothing where it was written as it came."""
@@ -91,7 +95,7 @@ class Asking:
         upstream = UPSTREAMS[target.upstream.kind]
         request = turn.ask.request
         token = turn.ask.caller.token or await self._logins.token(lease.account)
-        call = await self._client.drive(prepared(request, target, token))
+        call = await self._client.drive(prepared(await self._limited(turn, target), target, token))
         recording = turn.ask.recording
         if recording is not None:
             recording.asked(call, lease.account.label, target.facts.flavour, target.model)
@@ -119,6 +123,30 @@ class Asking:
             beat.sign = pipeline.keep_alive
             await self._stream(turn, exchange, pipeline, sink)
         return None
+
+    async def _limited(self, turn: Turn, target: Target) -> ChatRequest:
+        """The question with a `max_tokens` for which this server has room, noted where it was cut (mapping.md 5)."""
+        request = turn.ask.request
+        turn.notes = [note for note in turn.notes if not note.startswith(CUT)]  # an earlier attempt's, on another server
+        limit = output_limit(request, target, await self._prompt_tokens(turn, target))
+        if limit == request.max_tokens:
+            return request
+        turn.notes.append(f"{CUT}{limit}")
+        return msgspec.structs.replace(request, max_tokens=limit)
+
+    async def _prompt_tokens(self, turn: Turn, target: Target) -> int | None:
+        """The prompt, counted, where it decides whether `max_tokens` fits the window; None where it does not or cannot be had.
+
+        An estimate says whether counting is worth its time. Several prompts in one question have a window each.
+        """
+        request, entry = turn.ask.request, turn.entry
+        if request.max_tokens is None or target.context is None or entry is None or many_prompts(request):
+            return None
+        if not entry.counted:
+            if request.max_tokens + entry.prompt <= target.context:
+                return None
+            entry.prompt, entry.counted = await self._tools.count_request(request), self._tools.exact
+        return entry.prompt if entry.counted and self._tools.exact else None
 
     def _is_told(self, error: GatewayError, turn: Turn, sink: Sink | None) -> bool:
         """Whether the dialect's answer tells this failure by itself, and no further attempt can mend it."""

@@ -110,6 +110,7 @@ def test_max_tokens_is_cut_to_what_the_model_writes_and_the_prompt_leaves() -> N
     assert output_limit(ask(max_tokens=500), known) == 400
     assert output_limit(ask(max_tokens=500), known, prompt_tokens=700) == 300
     assert output_limit(ask(max_tokens=500), known, prompt_tokens=1000) == 400
+    assert output_limit(ask(max_tokens=5000), type(at)(at.upstream, at.model, at.spec, at.facts, context=1000)) == 1000
     assert body(ask(max_tokens=500), known)["max_tokens"] == 400
 
 

@@ -101,16 +101,17 @@ def check(request: ChatRequest, target: Target) -> None:
 def output_limit(request: ChatRequest, target: Target, prompt_tokens: int | None = None) -> int | None:
     """max_tokens as it is sent: the client's, cut to what the model can write and what the prompt leaves (mapping.md 5).
 
-    `prompt_tokens`: the counted prompt, where it is known. None where the client set no limit.
+    `prompt_tokens`: the prompt as it was counted; None where it is not known or only estimated, for an estimate must not cut
+    an answer that would have had room. A prompt that fills the window is the server's to refuse. None where the client set no
+    limit.
     """
-    wanted = request.max_tokens
-    if wanted is None:
+    if request.max_tokens is None:
         return None
-    if target.max_output is not None:
-        wanted = min(wanted, target.max_output)
-    if target.context is not None and prompt_tokens is not None and prompt_tokens < target.context:
-        wanted = min(wanted, target.context - prompt_tokens)
-    return wanted
+    room = target.context
+    if room is not None and prompt_tokens is not None and prompt_tokens < room:
+        room -= prompt_tokens
+    of_route = MAX_FILL_TOKENS if wire_of(request, target) == "fim" else None
+    return min(bound for bound in (request.max_tokens, target.max_output, room, of_route) if bound is not None)
 
 
 def _check_prompt(request: ChatRequest, target: Target) -> None:
@@ -146,8 +147,6 @@ def _completions_body(request: ChatRequest, target: Target) -> dict[str, Any]:
         body["echo"] = True
     if "suffix" in request.params:
         body["suffix"] = request.params["suffix"]
-    if wire_of(request, target) == "fim" and request.max_tokens is not None:
-        body["max_tokens"] = min(body["max_tokens"], MAX_FILL_TOKENS)
     return _with_constants(body, target)
 
 
