@@ -81,6 +81,11 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
         return self.prompt + self.completion
 
 
+def with_reasoning(usage: Usage, thought: int) -> Usage:
+    """Usage with this much of the completion as reasoning: counted or estimated here, so at most all of it (mapping.md 8)."""
+    return msgspec.structs.replace(usage, reasoning=min(thought, usage.completion))
+
+
 class Ending(msgspec.Struct, frozen=True):
     """How one choice ended. `stop`: the stop string that ended it, where the upstream said so."""
 

@@ -14,12 +14,17 @@ from typing import Protocol
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.events import Event, Failure, Finish, Reasoning, Text, ToolArgs, ToolStart, Usage
 from ds2d.core.sse import Record
+from ds2d.core.tokens import rough
 
 MAX_ANSWER = 256 * 1024 * 1024
 """Bytes that an upstream may send as one answer; beyond it the turn fails, for what was said is held where it must be counted."""
 
 
 _ENDINGS = (Finish, Failure)
+
+MAX_THOUGHT = 64 * 1024
+"""Characters of reasoning that are kept to be counted: of more their number is estimated. A client that does not read must not
+make us hold what it was sent."""
 
 JOIN_AT = 256
 """Pieces of an answer that are kept apart, before they become one."""
@@ -89,6 +94,10 @@ class Pipeline:
         """Tokens of what was said and is in `said` no more, because it was counted and too long to keep."""
         self.said: list[str] = []
         """Everything the model produced, kept only while the upstream reports no usage: what a local count needs."""
+        self.thoughts: list[str] = []
+        """The reasoning, kept only while the upstream reports no count of it: what a count of its tokens needs."""
+        self.thought_tokens = 0
+        """Tokens, about, of reasoning that is in `thoughts` no more, because it was too long to keep."""
 
     @property
     def usage(self) -> Usage | None:
@@ -177,12 +186,32 @@ class Pipeline:
         if not batch:
             return b""
         self.spoke = True
-        if self._decoder.usage is None:
+        usage = self._decoder.usage
+        if usage is None:
             self._keep(batch)
         elif self.said:
             self.said.clear()
             self._joined = 0
+        if usage is None or not usage.reasoning:  # 0 beside reasoning is no count (upstreams.md 3)
+            for event in batch:
+                if type(event) is Reasoning:
+                    self._think(event.text)
         return self._encoder.feed(batch)
+
+    @property
+    def rough_thoughts(self) -> int:
+        """Tokens of the reasoning, about."""
+        return self.thought_tokens + sum(map(rough, self.thoughts))
+
+    def _think(self, text: str) -> None:
+        self.thoughts.append(text)
+        if len(self.thoughts) < JOIN_AT:
+            return
+        thought = "".join(self.thoughts)
+        self.thoughts = [thought]
+        if len(thought) > MAX_THOUGHT:
+            self.thought_tokens += rough(thought)
+            self.thoughts = []
 
     def forget(self, characters: int, tokens: int) -> None:
         """The first so many characters of `said` were counted, as so many tokens, and are not kept any longer."""

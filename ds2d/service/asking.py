@@ -16,7 +16,7 @@ import msgspec
 from ds2d import toolcalls
 from ds2d.core.calls import Passed
 from ds2d.core.errors import ErrorKind, GatewayError
-from ds2d.core.events import Failure, Finish, Folder, Overhearing, Usage
+from ds2d.core.events import Failure, Finish, Folder, Overhearing, Usage, with_reasoning
 from ds2d.core.models import Target
 from ds2d.core.pipeline import MAX_ANSWER, Encoding, Pipeline, Splitting, Stage
 from ds2d.core.request import ChatRequest, Envelope
@@ -262,6 +262,9 @@ class Asking:
             prompt = await self._tools.count_request(turn.ask.request)
             before, said = pipeline.counted, "".join(pipeline.said)
             usage = Usage(prompt, before + await self._tools.count_text(said), source="counted")
+        if not usage.reasoning and (pipeline.thoughts or pipeline.thought_tokens):
+            thought = pipeline.thought_tokens + await self._tools.count_text("".join(pipeline.thoughts))
+            usage = with_reasoning(usage, thought)
         turn.usage, turn.answer_id = usage, pipeline.answer_id
         for place, stage in turn.learning:
             if stage.inside is not None:

@@ -15,7 +15,7 @@ import orjson
 
 from ds2d.core.caller import Caller
 from ds2d.core.errors import GatewayError
-from ds2d.core.events import Usage
+from ds2d.core.events import Usage, with_reasoning
 from ds2d.core.models import Route
 from ds2d.core.pipeline import Pipeline
 from ds2d.core.request import ChatRequest
@@ -186,7 +186,7 @@ class Books:
         entry, pipeline = turn.entry, turn.pipeline
         if entry is None or pipeline is None or entry.closed:
             return
-        usage = pipeline.usage or await self._count(entry, pipeline)
+        usage = _with_thoughts(pipeline.usage or await self._count(entry, pipeline), pipeline)
         if not entry.closed:
             entry.row.checkpoint_at = self._wall()
             _note_usage(entry.row, usage, usage.completion if turn.first is not None else 0)
@@ -267,6 +267,7 @@ class Books:
         entry.closed = True
         row = entry.row
         if usage is not None:
+            usage = _with_thoughts(usage, turn.pipeline)
             whole = turn.outcome == COMPLETED or turn.first is not None
             _note_usage(row, usage, usage.completion if whole else 0)
         entry.permit.settle(row.prompt_tokens, row.completion_tokens)
@@ -290,6 +291,13 @@ class Books:
                 listener(row, turn)
             except Exception:  # whoever watches may fail; the turn may not
                 logger.exception("somebody who watches turns failed")
+
+
+def _with_thoughts(usage: Usage, pipeline: Pipeline | None) -> Usage:
+    """Usage with the reasoning that nobody counted, by its length: turns that were answered to their end have it counted."""
+    if pipeline is None or usage.reasoning or not (thought := pipeline.rough_thoughts):
+        return usage
+    return with_reasoning(usage, thought)
 
 
 def _estimated(entry: Entry, pipeline: Pipeline) -> Usage:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ds2d.core import pipeline as pipeline_module
 from ds2d.core.secrets import hash_key
 from ds2d.state import books as books_module
 from ds2d.state import ledger_notes
 from ds2d.state.ledger_file import NAME
 from ds2d.state.ledger_schema import Row
 from tests.functional.harness import ADMIN_KEY, KEY, Running, config_for, running
-from tests.functional.scripted import END, Scene, ScriptedUpstream, Wait, chunk, refuse, say, scripted_upstream, sse
+from tests.functional.scripted import END, Scene, ScriptedUpstream, Wait, chunk, refuse, say, scripted_upstream, sse, usage, whole
 from tests.state.ledger_world import until
 
 ASK = {"model": "deepseek-chat", "messages": [{"role": "user", "content": "Hello"}]}
@@ -93,6 +95,82 @@ async def test_the_last_frame_waits_for_the_row(tmp_path: Path, monkeypatch: pyt
             assert b"[DONE]" not in seen
             gate.set()
             assert (await reply.read()).endswith(b"data: [DONE]\n\n")
+
+
+THOUGHT = "Let me think about it."
+REPORTS: dict[str, dict[str, Any]] = {
+    "no details": {"usage": {"prompt_tokens": 7, "completion_tokens": 50, "total_tokens": 57}},
+    "none of it": {"usage": {"prompt_tokens": 7, "completion_tokens": 50, "completion_tokens_details": {"reasoning_tokens": 0}}},
+    "no usage": {},
+}
+
+
+def thinking(report: dict[str, Any], *, stream: bool, reasoning: str = THOUGHT) -> Scene:
+    """An answer with reasoning, of which the server counted none."""
+    if not stream:
+        return whole({"content": "Hi.", "reasoning": reasoning}, **{"usage": None, **report})
+    last = [{**chunk(), "choices": [], **report}] if report else []
+    return Scene(sse(chunk({"reasoning": reasoning}), chunk({"content": "Hi."}), chunk({}, "stop"), *last))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("report", REPORTS)
+async def test_reasoning_that_the_server_did_not_count_is_counted(tmp_path: Path, report: str, stream: bool) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        await until(lambda: ds2d.daemon.counter.loaded)
+        thought = await ds2d.daemon.toolbox.count_text(THOUGHT)
+
+        async def said(path: str, body: dict[str, Any]) -> Any:
+            upstream.scenes.append(thinking(REPORTS[report], stream=stream))
+            status, answer, _ = await ds2d.ask(path, body)
+            assert status == 200
+            return answer
+
+        def last(text: str, field: str) -> Any:
+            found = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {") and field in line]
+            return found[-1]
+
+        answer = await said("/v1/chat/completions", {**ASK, "stream": stream})
+        body = last(answer, '"usage"') if stream else answer
+        assert body["usage"]["completion_tokens_details"] == {"reasoning_tokens": thought}
+        answer = await said("/v1/responses", {"model": "deepseek-chat", "input": "Hello", "stream": stream})
+        body = last(answer, "response.completed")["response"] if stream else answer
+        assert body["usage"]["output_tokens_details"] == {"reasoning_tokens": thought}
+        call = "streamGenerateContent?alt=sse" if stream else "generateContent"
+        answer = await said(f"/v1beta/models/deepseek-chat:{call}", {"contents": [{"parts": [{"text": "Hello"}]}]})
+        counts = (last(answer, "usageMetadata") if stream else answer)["usageMetadata"]
+        assert counts["thoughtsTokenCount"] == thought
+        assert counts["candidatesTokenCount"] == counts["totalTokenCount"] - counts["promptTokenCount"] - thought
+        await closed(tmp_path, 3)
+        assert turns(tmp_path, "reasoning_tokens") == [(thought,)] * 3
+
+
+async def test_reasoning_is_at_most_the_completion(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        upstream.scenes.append(thinking({"usage": usage(7, 5)["usage"]}, stream=False, reasoning=THOUGHT * 9))
+        _, answer, _ = await ds2d.ask("/v1/chat/completions", ASK)
+        assert answer["usage"]["completion_tokens_details"] == {"reasoning_tokens": 5}
+
+
+@pytest.mark.parametrize("pieces", [1, 1000])
+async def test_long_reasoning_is_counted_or_estimated_but_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: int
+) -> None:
+    monkeypatch.setattr(pipeline_module, "MAX_THOUGHT", 100)
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        frames = [chunk({"reasoning": "one two "})] * pieces
+        upstream.scenes.append(Scene(sse(*frames, chunk({"content": "Hi."}), chunk({}, "stop"), usage(7, 5000))))
+        _, text, _ = await ds2d.ask("/v1/chat/completions", {**ASK, "stream": True})
+        counted = json.loads(text.split("data: ")[-2])["usage"]["completion_tokens_details"]["reasoning_tokens"]
+        assert 2 * pieces <= counted <= 3 * pieces
+
+
+async def test_a_turn_that_the_client_left_has_its_reasoning_by_length(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        await leave_in_the_middle(ds2d, upstream, *sse(chunk({"reasoning": THOUGHT}), chunk({"content": "Hi."}), done=False))
+        await closed(tmp_path)
+        ((reasoning, completion),) = turns(tmp_path, "reasoning_tokens, completion_tokens")
+        assert 0 < reasoning <= completion
 
 
 async def leave_in_the_middle(ds2d: Running, upstream: ScriptedUpstream, *before: bytes, stream: bool = True) -> None:
