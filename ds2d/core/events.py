@@ -20,6 +20,9 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 Extra = dict[str, Any]
 """Fields of an upstream's answer that the vocabulary does not know; they ride along (openai-chat.md 5, 6)."""
 
+INSIDE = "message"
+"""Key of an `Extra` under which those fields stand that came inside a choice's message or delta, not beside it."""
+
 
 class Text(msgspec.Struct, frozen=True):
     """A piece of what the model says. `extra`: choice-level fields that belong to it, such as logprobs."""

@@ -14,7 +14,7 @@ import orjson
 from msgspec import Meta
 
 from ds2d.core.errors import GatewayError
-from ds2d.core.events import Ending, Extra, Finish, Usage
+from ds2d.core.events import INSIDE, Ending, Extra, Finish, Usage
 from ds2d.core.validate import invalid
 
 MAX_TOKENS = 2**53 - 1
@@ -110,6 +110,13 @@ def closing_chunks(
     else:
         out[-1] = out[-1].removesuffix(end) + last
     return b"".join(out) + b"data: [DONE]\n\n"
+
+
+def parted(extra: Extra | None) -> tuple[Extra, Extra]:
+    """An upstream's unknown fields of a choice: those beside its message or delta, and those inside."""
+    beside = dict(extra or {})
+    inside = beside.pop(INSIDE, None)
+    return beside, inside if isinstance(inside, dict) else {}
 
 
 def ended_choice(known: Extra | None, ending: Ending, body: dict[str, Any]) -> dict[str, Any]:

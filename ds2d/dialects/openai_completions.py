@@ -28,6 +28,7 @@ from ds2d.core.openai_shape import (
     ended_choice,
     error_body,
     given,
+    parted,
     unknown,
     usage_object,
 )
@@ -161,7 +162,7 @@ class Encoder:
             self._advance(event)
             out.append(self._head + b',"choices":[{"index":%d,"text":' % event.choice + orjson.dumps(event.text) + self._tail)
             return
-        extra = dict(event.extra)
+        extra = _flat(event.extra)
         if "logprobs" in extra:
             extra["logprobs"] = _legacy_logprobs(extra["logprobs"], self._offsets.get(event.choice, 0))
         self._advance(event)
@@ -210,9 +211,15 @@ def _estimate(envelope: Envelope) -> Usage:
 def _ended(index: int, text: str, extra: Extra | None, ending: Ending, offset: int) -> dict[str, Any]:
     """A choice with its finish reason; tools are not offered on this route, so a call's reason is a stop."""
     reason = "stop" if ending.reason == "tool_calls" else ending.reason
-    choice = ended_choice(extra, ending, {"index": index, "text": text, "finish_reason": reason})
+    choice = ended_choice(_flat(extra), ending, {"index": index, "text": text, "finish_reason": reason})
     choice["logprobs"] = _legacy_logprobs(choice["logprobs"], offset)
     return choice
+
+
+def _flat(extra: Extra | None) -> Extra:
+    """This format has no message: what came inside one stands beside the text."""
+    beside, inside = parted(extra)
+    return {**inside, **beside}
 
 
 def _legacy_logprobs(logprobs: Any, offset: int) -> Any:

@@ -389,6 +389,39 @@ async def test_what_a_server_adds_is_kept(world: World) -> None:
     assert answer["usage"]["prompt_tokens_details"] == {"cached_tokens": 3}
 
 
+NOTE = {"type": "url_citation", "url_citation": {"url": "https://example.com"}}
+
+
+async def test_what_a_server_adds_inside_a_message_stays_inside(world: World) -> None:
+    scene = whole({"content": "Hi", "annotations": [NOTE], "x_inside": 1})
+    world.upstream.scenes.append(scene)
+    _, answer, _ = await world.ask()
+    (choice,) = answer["choices"]
+    assert (choice["message"]["annotations"], choice["message"]["x_inside"], choice["message"]["content"]) == ([NOTE], 1, "Hi")
+    assert not {"annotations", "x_inside"} & choice.keys()
+
+
+async def test_what_a_server_adds_inside_a_delta_stays_inside(world: World) -> None:
+    first, second = {"type": "reasoning.text", "text": "a"}, {"type": "reasoning.text", "text": "b"}
+    scene = sse(
+        chunk({"role": "assistant", "content": ""}),
+        chunk({"reasoning": "a", "reasoning_details": [first]}),
+        chunk({"reasoning": "b", "reasoning_details": [second]}),
+        chunk({"content": "Hi"}),
+        chunk({"annotations": [NOTE]}, "stop"),
+        usage(),
+    )
+    choices = [event["choices"][0] for event in await world.stream(scene) if event != "[DONE]"]
+    assert [choice["delta"]["reasoning_details"] for choice in choices if "reasoning_details" in choice["delta"]] == [
+        [first],
+        [second],
+    ]
+    assert [choice["delta"] for choice in choices if choice["finish_reason"]] == [{"annotations": [NOTE]}]
+    assert not any({"reasoning_details", "annotations"} & choice.keys() for choice in choices)
+    message, _ = await world.message(scene)
+    assert (message["reasoning_details"], message["annotations"]) == ([first, second], [NOTE])
+
+
 @pytest.mark.parametrize(
     ("word", "expected"), [("stop", "stop"), ("length", "length"), ("content_filter", "content_filter"), ("repetition", "stop")]
 )

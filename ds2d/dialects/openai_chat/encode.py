@@ -14,7 +14,7 @@ import orjson
 
 from ds2d.core.errors import GatewayError
 from ds2d.core.events import Ending, Event, Extra, Failure, Finish, Reasoning, Text, ToolArgs, ToolStart, Usage
-from ds2d.core.openai_shape import closing_chunks, ended_choice, error_body, usage_object
+from ds2d.core.openai_shape import closing_chunks, ended_choice, error_body, parted, usage_object
 from ds2d.core.request import Envelope
 from ds2d.dialects.openai_chat.reply import Reply
 
@@ -111,7 +111,8 @@ class Encoder:
 
     def _delta(self, index: int, delta: dict[str, Any], extra: Extra | None) -> bytes:
         """A chunk with fields besides the delta: the slow way."""
-        body = {"logprobs": None, **(extra or {}), "index": index, "delta": delta, "finish_reason": None}
+        beside, inside = parted(extra)
+        body = {"logprobs": None, **beside, "index": index, "delta": {**inside, **delta}, "finish_reason": None}
         return self._head + b',"choices":[' + dumps(body) + b"]" + self._end
 
     def _text(self, choice: _Choice, event: Text, out: list[bytes]) -> None:
@@ -165,7 +166,8 @@ class Encoder:
             choice = self._choices.get(index) or self._begin(index, out)
             self._release(choice, out)
             reason = finish_reason(ending, choice.called, self._reply.legacy)
-            choices.append(ended_choice(ending.extra, ending, {"index": index, "delta": {}, "finish_reason": reason}))
+            beside, inside = parted(ending.extra)
+            choices.append(ended_choice(beside, ending, {"index": index, "delta": inside, "finish_reason": reason}))
         usage = event.usage or self._estimate()
         out.append(closing_chunks(self._head, choices, event, usage, self._end, own_chunk=self._reply.include_usage))
 

@@ -11,7 +11,7 @@ import orjson
 
 from ds2d.core.errors import GatewayError
 from ds2d.core.events import CallPart, Choice, Completion, Ending, ReasoningPart, Usage
-from ds2d.core.openai_shape import RESERVED, ended_choice, error_body, usage_object
+from ds2d.core.openai_shape import RESERVED, ended_choice, error_body, parted, usage_object
 from ds2d.core.request import Envelope
 from ds2d.dialects.openai_chat.encode import finish_reason
 from ds2d.dialects.openai_chat.reply import Reply
@@ -48,12 +48,13 @@ def render_error(error: GatewayError, request_id: str) -> bytes:
 def _choice(index: int, choice: Choice, reply: Reply, both: bool) -> dict[str, Any]:
     ending = choice.ending or Ending("stop")
     calls = choice.calls
+    beside, inside = parted(choice.extra)
     body = {
         "index": index,
-        "message": _message(choice, calls, reply.legacy, both),
+        "message": {**inside, **_message(choice, calls, reply.legacy, both)},
         "finish_reason": finish_reason(ending, bool(calls), reply.legacy),
     }
-    return ended_choice(choice.extra, ending, body)
+    return ended_choice(beside, ending, body)
 
 
 def _message(choice: Choice, calls: list[CallPart], legacy: bool, both: bool) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import msgspec
 import orjson
 
 from ds2d.core.errors import ErrorKind, GatewayError
-from ds2d.core.events import Ending, Event, Extra, Failure, Finish, FinishReason, Reasoning, Text, Usage, merge_extra
+from ds2d.core.events import INSIDE, Ending, Event, Extra, Failure, Finish, FinishReason, Reasoning, Text, Usage, merge_extra
 from ds2d.core.models import Target
 from ds2d.core.request import ChatRequest
 from ds2d.core.sse import Record
@@ -221,7 +221,8 @@ class Decoder:
         if said is None:
             self._say_content(choice, index, fields.get("text"), extra)
         elif isinstance(said, dict):
-            extra.update({name: value for name, value in said.items() if name not in _KNOWN_IN_DELTA and value})
+            if inside := {name: value for name, value in said.items() if name not in _KNOWN_IN_DELTA and value}:
+                extra[INSIDE] = inside
             self._take_delta(choice, index, said, extra, whole)
         else:
             raise _garbled("a delta that is not an object")
