@@ -24,7 +24,7 @@ from ds2d.core.events import (
     fold,
 )
 from ds2d.core.models import ModelInfo
-from ds2d.core.request import Envelope, Inbound
+from ds2d.core.request import ChatRequest, Envelope, Inbound
 from ds2d.dialects.openai_chat import Encoder, parse, render, render_error, render_model, render_models
 from tests.dialects.answers import answers, envelope
 
@@ -325,13 +325,14 @@ def test_fields_of_the_upstream_ride_on_their_choice_or_chunk() -> None:
     ending = Ending("stop", stop="END", extra={"token_ids": [2]})
     last = Finish((ending,), USAGE, extra={"system_fingerprint": "fp", "id": "theirs", "prompt_logprobs": None})
     events: list[Event] = [Text("a", extra={"logprobs": logprobs, "token_ids": [1]}), Text("b"), last]
-    frames = stream([events])
+    asked = envelope(ChatRequest("the-model", [], params={"logprobs": True}))
+    frames = stream([events], asked)
     assert frames[1]["choices"][0]["logprobs"] == logprobs
     assert frames[1]["choices"][0]["token_ids"] == [1]
     assert frames[2]["choices"][0]["logprobs"] is None
     assert (frames[3]["choices"][0]["stop_reason"], frames[3]["choices"][0]["token_ids"]) == ("END", [2])
     assert (frames[3]["system_fingerprint"], frames[3]["prompt_logprobs"]) == ("fp", None)
-    body = whole(events)
+    body = whole(events, asked)
     assert (body["choices"][0]["logprobs"], body["choices"][0]["token_ids"]) == (logprobs, [1, 2])
     assert (body["choices"][0]["stop_reason"], body["system_fingerprint"]) == ("END", "fp")
     assert body["id"].startswith("chatcmpl-")

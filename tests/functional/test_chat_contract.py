@@ -500,13 +500,26 @@ async def test_log_probabilities_pass_in_both_forms(world: World) -> None:
     streamed["choices"][0]["logprobs"] = {"content": [entry]}
     frames = await world.stream(sse(streamed, chunk({}, "stop"), usage()), logprobs=True, top_logprobs=1)
     found = [frame["choices"][0]["logprobs"] for frame in frames if frame != "[DONE]" and frame["choices"][0]["logprobs"]]
-    assert [one["content"] for one in found] == [[entry]]
+    assert found == [{"content": [entry], "refusal": None}]
     assert world.upstream.seen[-1].body["top_logprobs"] == 1
     body = json.loads(whole({"content": "x"}).pieces[0])
     body["choices"][0]["logprobs"] = {"content": [entry]}
     world.upstream.scenes.append(Scene([json.dumps(body).encode()], content_type="application/json"))
     _, answer, _ = await world.ask(logprobs=True)
-    assert answer["choices"][0]["logprobs"]["content"] == [entry]
+    assert answer["choices"][0]["logprobs"] == {"content": [entry], "refusal": None}
+
+
+async def test_log_probabilities_that_nobody_asked_for_are_null(world: World) -> None:
+    entry = {"token": "x", "logprob": -0.1, "bytes": [120], "top_logprobs": []}
+    streamed = chunk({"content": "x"})
+    streamed["choices"][0]["logprobs"] = {"content": [entry]}
+    frames = await world.stream(sse(streamed, chunk({}, "stop"), usage()))
+    assert {str(frame["choices"][0]["logprobs"]) for frame in frames if frame != "[DONE]"} == {"None"}
+    body = json.loads(whole({"content": "x"}).pieces[0])
+    body["choices"][0]["logprobs"] = {"content": [entry]}
+    world.upstream.scenes.append(Scene([json.dumps(body).encode()], content_type="application/json"))
+    _, answer, _ = await world.ask(logprobs=False)
+    assert answer["choices"][0]["logprobs"] is None
 
 
 async def test_several_choices_interleave_each_with_its_own_ends(world: World) -> None:

@@ -15,7 +15,7 @@ import orjson
 from ds2d.core.errors import GatewayError
 from ds2d.core.events import Ending, Event, Extra, Failure, Finish, Reasoning, Text, ToolArgs, ToolStart, Usage
 from ds2d.core.openai_shape import closing_chunks, ended_choice, error_body, parted, usage_object
-from ds2d.core.request import Envelope
+from ds2d.core.request import ChatRequest, Envelope
 from ds2d.dialects.openai_chat.reply import Reply
 
 dumps = orjson.dumps
@@ -45,6 +45,7 @@ class Encoder:
         reply = envelope.request.reply
         self._reply: Reply = reply if isinstance(reply, Reply) else Reply()
         self._both = self._reply.both_names or envelope.reasoning_field == "both"
+        self._scored = wants_scores(envelope.request)
         self._choices: dict[int, _Choice] = {}
         constant: dict[str, Any] = {
             "id": envelope.new_id("chatcmpl-"),
@@ -111,7 +112,7 @@ class Encoder:
 
     def _delta(self, index: int, delta: dict[str, Any], extra: Extra | None) -> bytes:
         """A chunk with fields besides the delta: the slow way."""
-        beside, inside = parted(extra)
+        beside, inside = parted(scored(extra, self._scored))
         body = {"logprobs": None, **beside, "index": index, "delta": {**inside, **delta}, "finish_reason": None}
         return self._head + b',"choices":[' + dumps(body) + b"]" + self._end
 
@@ -166,7 +167,7 @@ class Encoder:
             choice = self._choices.get(index) or self._begin(index, out)
             self._release(choice, out)
             reason = finish_reason(ending, choice.called, self._reply.legacy)
-            beside, inside = parted(ending.extra)
+            beside, inside = parted(scored(ending.extra, self._scored))
             choices.append(ended_choice(beside, ending, {"index": index, "delta": inside, "finish_reason": reason}))
         usage = event.usage or self._estimate()
         out.append(closing_chunks(self._head, choices, event, usage, self._end, own_chunk=self._reply.include_usage))
@@ -178,6 +179,21 @@ class Encoder:
     def _failure(self, error: GatewayError) -> bytes:
         """The error frame, and no end mark: the SDK takes a bare end for success (openai-chat.md 6)."""
         return b"data: " + error_body(error) + b"\n\n"
+
+
+def wants_scores(request: ChatRequest) -> bool:
+    """Whether the client asked for log probabilities."""
+    return bool(request.params.get("logprobs"))
+
+
+def scored(extra: Extra | None, wanted: bool) -> Extra | None:
+    """An upstream's fields of a choice with log probabilities in full, or without: null where nobody asked (openai-chat.md 5)."""
+    if extra is None or "logprobs" not in extra:
+        return extra
+    given = extra["logprobs"]
+    if not wanted:
+        return {name: value for name, value in extra.items() if name != "logprobs"}
+    return {**extra, "logprobs": {"content": None, "refusal": None, **given}} if isinstance(given, dict) else extra
 
 
 def finish_reason(ending: Ending, called: bool, legacy: bool) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 import orjson
 
 from ds2d.core.errors import GatewayError
-from ds2d.core.events import CallPart, Choice, Completion, Ending, ReasoningPart, Usage
+from ds2d.core.events import CallPart, Choice, Completion, Ending, Extra, ReasoningPart, Usage
 from ds2d.core.openai_shape import RESERVED, ended_choice, error_body, parted, usage_object
 from ds2d.core.request import Envelope
-from ds2d.dialects.openai_chat.encode import finish_reason
+from ds2d.dialects.openai_chat.encode import finish_reason, scored, wants_scores
 from ds2d.dialects.openai_chat.reply import Reply
 
 
@@ -23,7 +23,10 @@ def render(completion: Completion, envelope: Envelope) -> bytes:
         raise completion.failure
     reply = envelope.request.reply if isinstance(envelope.request.reply, Reply) else Reply()
     both = reply.both_names or envelope.reasoning_field == "both"
-    choices = [_choice(index, choice, reply, both) for index, choice in enumerate(completion.choices)]
+    wanted = wants_scores(envelope.request)
+    choices = [
+        _choice(index, choice, scored(choice.extra, wanted), reply, both) for index, choice in enumerate(completion.choices)
+    ]
     usage = completion.usage or Usage(envelope.prompt_tokens(), 0, source="counted")
     body: dict[str, Any] = {
         "id": envelope.new_id("chatcmpl-"),
@@ -45,10 +48,10 @@ def render_error(error: GatewayError, request_id: str) -> bytes:
     return error_body(error)
 
 
-def _choice(index: int, choice: Choice, reply: Reply, both: bool) -> dict[str, Any]:
+def _choice(index: int, choice: Choice, extra: Extra | None, reply: Reply, both: bool) -> dict[str, Any]:
     ending = choice.ending or Ending("stop")
     calls = choice.calls
-    beside, inside = parted(choice.extra)
+    beside, inside = parted(extra)
     body = {
         "index": index,
         "message": {**inside, **_message(choice, calls, reply.legacy, both)},
