@@ -389,6 +389,24 @@ async def test_what_a_server_adds_is_kept(world: World) -> None:
     assert answer["usage"]["prompt_tokens_details"] == {"cached_tokens": 3}
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (r"a\ud83d b", "a\ufffd b"),
+        (r"a\uDE00", "a\ufffd"),
+        (r"\ud83d\ud83d\ude00", "\ufffd\U0001f600"),
+        (r"\ud83d \\ud83d \u00e9", "\ufffd \\ud83d \u00e9"),
+    ],
+)
+async def test_half_a_character_in_an_answer_is_replaced(world: World, written: str, read: str) -> None:
+    body = whole({"content": "TEXT"}).pieces[0].replace(b"TEXT", written.encode())
+    message, _ = await world.message(Scene([body], content_type="application/json"))
+    assert message["content"] == read
+    frames = [piece.replace(b"TEXT", written.encode()) for piece in say("TEXT")]
+    choices = [event["choices"][0] for event in await world.stream(frames) if event != "[DONE]"]
+    assert "".join(choice["delta"].get("content", "") for choice in choices) == read
+
+
 NOTE = {"type": "url_citation", "url_citation": {"url": "https://example.com"}}
 
 

@@ -8,6 +8,7 @@ fit that view exactly is read again the careful way, which loses no field. Serve
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -31,6 +32,13 @@ MAX_MISSES = 8
 MAX_DEPTH = 200
 """Brackets in a record up to which it cannot be nested too deeply to be written again."""
 
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+"""Where half of a character may stand, which strict readers refuse."""
+
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+"""Any escape of a JSON text, a pair of halves as one: what is `half` alone becomes U+FFFD, as in calls (json_reader.py)."""
 
 _REASONS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -347,12 +355,21 @@ class Decoder:
 def _read_json(data: bytes) -> Any:
     """Any JSON that can be written again: orjson reads 1024 levels and writes 254, of which a dialect needs a few itself."""
     try:
-        chunk = orjson.loads(data)
+        try:
+            chunk = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            if _HALF.search(data) is None:
+                raise
+            chunk = orjson.loads(_ESCAPE.sub(_mended, data))
         if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
             orjson.dumps([[[[[[[[chunk]]]]]]]])
     except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
         raise _garbled("an answer that is not JSON") from error
     return chunk
+
+
+def _mended(escape: re.Match[bytes]) -> bytes:
+    return rb"\ufffd" if escape["half"] else escape[0]
 
 
 def _prompts(request: ChatRequest) -> int:
