@@ -78,6 +78,8 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     cached: int | None = None
     cache_write: int | None = None
     source: str = "upstream"
+    details: dict[str, dict[str, int]] | None = None
+    """Further parts that the upstream counted, by chat's names: `prompt_tokens_details` and `completion_tokens_details`."""
 
     @property
     def total(self) -> int:

@@ -91,6 +91,8 @@ def usage_object(usage: Usage) -> dict[str, Any]:
             body["prompt_tokens_details"]["cache_write_tokens"] = usage.cache_write
     if usage.reasoning is not None:
         body["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning}
+    for name, parts in (usage.details or {}).items():
+        body[name] = {**body.get(name, {}), **parts}
     return body
 
 

@@ -389,6 +389,20 @@ async def test_what_a_server_adds_is_kept(world: World) -> None:
     assert answer["usage"]["prompt_tokens_details"] == {"cached_tokens": 3}
 
 
+async def test_parts_of_usage_that_only_chat_has_names_for_pass(world: World) -> None:
+    counts = {
+        **usage()["usage"],
+        "prompt_tokens_details": {"cached_tokens": 3, "audio_tokens": 2, "x_bad": -1},
+        "completion_tokens_details": {"accepted_prediction_tokens": 1, "rejected_prediction_tokens": 0},
+    }
+    expected = {**counts, "prompt_tokens_details": {"cached_tokens": 3, "audio_tokens": 2}}
+    world.upstream.scenes.append(whole({"content": "Hi"}, usage=counts))
+    _, answer, _ = await world.ask()
+    assert answer["usage"] == expected
+    frames = await world.stream(sse(chunk({"content": "Hi"}), chunk({}, "stop"), {**usage(), "usage": counts}))
+    assert [frame["usage"] for frame in frames if frame != "[DONE]" and frame.get("usage")] == [expected]
+
+
 @pytest.mark.parametrize(
     ("written", "read"),
     [

@@ -12,6 +12,9 @@ from typing import Any
 
 from ds2d.core.events import Usage
 
+_PLACED = frozenset(("cached_tokens", "cache_write_tokens", "reasoning_tokens"))
+"""Parts that are fields of `Usage`."""
+
 MOST_TOKENS = 10**9
 """More than any answer can have; a larger number is a fault of the server."""
 
@@ -38,7 +41,21 @@ def read_usage(reported: Any) -> Usage | None:
         reasoning=_part(_first(_count(of_completion, "reasoning_tokens"), _count(reported, "reasoning_tokens")), completion),
         cached=_part(cached, prompt),
         cache_write=_part(_count(of_prompt, "cache_write_tokens"), prompt),
+        details=_further(of_prompt, of_completion),
     )
+
+
+def _further(of_prompt: Any, of_completion: Any) -> dict[str, dict[str, int]] | None:
+    """Parts for which `Usage` has no place (audio, predictions): chat clients get them as they came (S0-35)."""
+    if not of_prompt and not of_completion:
+        return None
+    given = {"prompt_tokens_details": of_prompt, "completion_tokens_details": of_completion}
+    found: dict[str, dict[str, int]] = {}
+    for name, parts in given.items():
+        counts = {part: _count(parts, part) for part in parts if part not in _PLACED} if type(parts) is dict else {}
+        if known := {part: count for part, count in counts.items() if count is not None}:
+            found[name] = known
+    return found or None
 
 
 def sum_usage(of_choices: Mapping[int, Usage], choices_per_prompt: int) -> Usage:
