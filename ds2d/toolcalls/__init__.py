@@ -12,6 +12,7 @@ from typing import Literal
 
 from ds2d.core.pipeline import Stage
 from ds2d.core.request import ChatRequest
+from ds2d.toolcalls.blanks import Blanks
 from ds2d.toolcalls.calls import Confidence
 from ds2d.toolcalls.declared import allowed_by
 from ds2d.toolcalls.detector import Detector, Mode
@@ -45,4 +46,6 @@ def build(
         if mode != "off":
             stages.append(Detector(declared, mode, confidence, new_id))
     stages.append(Policy(request, new_id, declared))
+    if request.response_format is not None and request.response_format.get("type") != "text":
+        stages.append(Blanks())
     return stages

@@ -403,6 +403,28 @@ async def test_parts_of_usage_that_only_chat_has_names_for_pass(world: World) ->
     assert [frame["usage"] for frame in frames if frame != "[DONE]" and frame.get("usage")] == [expected]
 
 
+JSON_MODE = {"type": "json_object"}
+
+
+async def test_blanks_in_json_mode_are_an_empty_answer(world: World) -> None:
+    message, reason = await world.message(whole({"content": "   \n\n  "}), response_format=JSON_MODE)
+    assert (message["content"], reason) == ("", "stop")
+    frames = await world.stream(say("  ", "\n", " "), response_format=JSON_MODE)
+    deltas = [frame["choices"][0]["delta"] for frame in frames if frame != "[DONE]"]
+    assert "".join(delta.get("content", "") for delta in deltas) == ""
+    assert frames[-2]["choices"][0]["finish_reason"] == "stop"
+
+
+async def test_blanks_before_json_or_without_json_mode_stay(world: World) -> None:
+    message, _ = await world.message(whole({"content": " \n{}"}), response_format=JSON_MODE)
+    assert message["content"] == " \n{}"
+    frames = await world.stream(say(" ", "\n", "{", "} "), response_format=JSON_MODE)
+    deltas = [frame["choices"][0]["delta"] for frame in frames if frame != "[DONE]"]
+    assert "".join(delta.get("content", "") for delta in deltas) == " \n{} "
+    message, _ = await world.message(whole({"content": "  "}, finish="length"))
+    assert message["content"] == "  "
+
+
 @pytest.mark.parametrize(
     ("written", "read"),
     [
