@@ -106,6 +106,7 @@ class ChatRequest(msgspec.Struct):
     whole body, `prompt` what a model reads of it, and `upload` stands in place of a body that is no JSON. `large`: what looks at
     all of it is done beside the event loop. `estimate` is about how many tokens its prompt has, where that was looked at already.
     `text_tools` are tools that take one text, each with the parameter that it comes in: their bare text is no broken JSON.
+    `notes`: what was left out of the question, in constants only, for the turn's record, its header and the log.
     """
 
     model: str
@@ -129,6 +130,7 @@ class ChatRequest(msgspec.Struct):
     large: bool = False
     estimate: int | None = None
     text_tools: Mapping[str, str] = {}
+    notes: tuple[str, ...] = ()
 
     @property
     def choices(self) -> int:

@@ -212,6 +212,8 @@ class Service:
     async def _completed(self, turn: Turn) -> ChatRequest:
         """The question with what the route, the settings and earlier turns add to it. Raises the 400 class for what no
         server of the route can do."""
+        if turn.ask.request.notes:
+            logger.warning("left out of a question: %s", ", ".join(turn.ask.request.notes))
         check_image_sizes(turn.ask.request, turn.config.images.max_bytes)
         request = with_images_checked(turn.ask.request, turn.route, turn.config.images.on_text_model)
         request = with_rights(request, turn.ask.caller)
@@ -222,6 +224,7 @@ class Service:
             request, restored, lost = await by_and_by(steps)
         else:
             request, restored, lost = self._tools.reasoning.restore(turn.ask.caller.id, request)
+        turn.notes += request.notes
         turn.notes += [f"reasoning_restored={restored}"] * bool(restored) + [f"reasoning_lost={lost}"] * bool(lost)
         return request
 

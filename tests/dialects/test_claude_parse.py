@@ -91,7 +91,7 @@ def test_what_nobody_here_needs_is_ignored(field: str) -> None:
 
 
 def test_ignored_servers_are_noted() -> None:
-    assert ask(mcp_servers=[{"url": "https://x"}]).reply.notes == ("mcp_servers ignored",)
+    assert ask(mcp_servers=[{"url": "https://x"}]).notes == ("mcp_servers_ignored",)
 
 
 def test_threads_are_refused_so_that_the_sdk_sends_everything_again() -> None:
@@ -239,12 +239,19 @@ def test_bash_gets_its_schema() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["web_search_20250305", "web_fetch_20250910", "code_execution_20250825", "tool_search_tool_bm25_20251119"]
+    ("kind", "noted"),
+    [
+        ("web_search_20250305", "web_search"),
+        ("web_fetch_20250910", "web_fetch"),
+        ("code_execution_20250825", "code_execution"),
+        ("tool_search_tool_bm25_20251119", "tool_search"),
+        ("mcp_toolset", "mcp_toolset"),
+    ],
 )
-def test_server_tools_are_dropped_and_noted(kind: str) -> None:
+def test_server_tools_are_dropped_and_noted_by_their_kind(kind: str, noted: str) -> None:
     request = ask(tools=[{"type": kind, "name": "svc"}, READ])
     assert [tool["function"]["name"] for tool in request.tools] == ["read"]
-    assert request.reply.notes == ("server tool dropped: svc",)
+    assert request.notes == (f"tool_dropped:{noted}",)
 
 
 @pytest.mark.parametrize("choice", [{"type": "tool", "name": "web_search"}, {"type": "any"}])

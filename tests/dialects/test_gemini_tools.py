@@ -64,7 +64,7 @@ def test_tools_that_run_at_google_are_left_out_and_noted() -> None:
     request = ask(tools=[{"googleSearch": {}}, {"code_execution": {}}, {"<script>": {}}])
     assert request.tools == []
     assert request.tool_choice == ToolChoice("none")
-    assert request.reply.notes == ("tool_dropped:codeExecution", "tool_dropped:googleSearch", "tool_dropped:other")
+    assert request.notes == ("tool_dropped:codeExecution", "tool_dropped:googleSearch", "tool_dropped:other")
 
 
 @pytest.mark.parametrize(

@@ -107,3 +107,42 @@ async def test_what_is_not_offered_says_so_to_those_who_may_ask(tmp_path: Path, 
         status, answer, headers = await ds2d.ask(path, body)
         assert (status, headers["x-should-retry"]) == (501, "false"), answer
         assert (await ds2d.ask(path, body, key="sk-wrong"))[0] == 401
+
+
+LEFT_OUT: dict[str, tuple[str, dict[str, Any], list[str]]] = {
+    "claude": (
+        "/v1/messages",
+        {
+            "model": "claude-sonnet-4-5",
+            "messages": ASK,
+            "mcp_servers": [{"type": "url", "url": "https://secret.example", "name": "x"}],
+            "tools": [{"type": "web_search_20250305", "name": "my_own_name"}],
+        },
+        ["tool_dropped:web_search", "mcp_servers_ignored"],
+    ),
+    "gemini": (
+        "/v1beta/models/gemini-2.5-flash:generateContent",
+        {"contents": [{"parts": [{"text": "Hello"}]}], "tools": [{"googleSearch": {}}, {"codeExecution": {}}]},
+        ["tool_dropped:codeExecution", "tool_dropped:googleSearch"],
+    ),
+}
+
+
+@pytest.mark.parametrize("dialect", LEFT_OUT)
+async def test_what_is_left_out_of_a_question_is_told_in_header_record_and_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, dialect: str
+) -> None:
+    path, body, notes = LEFT_OUT[dialect]
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        status, answer, headers = await ds2d.ask(path, body, headers={"x-request-id": "req_less"})
+        assert status == 200, answer
+        assert headers["x-ds2d-route"].endswith("; ".join(notes))
+        why = ds2d.daemon.books.explain("req_less")
+        assert why is not None
+        assert why["notes"] == notes
+        lines = [
+            record.getMessage()
+            for record in caplog.records
+            if record.levelname == "WARNING" and "left out" in record.getMessage()
+        ]
+        assert lines == [f"left out of a question: {', '.join(notes)}"]

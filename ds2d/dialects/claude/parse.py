@@ -54,7 +54,8 @@ def parse(inbound: Inbound) -> ChatRequest:
         user=user,
         session=session_of(inbound.headers, user if user and "session" in user else None),
         images=images,
-        reply=Reply(_shown(body, model), box.names, _notes(body, box)),
+        reply=Reply(_shown(body, model), box.names),
+        notes=_notes(body, box),
     )
 
 
@@ -150,7 +151,6 @@ def _user(body: dict[str, Any]) -> str | None:
 
 
 def _notes(body: dict[str, Any], box: Toolbox) -> tuple[str, ...]:
-    notes = [f"server tool dropped: {name}" for name in box.dropped]
-    if body.get("mcp_servers"):
-        notes.append("mcp_servers ignored")
-    return tuple(notes)
+    """What is left out, told by the kind and not by the client's own name for it: notes end in headers."""
+    notes = [f"tool_dropped:{kind}" for kind in sorted(set(box.dropped.values()))]
+    return (*notes, "mcp_servers_ignored") if body.get("mcp_servers") else tuple(notes)

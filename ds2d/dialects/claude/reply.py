@@ -12,8 +12,7 @@ Thinking = Literal["shown", "omitted", "hidden"]
 
 class Reply(msgspec.Struct, frozen=True):
     """`thinking`: whether blocks go out, empty ones go out (`display: omitted`), or none. `names`: from the name sent upstream
-    to the client's own, where they differ. `notes`: what was left out of the question, for the usage record."""
+    to the client's own, where they differ."""
 
     thinking: Thinking = "hidden"
     names: Mapping[str, str] = {}
-    notes: tuple[str, ...] = ()

@@ -67,11 +67,12 @@ _BUILT_IN: tuple[tuple[str, str, dict[str, Any]], ...] = (
 
 
 class Toolbox(msgspec.Struct, frozen=True):
-    """The tools of one request. `names`: from the upstream's name to the client's, where they differ. `dropped`: server tools."""
+    """The tools of one request. `names`: from the upstream's name to the client's, where they differ. `dropped`: server tools,
+    from the client's name to their kind."""
 
     tools: list[Tool]
     names: dict[str, str]
-    dropped: tuple[str, ...]
+    dropped: dict[str, str]
 
 
 def read_tools(raw: Any) -> Toolbox:
@@ -79,13 +80,13 @@ def read_tools(raw: Any) -> Toolbox:
     tools: list[Tool] = []
     names: dict[str, str] = {}
     seen: set[str] = set()
-    dropped: list[str] = []
+    dropped: dict[str, str] = {}
     for index, entry in enumerate(array(raw, "tools") if raw is not None else []):
         path = f"tools.{index}"
         tool = mapping(entry, path)
         kind = tool.get("type")
-        if isinstance(kind, str) and kind.startswith(_SERVER):
-            dropped.append(str(tool.get("name") or kind))
+        if isinstance(kind, str) and (service := next((word for word in _SERVER if kind.startswith(word)), None)):
+            dropped[str(tool.get("name") or kind)] = service.rstrip("_")
             continue
         function = _function(tool, path)
         sent = upstream_name(function["name"])
@@ -96,7 +97,7 @@ def read_tools(raw: Any) -> Toolbox:
             names[sent] = function["name"]
             function["name"] = sent
         tools.append({"type": "function", "function": function})
-    return Toolbox(tools, names, tuple(dropped))
+    return Toolbox(tools, names, dropped)
 
 
 def _function(tool: dict[str, Any], path: str) -> Function:
@@ -156,4 +157,4 @@ def _named(name: str, box: Toolbox) -> ToolChoice:
 
 
 def _no_service(box: Toolbox) -> str:
-    return f"the server tool '{box.dropped[0][:MAX_QUOTED]}' is not available here." if box.dropped else ""
+    return f"the server tool '{next(iter(box.dropped))[:MAX_QUOTED]}' is not available here." if box.dropped else ""

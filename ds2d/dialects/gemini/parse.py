@@ -53,8 +53,8 @@ def parse(inbound: Inbound) -> ChatRequest:
             thoughts=config.thoughts,
             thinking=config.wish.mode == "on",
             unquote=config.unquote,
-            notes=tuple(f"tool_dropped:{kind}" for kind in tooling.ignored),
         ),
+        notes=tuple(f"tool_dropped:{kind}" for kind in tooling.ignored),
     )
 
 

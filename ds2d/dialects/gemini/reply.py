@@ -11,11 +11,9 @@ Form = Literal["sse", "array"]
 
 class Reply(msgspec.Struct, frozen=True):
     """`form`: how a stream is framed, None where the setting decides. `thoughts`: thinking is shown. `thinking`: it was asked
-    for. `unquote`: the answer is one word of an enum, which the model writes as a JSON string. `notes`: what was left out of
-    the question, for the usage record."""
+    for. `unquote`: the answer is one word of an enum, which the model writes as a JSON string."""
 
     form: Form | None = None
     thoughts: bool = False
     thinking: bool = False
     unquote: bool = False
-    notes: tuple[str, ...] = ()
