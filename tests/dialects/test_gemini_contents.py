@@ -40,7 +40,8 @@ def test_turns_of_a_conversation() -> None:
 
 
 def test_contents_of_one_side_in_a_row_are_one_turn() -> None:
-    assert talk(user({"text": "a"}), user({"text": "b"}), model({"text": "c"}), model({"text": "d"}, calls("f", "c1"))) == [
+    said = [user({"text": "a"}), user({"text": "b"}), model({"text": "c"}), model({"text": "d"}, calls("f", "c1"))]
+    assert talk(*said, user(answers_to("f", "c1")))[:-1] == [
         {"role": "user", "content": "a"},
         {"role": "user", "content": "b"},
         {
@@ -67,18 +68,20 @@ def test_thoughts_are_the_reasoning_of_their_turn() -> None:
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
 def test_a_signature_of_ours_brings_the_reasoning_back(encode: Any) -> None:
     signed = {**calls("f", "c1"), "thought_signature": encode(b"sealed").decode()}
-    (message,) = talk(model({"text": "seen", "thought": True}, signed))
+    message, _ = talk(model({"text": "seen", "thought": True}, signed), user(answers_to("f", "c1")))
     assert message["reasoning_content"] == "because"
 
 
 def test_a_foreign_signature_does_not_hide_ours() -> None:
     ours = {**calls("f", "c1"), "thoughtSignature": base64.b64encode(b"sealed").decode()}
-    assert talk(model(ours, {**calls("f", "c2"), "thoughtSignature": "AAAA"}))[0]["reasoning_content"] == "because"
+    foreign = {**calls("f", "c2"), "thoughtSignature": "AAAA"}
+    answered = user(answers_to("f", "c1"), answers_to("f", "c2"))
+    assert talk(model(ours, foreign), answered)[0]["reasoning_content"] == "because"
 
 
 @pytest.mark.parametrize("foreign", ["skip_thought_signature_validator", "", "!", "AAAA", base64.b64encode(b"\xff").decode(), 5])
 def test_a_foreign_signature_is_ignored(foreign: object) -> None:
-    (message,) = talk(model({**calls("f", "c1"), "thoughtSignature": foreign}))
+    message, _ = talk(model({**calls("f", "c1"), "thoughtSignature": foreign}), user(answers_to("f", "c1")))
     assert "reasoning_content" not in message
     assert talk(user({"text": "a"}), model({"text": "b"}, {"thoughtSignature": "AAAA"}))[1] == {
         "role": "assistant",
@@ -243,3 +246,12 @@ def test_work_of_googles_tools_is_text_in_history() -> None:
 def test_data_that_cannot_be_shown_is_refused(part: dict[str, Any], kind: ErrorKind, param: str) -> None:
     error = refusal(contents=[user(part)])
     assert (error.kind, error.param) == (kind, f"contents[0].parts[0].{param}")
+
+
+def test_calls_at_the_end_need_their_answers_and_a_prefill_needs_none() -> None:
+    begun = user({"text": "a"}), model({"text": "b"}, calls("f"), calls("g"))
+    error = refusal(contents=list(begun))
+    assert error.param == "contents"
+    assert "'f' has no functionResponse" in error.message
+    assert refusal(contents=[*begun, user(answers_to("f"))]).param == "contents"
+    assert talk(user({"text": "a"}), model({"text": "b"}))[-1] == {"role": "assistant", "content": "b"}

@@ -108,8 +108,9 @@ class _Talk:
             self._says.append({"role": "user", "content": _simple(said)})
 
     def end(self) -> tuple[list[Message], tuple[str, ...]]:
-        """The contents have ended."""
+        """The contents have ended; a model's turn may be the last (a prefill), its calls may not."""
         self._close()
+        self._check_answered()
         return self._messages, tuple(self._images)
 
     def _close(self) -> None:
@@ -117,11 +118,14 @@ class _Talk:
         if self._speaker == "model":
             self._close_models()
         else:
-            if self._open:
-                name = next(iter(self._open.values()))
-                raise invalid(self._path, f"the call of '{name[:64]}' has no functionResponse.")
+            self._check_answered()
             self._messages += self._answers + self._says
         self._begin()
+
+    def _check_answered(self) -> None:
+        if self._open:
+            name = next(iter(self._open.values()))
+            raise invalid(self._path, f"the call of '{name[:64]}' has no functionResponse.")
 
     def _close_models(self) -> None:
         words = "".join(self._texts)
