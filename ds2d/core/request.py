@@ -14,6 +14,9 @@ import msgspec
 
 from ds2d.core.events import Usage
 
+IMAGE_BELOW = "[image below]"
+"""What a tool's result says that is only an image: the image itself follows in the next user message."""
+
 
 class FunctionCall(TypedDict):
     """`arguments` is JSON text."""
@@ -101,7 +104,8 @@ class ChatRequest(msgspec.Struct):
     unchanged (temperature, top_p, n, stop, seed, logprobs ...). `extra` are fields unknown to the contract: sent on to
     vLLM-type upstreams, dropped for others. `max_tokens` is None where the client gave none. `prompt` is set instead of
     `messages` for legacy completions. `session` is a key of prefix affinity. `images` are the paths of all image parts, in the
-    client's own spelling (mapping.md 9), so that a text-only model can refuse the first by name. `reply` is the dialect's own.
+    client's own spelling (mapping.md 9), so that a text-only model can refuse the first by name. `result_images` are those of
+    them that a tool's result showed, with the id of its call: in chat only users can show images. `reply` is the dialect's own.
     `task` is empty for a question that is answered by writing; else it names the row of dialects/tasks.py: then `extra` is the
     whole body, `prompt` what a model reads of it, and `upload` stands in place of a body that is no JSON. `large`: what looks at
     all of it is done beside the event loop. `estimate` is about how many tokens its prompt has, where that was looked at already.
@@ -124,6 +128,7 @@ class ChatRequest(msgspec.Struct):
     user: str | None = None
     session: str | None = None
     images: tuple[str, ...] = ()
+    result_images: Mapping[str, str] = {}
     reply: Any = None
     task: str = ""
     upload: Upload | None = None

@@ -214,8 +214,8 @@ class Service:
         server of the route can do."""
         if turn.ask.request.notes:
             logger.warning("left out of a question: %s", ", ".join(turn.ask.request.notes))
-        check_image_sizes(turn.ask.request, turn.config.images.max_bytes)
         request = with_images_checked(turn.ask.request, turn.route, turn.config.images.on_text_model)
+        check_image_sizes(request, turn.config.images.max_bytes)
         request = with_rights(request, turn.ask.caller)
         request = with_thinking(request, turn.route)
         check_servers(request, turn.route)

@@ -6,6 +6,7 @@ the caller's own name for it, before anything was waited for.
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 
 import msgspec
@@ -15,12 +16,12 @@ from ds2d.core.caller import Caller
 from ds2d.core.calls import Compute, Preparation
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.models import CHAT_ROUTE, Route, Target
-from ds2d.core.request import ChatRequest, Message, ReasoningWish
+from ds2d.core.request import IMAGE_BELOW, ChatRequest, Message, ReasoningWish
 from ds2d.toolcalls import prompt
 from ds2d.upstreams import REGISTRY as UPSTREAMS
 
 OMITTED = {"type": "text", "text": "[image omitted]"}
-"""What stands in an image's place under `images.on_text_model: drop` (mapping.md 9)."""
+"""What stands in the place of an image that is left out (mapping.md 9)."""
 
 
 def think_tags(target: Target, request: ChatRequest, begins_inside: bool | None) -> toolcalls.Think:
@@ -113,15 +114,48 @@ def with_thinking(request: ChatRequest, route: Route) -> ChatRequest:
 def with_images_checked(request: ChatRequest, route: Route, policy: str) -> ChatRequest:
     """The request, if its images can be shown to a model of this route (mapping.md 9).
 
-    Raises IMAGE_NOT_SUPPORTED with the first image's path; under the policy "drop" images become a note in the text.
+    Raises IMAGE_NOT_SUPPORTED with the first image's path; under the policy "drop" images become a note in the text, and those
+    that a tool's result showed always do.
     """
     if not request.images or any(target.spec.images for target in route.targets):
+        return request
+    if request.result_images:
+        request = _without_result_images(request)
+    if not request.images:
         return request
     if policy != "drop":
         where = request.images[0]
         message = f"Model '{request.model}' does not accept images ({where})."
         raise GatewayError(ErrorKind.IMAGE_NOT_SUPPORTED, message, param=where)
     return msgspec.structs.replace(request, messages=[_without_images(message) for message in request.messages], images=())
+
+
+def _without_result_images(request: ChatRequest) -> ChatRequest:
+    """The request with a note in each result in place of its images (anthropic-messages.md 3): the client cannot take back what
+    a tool gave, so a refusal would end its conversation."""
+    shown = request.result_images
+    calls = Counter(shown.values())
+    paths = iter(request.images)
+    messages: list[Message] = []
+    for message in request.messages:
+        content = message.get("content")
+        if isinstance(content, list):
+            kept = [part for part in content if part.get("type") != "image_url" or next(paths) not in shown]
+            if not kept:
+                continue
+            message = message.copy()
+            message["content"] = kept
+        elif isinstance(content, str) and (count := calls[message.get("tool_call_id", "")]):
+            message = message.copy()
+            message["content"] = _with_notes(content, count)
+        messages.append(message)
+    images = tuple(path for path in request.images if path not in shown)
+    return msgspec.structs.replace(request, messages=messages, images=images, result_images={})
+
+
+def _with_notes(words: str, count: int) -> str:
+    notes = "\n\n".join([OMITTED["text"]] * count)
+    return words.removesuffix(IMAGE_BELOW) + notes if words.endswith(IMAGE_BELOW) else f"{words}\n\n{notes}"
 
 
 def _without_images(message: Message) -> Message:

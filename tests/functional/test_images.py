@@ -23,6 +23,7 @@ PARTS: list[dict[str, Any]] = [
     {"type": "image_url", "image_url": {"url": "https://pictures.example/a.png?b=c&d=%20"}},
 ]
 MODEL = "deepseek-ai/DeepSeek-OCR"
+WORD = {"type": "text", "text": "and?"}
 
 QUESTIONS: dict[str, tuple[str, dict[str, Any], str]] = {
     "chat": ("/v1/chat/completions", {"messages": [{"role": "user", "content": PARTS}]}, "messages[0].content[1]"),
@@ -103,7 +104,7 @@ async def test_an_image_reaches_a_model_that_sees_it(tmp_path: Path, name: str) 
         assert upstream.seen[0].raw.count(URL.encode()) == 1
 
 
-@pytest.mark.parametrize("name", QUESTIONS)
+@pytest.mark.parametrize("name", [name for name in QUESTIONS if name != "claude tool result"])
 async def test_a_text_model_refuses_by_the_images_place_and_nobody_is_asked(tmp_path: Path, name: str) -> None:
     async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
         path, body = asked(name, "deepseek-chat")
@@ -132,3 +133,39 @@ async def test_what_the_config_says_of_a_model_beats_its_name(tmp_path: Path) ->
         said = json.loads(upstream.seen[-1].raw)["messages"][0]["content"]
         assert said.count("[image omitted]") == 2
         assert WORDS in said
+
+
+@pytest.mark.parametrize("policy", ["error", "drop"])
+async def test_a_tools_image_becomes_a_note_in_its_result_for_a_model_that_sees_none(tmp_path: Path, policy: str) -> None:
+    """A client cannot take a result back: refused, its conversation would be over (anthropic-messages.md 3)."""
+    config = {"images": {"on_text_model": policy, "max_bytes": 1024}}  # it is not shown, so its size does not matter
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url, **config)) as ds2d:
+        path, body = asked("claude tool result", "deepseek-chat")
+        status, answer, _ = await ds2d.ask(path, body)
+        assert status == 200, answer
+        last = json.loads(upstream.seen[-1].raw)["messages"][-1]
+        assert last == {"role": "tool", "tool_call_id": "toolu_1", "content": "[image omitted]"}
+
+
+async def test_beside_a_tools_image_words_stay_and_the_users_own_image_is_refused(tmp_path: Path) -> None:
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
+    calls = [{"type": "tool_use", "id": f"toolu_{name}", "name": "look", "input": {}} for name in "abc"]
+    results = {"a": [{"type": "text", "text": "seen"}, image, image], "b": "plain", "c": [image]}
+    blocks: list[dict[str, Any]] = [
+        {"type": "tool_result", "tool_use_id": f"toolu_{name}", "content": content, "is_error": name == "c"}
+        for name, content in results.items()
+    ]
+    history: list[dict[str, Any]] = [{"role": "user", "content": "look"}, {"role": "assistant", "content": calls}]
+
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        body = {"model": "deepseek-chat", "max_tokens": 9, "messages": [*history, {"role": "user", "content": [*blocks, WORD]}]}
+        status, answer, _ = await ds2d.ask("/v1/messages", body)
+        assert status == 200, answer
+        *_, first, second, third, words = json.loads(upstream.seen[-1].raw)["messages"]
+        assert first["content"] == "seen\n\n[image omitted]\n\n[image omitted]"
+        assert (second["content"], third["content"]) == ("plain", "Error: [image omitted]")
+        assert words == {"role": "user", "content": "and?"}
+
+        body["messages"] = [*history, {"role": "user", "content": [*blocks, WORD, image]}]
+        status, answer, _ = await ds2d.ask("/v1/messages", body)
+        assert (status, answer["error"]["param"]) == (400, "messages.2.content.4")

@@ -15,7 +15,7 @@ import orjson
 from ds2d.core.errors import GatewayError
 from ds2d.core.gather import joined
 from ds2d.core.names import upstream_name
-from ds2d.core.request import Message, ToolCall
+from ds2d.core.request import IMAGE_BELOW, Message, ToolCall
 from ds2d.core.validate import MAX_QUOTED, invalid
 from ds2d.dialects.claude.blocks import Content, add_block, drop, read_content
 from ds2d.dialects.claude.fields import array, mapping, one_of, text
@@ -23,10 +23,15 @@ from ds2d.dialects.claude.fields import array, mapping, one_of, text
 BILLING = "x-anthropic-billing-header:"
 """Claude Code's first system block; it differs from conversation to conversation (clients.md, fact 7)."""
 
-IMAGE_BELOW = "[image below]"
-"""What a result says that is only an image: the image itself follows in the next user message."""
-
 _ROLES = ("user", "assistant", "system")
+
+
+class Conversation(msgspec.Struct, frozen=True):
+    """The messages, the paths of all images in them, and by its path the call of each image that stood in a result."""
+
+    messages: list[Message]
+    images: tuple[str, ...]
+    result_images: dict[str, str]
 
 
 class _Pending(msgspec.Struct):
@@ -72,8 +77,8 @@ def _without_billing(words: str) -> str:
     return words.partition("\n")[2].lstrip("\n") if words.startswith(BILLING) else words
 
 
-def read_messages(raw: Any) -> tuple[list[Message], tuple[str, ...]]:
-    """`messages` of the body, and the paths of the images in it. Raises GatewayError with the path of what is wrong."""
+def read_messages(raw: Any) -> Conversation:
+    """`messages` of the body. Raises GatewayError with the path of what is wrong."""
     entries = array(raw, "messages") if raw is not None else []
     if not entries:
         raise invalid("messages", "at least one message is required.")
@@ -90,6 +95,7 @@ class _Reader:
         self._last = last
         self._out: list[Message] = []
         self._images: list[str] = []
+        self._result_images: dict[str, str] = {}
         self._user: _UserTurn | None = None
         self._said: _AssistantTurn | None = None
         self._said_at = 0
@@ -112,7 +118,7 @@ class _Reader:
             self._add_assistant(message, path, final=index == self._last)
         self._role = role
 
-    def finish(self) -> tuple[list[Message], tuple[str, ...]]:
+    def finish(self) -> Conversation:
         self._end_user_turn()
         if self._pending:
             raise _unanswered(self._pending, list(self._pending.ids))
@@ -121,7 +127,7 @@ class _Reader:
             raise invalid("messages", "at least one message with content is required.")
         if self._role == "assistant" and self._out[-1]["role"] == "assistant":
             self._out[-1]["prefix"] = True
-        return self._out, tuple(self._images)
+        return Conversation(self._out, tuple(self._images), self._result_images)
 
     def _add_system(self, message: dict[str, Any], path: str) -> None:
         words = _system_text(message.get("content"), f"{path}.content")
@@ -177,6 +183,7 @@ class _Reader:
             answers.append(Message(role="tool", tool_call_id=call, content=prefix + words))
             shown.parts += [part for part in content.parts if part["type"] == "image_url"]
             shown.images += content.images
+            self._result_images |= dict.fromkeys(content.images, call)
         self._out[pending.at + 1 : pending.at + 1] = answers
         return shown
 

@@ -38,11 +38,11 @@ def parse(inbound: Inbound) -> ChatRequest:
     max_tokens = whole(body.get("max_tokens"), "max_tokens", 1) or DEFAULT_MAX_TOKENS
     box = read_tools(body.get("tools"))
     choice, parallel = read_choice(body.get("tool_choice"), box)
-    messages, images = read_messages(body.get("messages"))
+    conversation = read_messages(body.get("messages"))
     user = _user(body)
     return ChatRequest(
         model=model,
-        messages=read_system(body.get("system")) + messages,
+        messages=read_system(body.get("system")) + conversation.messages,
         stream=bool(flag(body, "stream", "stream")),
         tools=box.tools,
         tool_choice=choice,
@@ -53,7 +53,8 @@ def parse(inbound: Inbound) -> ChatRequest:
         reasoning=_wish(body, max_tokens),
         user=user,
         session=session_of(inbound.headers, user if user and "session" in user else None),
-        images=images,
+        images=conversation.images,
+        result_images=conversation.result_images,
         reply=Reply(_shown(body, model), box.names),
         notes=_notes(body, box),
     )
