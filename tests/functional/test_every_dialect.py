@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.functional.harness import config_for, running
-from tests.functional.scripted import scripted_upstream
+from tests.functional.scripted import Scene, chunk, scripted_upstream, sse, usage, whole
 
 TEXT = "Hello from upstream."
 ASK = [{"role": "user", "content": "Hello"}]
@@ -146,3 +146,28 @@ async def test_what_is_left_out_of_a_question_is_told_in_header_record_and_log(
             if record.levelname == "WARNING" and "left out" in record.getMessage()
         ]
         assert lines == [f"left out of a question: {', '.join(notes)}"]
+
+
+REFUSALS = {
+    "chat": ('"refusal":"I will not."', '"finish_reason":"stop"'),
+    "responses": ('{"type":"refusal","refusal":"I will not."}', '"status":"completed"'),
+    "claude": ("I will not.", '"stop_reason":"refusal"'),
+    "gemini": ("I will not.", '"finishReason":"STOP"'),
+}
+
+
+@pytest.mark.parametrize("dialect", REFUSALS)
+async def test_a_models_refusal_is_told_as_the_dialect_has_it(tmp_path: Path, dialect: str) -> None:
+    """mapping.md 2."""
+    path, body, stream_path, more = QUESTIONS[dialect]
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        upstream.scenes.append(whole({"content": None, "refusal": "I will not."}))
+        status, answer, _ = await ds2d.ask(path, body)
+        upstream.scenes.append(
+            Scene(sse(chunk({"role": "assistant"}), chunk({"refusal": "I will not."}), chunk({}, "stop"), usage()))
+        )
+        _, streamed, _ = await ds2d.ask(stream_path, {**body, **more})
+        assert status == 200, answer
+        for said in (json.dumps(answer, separators=(",", ":")), streamed):
+            for piece in REFUSALS[dialect]:
+                assert piece in said

@@ -41,6 +41,7 @@ class Encoder:
         self._started = False
         self._ended = False
         self._called = False
+        self._refused = False
         self._open = _NONE
         self._index = -1
         self._head = b""  # of the open block's deltas
@@ -63,6 +64,7 @@ class Encoder:
             if self._in_doubt and not self._end_doubt(out):
                 continue
             if kind is Text:
+                self._refused |= event.refusal  # type: ignore[union-attr]
                 if self._open != _TEXT:
                     self._open_block(out, _TEXT, {"type": "text", "text": ""}, b'"text_delta","text":')
                 out += (self._head, orjson.dumps(event.text), _END_OF_DELTA)  # type: ignore[union-attr]
@@ -165,7 +167,7 @@ class Encoder:
             self._end_doubt(out)
         self._close_block(out)
         usage = ending.usage or self._envelope.usage() or Usage(self._envelope.prompt_tokens(), 0)
-        delta = stop_fields(ending.endings[0], self._envelope, called=self._called)
+        delta = stop_fields(ending.endings[0], self._envelope, called=self._called, refused=self._refused)
         out += (_frame("message_delta", {"delta": delta, "usage": usage_fields(usage)}), _STOP)
 
 

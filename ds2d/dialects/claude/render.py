@@ -43,7 +43,7 @@ def render(completion: Completion, envelope: Envelope) -> bytes:
     called = any(block["type"] == "tool_use" for block in content)
     usage = completion.usage or envelope.usage() or Usage(envelope.prompt_tokens(), 0)
     body = message(envelope, usage_fields(usage), content)
-    body.update(stop_fields(ending, envelope, called=called))
+    body.update(stop_fields(ending, envelope, called=called, refused=bool(choice and choice.refusal)))
     return orjson.dumps(body)
 
 
@@ -76,14 +76,15 @@ def usage_fields(usage: Usage) -> dict[str, Any]:
     return fields
 
 
-def stop_fields(ending: Ending, envelope: Envelope, *, called: bool) -> dict[str, Any]:
-    """`stop_reason` and its company. `called`: whether a call went out, which makes "stop" a tool_use."""
+def stop_fields(ending: Ending, envelope: Envelope, *, called: bool, refused: bool) -> dict[str, Any]:
+    """`stop_reason` and its company. `called`: whether a call went out, which makes "stop" a tool_use. `refused`: whether the
+    model said that it refuses, which makes it a refusal (mapping.md 2)."""
     reason = _STOP_REASONS[ending.reason]
     stop = ending.stop if ending.reason == "stop" and ending.stop in envelope.request.params.get("stop", ()) else None
     if stop is not None:
         reason = "stop_sequence"
     elif reason in ("end_turn", "tool_use"):
-        reason = "tool_use" if called else "end_turn"
+        reason = "tool_use" if called else "refusal" if refused else "end_turn"
     fields: dict[str, Any] = {"stop_reason": reason, "stop_sequence": stop}
     if reason == "refusal":
         fields["stop_details"] = {"type": "refusal", "category": None, "explanation": None}
