@@ -7,6 +7,8 @@ Surprise: the HTTP status can differ from the row's by a setting (`runtime.timeo
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from enum import StrEnum
 
 import msgspec
@@ -182,6 +184,25 @@ class GatewayError(Exception):
     @status.setter
     def status(self, value: int) -> None:
         self._status = value
+
+    def named(self, names: Mapping[str, str]) -> GatewayError:
+        """This error with its field as the caller wrote it, itself where that is the same. `names`: from chat's names, which
+        servers and the code that asks them use; what stands below such a field has other paths there and is left out."""
+        field = names.get(re.split(r"[.\[]", self.param, maxsplit=1)[0]) if self.param else None
+        if field is None:
+            return self
+        message = self.message
+        if message.startswith(f"{self.param}: "):
+            message = field + message.removeprefix(str(self.param))
+        return GatewayError(
+            self.kind,
+            message,
+            param=field,
+            retry_after=self.retry_after,
+            details=self.details,
+            status=self._status,
+            limits=self.limits,
+        )
 
     def __repr__(self) -> str:
         return f"GatewayError({self.kind}, {self.message!r})"

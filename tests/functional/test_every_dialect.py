@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.functional.harness import config_for, running
-from tests.functional.scripted import Scene, chunk, scripted_upstream, sse, usage, whole
+from tests.functional.scripted import Scene, chunk, refuse, scripted_upstream, sse, usage, whole
 
 TEXT = "Hello from upstream."
 ASK = [{"role": "user", "content": "Hello"}]
@@ -171,3 +171,43 @@ async def test_a_models_refusal_is_told_as_the_dialect_has_it(tmp_path: Path, di
         for said in (json.dumps(answer, separators=(",", ":")), streamed):
             for piece in REFUSALS[dialect]:
                 assert piece in said
+
+
+FIELDS: dict[str, tuple[dict[str, str], str]] = {
+    "chat": ({"max_tokens": "max_tokens", "stop[0]": "stop[0]"}, "messages[0].content"),
+    "responses": ({"max_tokens": "max_output_tokens", "response_format.type": "text.format"}, "input"),
+    "claude": ({"max_tokens": "max_tokens", "stop[0]": "stop_sequences"}, "messages[0].content"),
+    "gemini": (
+        {
+            "max_tokens": "generationConfig.maxOutputTokens",
+            "stop[0]": "generationConfig.stopSequences",
+            "tool_choice": "toolConfig",
+        },
+        "contents",
+    ),
+}
+
+
+def field_of(error: dict[str, Any]) -> str:
+    return str(error["details"][0]["fieldViolations"][0]["field"] if "details" in error else error["param"])
+
+
+@pytest.mark.parametrize("dialect", FIELDS)
+async def test_a_servers_name_for_a_field_becomes_the_callers_own(tmp_path: Path, dialect: str) -> None:
+    path, body, _, _ = QUESTIONS[dialect]
+    names, messages = FIELDS[dialect]
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        for theirs, ours in {**names, "messages[0].content": messages}.items():
+            upstream.scenes.append(refuse(400, {"error": {"message": f"{theirs}: is too much", "param": theirs}}))
+            status, answer, _ = await ds2d.ask(path, body)
+            assert (status, field_of(answer["error"])) == (400, ours)
+            assert answer["error"]["message"].startswith(f"{ours}: is too much")
+
+
+async def test_what_a_server_cannot_do_is_refused_by_the_callers_own_name(tmp_path: Path) -> None:
+    path, body, _, _ = QUESTIONS["gemini"]
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        ds2d.change(upstreams=[{**ds2d.config()["upstreams"][0], "flavour": "deepseek"}])
+        status, answer, _ = await ds2d.ask(path, {**body, "generationConfig": {"candidateCount": 2}})
+        assert (status, field_of(answer["error"])) == (400, "generationConfig.candidateCount")
+        assert answer["error"]["message"] == "generationConfig.candidateCount: this model's server gives one answer."

@@ -18,6 +18,16 @@ from ds2d.dialects.claude.reply import Reply
 _STOP_REASONS = {"stop": "end_turn", "tool_calls": "tool_use", "length": "max_tokens", "content_filter": "refusal"}
 _TIMEOUT_STATUS = 504
 
+_FIELDS = {
+    "max_completion_tokens": "max_tokens",
+    "stop": "stop_sequences",
+    "response_format": "output_config.format",
+    "reasoning_effort": "output_config.effort",
+    "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
+    "user": "metadata.user_id",
+}
+"""From chat's names to those of a body here (mapping.md 5)."""
+
 CUTTING = ("length", "content_filter")
 """Finish reasons that may come in the middle of a call: what there is of it is nobody's fault (mapping.md 7)."""
 
@@ -136,6 +146,7 @@ def render_count(tokens: int) -> bytes:
 
 def render_error(error: GatewayError, request_id: str) -> bytes:
     """Anthropic's envelope, with the `code` and `param` of the reference's inside (errors.md 1)."""
+    error = error.named(_FIELDS)
     row = error.row
     fields: dict[str, Any] = {
         "type": "timeout_error" if error.status == _TIMEOUT_STATUS else row.anthropic,

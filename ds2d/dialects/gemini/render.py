@@ -25,6 +25,27 @@ _UNDECLARED = "tool_call_rejected:undeclared"
 _EMPTY = {"undeclared": "UNEXPECTED_TOOL_CALL", "malformed": "MALFORMED_FUNCTION_CALL"}
 """Causes of an empty turn that have a finish reason of their own (`details` of EMPTY_ANSWER)."""
 
+_FIELDS = {
+    "messages": "contents",
+    "tool_choice": "toolConfig",
+    "max_tokens": "generationConfig.maxOutputTokens",
+    "max_completion_tokens": "generationConfig.maxOutputTokens",
+    "temperature": "generationConfig.temperature",
+    "top_p": "generationConfig.topP",
+    "top_k": "generationConfig.topK",
+    "stop": "generationConfig.stopSequences",
+    "n": "generationConfig.candidateCount",
+    "seed": "generationConfig.seed",
+    "presence_penalty": "generationConfig.presencePenalty",
+    "frequency_penalty": "generationConfig.frequencyPenalty",
+    "logprobs": "generationConfig.responseLogprobs",
+    "top_logprobs": "generationConfig.logprobs",
+    "response_format": "generationConfig.responseSchema",
+    "reasoning_effort": "generationConfig.thinkingConfig",
+    "dimensions": "outputDimensionality",
+}
+"""From chat's names to those of a body here (mapping.md 5)."""
+
 _BREAKS_LINES = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
 """Characters that some HTTP clients of the SDKs take for line ends, in the middle of a frame."""
 
@@ -210,6 +231,7 @@ def render_error(error: GatewayError, request_id: str) -> bytes:
 
 def error_object(error: GatewayError) -> dict[str, Any]:
     """The error as it stands in bodies and in streams alike."""
+    error = error.named(_FIELDS)
     late = error.status == 504
     inner: dict[str, Any] = {
         "code": error.status,

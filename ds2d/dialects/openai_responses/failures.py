@@ -34,12 +34,22 @@ _CODES: dict[ErrorKind, str] = {
 _AGAIN = re.compile(r"\s*(?:please )?try again in [\d.]+ ?s\.?$", re.IGNORECASE)
 """What a message says of it in its own words: Codex reads ours, and nobody needs both."""
 
+_FIELDS = {
+    "messages": "input",
+    "max_tokens": "max_output_tokens",
+    "max_completion_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "reasoning_effort": "reasoning.effort",
+    "logprobs": "top_logprobs",
+}
+"""From chat's names to those of a body here (mapping.md 5)."""
+
 
 def stream_error(error: GatewayError) -> dict[str, str] | None:
     """`response.error`: code and message; None for a cancelled response."""
     if error.kind is ErrorKind.CANCELLED:
         return None
-    code, message = _CODES.get(error.kind, "server_error"), error.message
+    code, message = _CODES.get(error.kind, "server_error"), error.named(_FIELDS).message
     if error.kind is ErrorKind.TOOL_CHOICE_VIOLATION:
         message = f"tool_choice_violation: {message}"
     if code == "rate_limit_exceeded" and error.retry_after:
@@ -49,11 +59,11 @@ def stream_error(error: GatewayError) -> dict[str, str] | None:
 
 def error_frame(error: GatewayError, number: int) -> bytes:
     """The event of a stream that has no response yet, in both forms that clients look for (section 5)."""
-    inner = orjson.loads(error_body(error))["error"]
+    inner = orjson.loads(error_body(error.named(_FIELDS)))["error"]
     flat = {name: inner[name] for name in ("message", "code", "param")}
     return frame("error", {"type": "error", "sequence_number": number} | flat | {"error": inner})
 
 
 def render_error(error: GatewayError, request_id: str) -> bytes:
     """The body of an error."""
-    return error_body(error)
+    return error_body(error.named(_FIELDS))
