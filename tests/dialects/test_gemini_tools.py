@@ -79,6 +79,11 @@ def test_tools_that_run_at_google_are_left_out_and_noted() -> None:
         ({"type": ["STRING", "NULL"]}, {"type": ["string", "null"]}),
         ({"type": "STRING", "nullable": True}, {"type": ["string", "null"]}),
         ({"type": "STRING", "nullable": False}, {"type": "string"}),
+        (
+            {"type": "STRING", "nullable": True, "enum": ["x", "y"]},
+            {"type": ["string", "null"], "enum": ["x", "y", None]},
+        ),
+        ({"type": "STRING", "nullable": True, "enum": ["x", None]}, {"type": ["string", "null"], "enum": ["x", None]}),
         ({"anyOf": [{"type": "STRING"}], "nullable": True}, {"anyOf": [{"type": "string"}, {"type": "null"}]}),
         ({"type": "ARRAY", "minItems": "1", "maxItems": 3}, {"type": "array", "minItems": 1, "maxItems": 3}),
         ({"min_length": "0", "max_length": "9", "minProperties": 1, "maxProperties": "2"}, None),
@@ -111,7 +116,7 @@ def test_a_nested_schema_in_capitals() -> None:
     assert schema(raw) == {
         "type": "object",
         "properties": {
-            "type": {"type": ["string", "null"], "enum": ["RED", "BLUE"]},
+            "type": {"type": ["string", "null"], "enum": ["RED", "BLUE", None]},
             "min_items": {"type": "array", "items": {"type": "object", "properties": {"deep_er": {"type": "integer"}}}},
         },
         "required": ["type"],

@@ -117,6 +117,10 @@ def _named(value: Any, path: str) -> dict[str, Schema]:
 
 
 def _nullable(schema: Schema) -> Schema:
+    """The schema with null allowed: an enum has to say so, too."""
+    words = schema.get("enum")
+    if isinstance(words, list) and None not in words:
+        schema["enum"] = [*words, None]
     kind = schema.get("type")
     if isinstance(kind, str) and kind != "null":
         schema["type"] = [kind, "null"]
