@@ -255,3 +255,27 @@ def test_calls_at_the_end_need_their_answers_and_a_prefill_needs_none() -> None:
     assert "'f' has no functionResponse" in error.message
     assert refusal(contents=[*begun, user(answers_to("f"))]).param == "contents"
     assert talk(user({"text": "a"}), model({"text": "b"}))[-1] == {"role": "assistant", "content": "b"}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"text": "see", "inlineData": {"mimeType": "image/png", "data": PNG}},
+        {"text": "see", "file_data": {"fileUri": "https://a/b.png"}},
+        {**answers_to("f"), "text": "see"},
+    ],
+)
+def test_a_part_with_two_kinds_of_data_is_refused_and_none_is_lost(part: dict[str, Any]) -> None:
+    error = refusal(contents=[user(part)])
+    assert error.param == "contents[0].parts[0]"
+    assert "'text'" in error.message
+
+
+def test_an_empty_text_beside_data_says_nothing() -> None:
+    image = {"inlineData": {"mimeType": "image/png", "data": PNG}}
+    assert talk(user({"text": "", **image})) == talk(user(image))
+
+
+def test_a_call_has_a_name() -> None:
+    error = refusal(contents=[user({"text": "a"}), model(calls("")), user(answers_to(""))])
+    assert error.param == "contents[1].parts[0].functionCall.name"

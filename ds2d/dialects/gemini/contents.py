@@ -155,6 +155,8 @@ class _Talk:
 
     def _take_call(self, call: dict[str, Any], path: str, made_id: str) -> None:
         name = text(call.get("name"), f"{path}.name")
+        if not name:
+            raise invalid(f"{path}.name", "must not be empty.")
         call_id = text(call.get("id", ""), f"{path}.id") or made_id
         args = call.get("args", {})
         if not isinstance(args, dict):

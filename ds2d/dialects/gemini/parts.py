@@ -18,12 +18,25 @@ Part = dict[str, Any]
 
 _SOUND = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/wave": "wav", "audio/mp3": "mp3", "audio/mpeg": "mp3"}
 _AS_TEXT = ("executableCode", "codeExecutionResult", "toolCall", "toolResponse")
+_DATA = frozenset(("text", "inlineData", "fileData", "functionCall", "functionResponse", *_AS_TEXT))
 _NO_DATA = frozenset(("thoughtSignature", "thought", "videoMetadata", "partMetadata", "mediaResolution"))
 
 
 def read_part(raw: Any, path: str) -> Part:
-    """The members of a part by their camelCase names; a string is text."""
-    return {"text": raw} if isinstance(raw, str) else level(raw, path)
+    """The members of a part by their camelCase names; a string is text.
+
+    Raises INVALID_REQUEST where it has data of two kinds, as Google does: one of them would be lost. Empty text is none.
+    """
+    if isinstance(raw, str):
+        return {"text": raw}
+    part = level(raw, path)
+    if len(_DATA & part.keys()) > 1:
+        if part.get("text") == "":
+            del part["text"]
+        one, *others = sorted(_DATA & part.keys())
+        if others:
+            raise invalid(path, f"has both '{one}' and '{others[0]}'; a part holds one kind of data.")
+    return part
 
 
 def shown(part: Part, path: str) -> Part | None:
