@@ -187,3 +187,14 @@ def test_the_routes_are_those_of_the_contract() -> None:
         ("GET", "/anthropic/v1/models", "models"),
         ("GET", "/anthropic/v1/models/{id:.+}", "model"),
     }
+
+
+@pytest.mark.parametrize("arguments", ['{"id":123456789012345678901234567890}', '{ "a": 1.10, "b": [-18446744073709551616]}'])
+def test_numbers_in_arguments_are_the_models_own(arguments: str) -> None:
+    body = render(Completion([Choice([CallPart("toolu_1", "f", arguments)], Ending("tool_calls"))], USAGE), envelope(request()))
+    assert b'"input":' + arguments.encode() in body
+
+
+def test_whole_arguments_whose_end_is_missing_are_closed() -> None:
+    assert whole(CallPart("toolu_1", "f", ""))["content"][0]["input"] == {}
+    assert whole(CallPart("toolu_1", "f", '{"a": ["x'))["content"][0]["input"] == {"a": ["x"]}
