@@ -12,7 +12,10 @@ import re
 from collections.abc import Mapping
 
 DOUBLED = re.compile(r"(/v1)(?:/v1)+(?=/)")
-IDS = re.compile(r"^((?:/anthropic)?/(?:v1|v1beta)/models/|/models/)(.*)$")
+IDS = re.compile(r"^((?:/anthropic)?(?:/v1|/v1beta)?/models/)(.*)$")
+METHOD = re.compile(r"(:[a-z]+[A-Z][A-Za-z]*)/+$")
+"""Gemini's method at the end of an id, known by its capitals: `:7b/` belongs to the id."""
+
 SLASHES = re.compile(r"/{2,}")
 
 
@@ -27,13 +30,16 @@ def tidy_path(path: str, root: str = "") -> str:
         path = "/" + path.lstrip("/")
     path = DOUBLED.sub(r"\1", path)
     head, tail = (found.group(1), found.group(2)) if (found := IDS.match(path)) and found.group(2).strip("/") else (path, "")
-    head = SLASHES.sub("/", head)
+    head, tail = SLASHES.sub("/", head), METHOD.sub(r"\1", tail)
     return head + tail if tail else (head.rstrip("/") or "/")
 
 
 def short_form(path: str) -> str | None:
     """The path without its `/v1`, which many clients leave out; None where there is none to leave out."""
-    return path.removeprefix("/v1") if path.startswith("/v1/") else None
+    for base in ("", "/anthropic"):
+        if path.startswith(f"{base}/v1/"):
+            return base + path.removeprefix(f"{base}/v1")
+    return None
 
 
 def dialect_of(path: str, headers: Mapping[str, str]) -> str:

@@ -211,3 +211,25 @@ async def test_what_a_server_cannot_do_is_refused_by_the_callers_own_name(tmp_pa
         status, answer, _ = await ds2d.ask(path, {**body, "generationConfig": {"candidateCount": 2}})
         assert (status, field_of(answer["error"])) == (400, "generationConfig.candidateCount")
         assert answer["error"]["message"] == "generationConfig.candidateCount: this model's server gives one answer."
+
+
+async def test_a_base_url_without_v1_and_a_slash_behind_reach_the_same_routes(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        for dialect, path in (
+            ("claude", "/anthropic/messages"),
+            ("claude", "/anthropic/messages/count_tokens/"),
+            ("gemini", "/v1beta/models/gemini-2.5-flash:generateContent/"),
+        ):
+            status, answer, _ = await ds2d.ask(path, QUESTIONS[dialect][1])
+            assert status == 200, answer
+        status, answer, _ = await ds2d.ask("/anthropic/models")
+        assert (status, answer["object"]) == (200, "list")
+
+
+@pytest.mark.parametrize("method", ["generateContent", "streamGenerateContent", "countTokens", "embedContent"])
+async def test_what_is_asked_by_post_is_no_model_to_get(tmp_path: Path, method: str) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        status, answer, headers = await ds2d.ask(f"/v1beta/models/gemini-2.5-pro:{method}")
+        assert (status, headers["allow"]) == (405, "POST")
+        assert answer["error"]["status"] == "INVALID_ARGUMENT"
+        assert (await ds2d.ask("/v1beta/models/gemini-2.5-pro"))[0] == 200

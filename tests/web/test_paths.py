@@ -26,6 +26,9 @@ from ds2d.web.paths import dialect_of, short_form, tidy_path
         ("/v1/models/%2Fmnt%2Fx", "/v1/models/%2Fmnt%2Fx"),
         ("//v1//models/org/name", "/v1/models/org/name"),
         ("/v1beta/models/a:generateContent", "/v1beta/models/a:generateContent"),
+        ("/v1beta/models/a:generateContent/", "/v1beta/models/a:generateContent"),
+        ("/v1/models/org/a:7b:streamGenerateContent//", "/v1/models/org/a:7b:streamGenerateContent"),
+        ("/v1/models/a:7b/", "/v1/models/a:7b/"),
     ],
 )
 def test_a_path_is_tidied(sent: str, canonical: str) -> None:
@@ -35,7 +38,8 @@ def test_a_path_is_tidied(sent: str, canonical: str) -> None:
 
 def test_routes_below_v1_have_a_short_form() -> None:
     assert short_form("/v1/chat/completions") == "/chat/completions"
-    assert short_form("/anthropic/v1/messages") is None
+    assert short_form("/anthropic/v1/messages") == "/anthropic/messages"
+    assert short_form("/v1beta/models") is None
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ _METHODS = (
     ("[^:/]*", "generate"),  # an unknown method: `parse` says so
 )
 
+_ASKED_BY_POST = "|".join(methods for methods, _ in _METHODS[:-1])
+
 ROUTES = (
     *(
         Endpoint("POST", f"/{version}/models/{{model:.+}}:{{method:{methods}}}", action)
@@ -29,7 +31,9 @@ ROUTES = (
         for methods, action in _METHODS
     ),
     Endpoint("GET", "/v1beta/models", "models"),
-    Endpoint("GET", "/v1beta/models/{model:.+}", "model"),
+    Endpoint(
+        "GET", f"/v1beta/models/{{model:(?!.*:(?:{_ASKED_BY_POST})$).+}}", "model"
+    ),  # else one is found by what it begins with
 )
 
 __all__ = [
