@@ -21,7 +21,7 @@ from ds2d.core.logs import Event, Sparing, client_text, request_id
 from ds2d.dialects import REGISTRY
 from ds2d.web.keys import ASK, CALLER, DIALECT, REQUEST_ID, Handler
 from ds2d.web.letting_go import let_go
-from ds2d.web.paths import dialect_of
+from ds2d.web.paths import dialect_of, no_route
 from ds2d.web.replies import SERVER, X_REQUEST_ID, common_headers, error_reply, preflight, request_id_of
 from ds2d.web.turn_headers import turn_headers
 
@@ -87,7 +87,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             reply = await handler(request)
         except web.HTTPException as error:
-            reply = _error(request, _from_http(error), error.headers.get("Allow"))
+            reply = _error(request, _from_http(error, request.path), error.headers.get("Allow"))
         except GatewayError as error:
             reply = _error(request, error)
             _forget_frames(error)
@@ -128,10 +128,10 @@ def _error(request: web.Request, error: GatewayError, allow: str | None = None) 
     return reply
 
 
-def _from_http(error: web.HTTPException) -> GatewayError:
+def _from_http(error: web.HTTPException, path: str) -> GatewayError:
     """What the HTTP layer refused by itself, as ours."""
     if error.status == 404:
-        return GatewayError(ErrorKind.ROUTE_NOT_FOUND, "There is no such route.")
+        return GatewayError(ErrorKind.ROUTE_NOT_FOUND, no_route(path))
     if error.status == 405:
         return GatewayError(ErrorKind.METHOD_NOT_ALLOWED, "This route does not take this method.")
     if error.status == 413:

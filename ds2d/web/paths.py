@@ -18,6 +18,20 @@ METHOD = re.compile(r"(:[a-z]+[A-Z][A-Za-z]*)/+$")
 
 SLASHES = re.compile(r"/{2,}")
 
+_NOT_OFFERED = {
+    "batches": "Batches",
+    "files": "Stored files",
+    "conversations": "Conversations",
+    "cachedContents": "Cached contents",
+}
+_NAMED = re.compile(rf"(?:/upload)?(?:/anthropic)?(?:/v1|/v1beta)?(?:/messages)?/({'|'.join(_NOT_OFFERED)})(?:/|$)")
+
+
+def no_route(path: str) -> str:
+    """Why a path has no route: what the real services have there and this one does not is told by name (deviations.md)."""
+    found = _NAMED.match(path)
+    return f"{_NOT_OFFERED[found.group(1)]} are not offered here." if found else "There is no such route."
+
 
 def tidy_path(path: str, root: str = "") -> str:
     """The canonical form of a path that a client sent. `root` (server.root_path) may stand before it: proxies that take it

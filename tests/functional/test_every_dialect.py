@@ -233,3 +233,23 @@ async def test_what_is_asked_by_post_is_no_model_to_get(tmp_path: Path, method: 
         assert (status, headers["allow"]) == (405, "POST")
         assert answer["error"]["status"] == "INVALID_ARGUMENT"
         assert (await ds2d.ask("/v1beta/models/gemini-2.5-pro"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        ("/v1/batches", "Batches"),
+        ("/v1/messages/batches/msgbatch_1", "Batches"),
+        ("/v1beta/batches", "Batches"),
+        ("/v1/files", "Stored files"),
+        ("/upload/v1beta/files", "Stored files"),
+        ("/v1/conversations/conv_1", "Conversations"),
+        ("/v1beta/cachedContents", "Cached contents"),
+    ],
+)
+async def test_what_is_not_offered_is_refused_by_name(tmp_path: Path, path: str, what: str) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        status, answer, _ = await ds2d.ask(path, {})
+        assert (status, answer["error"]["message"]) == (404, f"{what} are not offered here.")
+        status, answer, _ = await ds2d.ask("/v1/filesystem", {})
+        assert (status, answer["error"]["message"]) == (404, "There is no such route.")
