@@ -265,13 +265,14 @@ class ConfigStore:
             logger.error("config not taken up: %s", error)
 
     def _base(self) -> tuple[bool, Reading]:
-        """What a change starts from: the file as it is now, or the config in memory where a variable holds it."""
+        """What a change starts from: the file as it is now, or the config in memory where a variable holds it. Without a
+        file that is the config in force, which one that went missing must not take along; at the first start it is empty."""
         try:
             reading = self._source.read()
         except SourceError as error:
             if error.kind != "missing":
                 raise
-            return False, self._source.empty()
+            return False, msgspec.structs.replace(self._source.empty(), raw=self._raw)
         if reading.variable is None:
             return True, reading
         return True, msgspec.structs.replace(reading, raw=self._raw)

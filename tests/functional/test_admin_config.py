@@ -282,3 +282,23 @@ async def test_the_audit_tells_who_did_what_from_where(tmp_path: Path) -> None:
     assert lines[1]["changes"] == [{"path": "runtime", "kind": "added", "new": {"account_max_inflight": 9}}]
     assert lines[2]["changes"] == [{"path": "accounts[1].token", "kind": "changed", "old": "tok-s…89", "new": "tok-a…89"}]
     assert TOKENS[1] not in str(lines)
+
+
+async def test_a_write_while_the_file_is_missing_starts_from_what_is_in_force(tmp_path: Path) -> None:
+    async with administered(tmp_path, accounts=ACCOUNTS, _note="kept") as (ds2d, _):
+        whole = ds2d.config()
+        ds2d.path.rename(tmp_path / "moved.json")
+        ds2d.daemon.store.reload()
+        assert (await ds2d.ask("/admin/settings", {"log": {"level": "debug"}}, method="PUT", **ADMIN))[0] == 200
+        assert ds2d.config() == {**whole, "log": {"level": "debug"}}
+        assert ds2d.path.stat().st_mode & 0o777 == 0o600
+        assert (await ds2d.ask("/v1/chat/completions", QUESTION))[0] == 200
+        assert (await ds2d.ask("/readyz?verbose", key=None))[1]["config"]["problem"] == []
+
+
+async def test_a_write_before_there_is_a_file_makes_one(tmp_path: Path) -> None:
+    async with running(tmp_path, {}, environ={"DS2API_ADMIN_KEY": ADMIN_KEY}) as ds2d:
+        ds2d.path.unlink()
+        ds2d.daemon.store.reload()
+        assert (await ds2d.ask("/admin/settings", {"log": {"level": "debug"}}, method="PUT", **ADMIN))[0] == 200
+        assert ds2d.config() == {"log": {"level": "debug"}}
