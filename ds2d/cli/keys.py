@@ -95,7 +95,7 @@ def _add(options: argparse.Namespace) -> int:
 
 def _list(options: argparse.Namespace) -> int:
     config = _config(options)
-    found = [entries.describe(spec) for _, spec in entries.listed(config, deleted=options.deleted)]
+    found = [entries.describe(spec, text) for text, spec in entries.listed(config, deleted=options.deleted)]
     if options.json:
         print(json.dumps(found, ensure_ascii=False))
         return 0
@@ -110,7 +110,7 @@ def _list(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     config = _config(options)
     spec = _spec(config, options.key)
-    entry = entries.describe(spec)
+    entry = entries.describe(spec, entries.masked_key(spec))
     entry["used"] = usage.keys(Path(config.state_dir)).get(spec.digest or "")
     if options.json:
         print(json.dumps(entry, ensure_ascii=False))

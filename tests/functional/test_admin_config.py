@@ -302,3 +302,33 @@ async def test_a_write_before_there_is_a_file_makes_one(tmp_path: Path) -> None:
         ds2d.daemon.store.reload()
         assert (await ds2d.ask("/admin/settings", {"log": {"level": "debug"}}, method="PUT", **ADMIN))[0] == 200
         assert ds2d.config() == {"log": {"level": "debug"}}
+
+
+async def test_a_mask_that_may_be_several_keys_deletes_none_of_them(tmp_path: Path) -> None:
+    twins = ["sk-aa-first-0123456789", "sk-aa-other-0123456789"]
+    async with administered(tmp_path) as (ds2d, _):
+        ds2d.change(keys=[*twins, KEY])
+        _, listing, _ = await ds2d.ask("/admin/config", **ADMIN)
+        assert listing["keys"][0] == listing["keys"][1]
+        before = ds2d.path.read_bytes()
+        status, answer, _ = await ds2d.ask("/admin/config", {"keys": listing["keys"][1:]}, **ADMIN)
+        assert (status, answer["detail"][:8]) == (400, "keys[0]:")
+        assert (await ds2d.ask("/admin/config", {"keys": listing["keys"]}, **ADMIN))[0] == 200
+        assert ds2d.path.read_bytes() == before, "all of them are all of them"
+        assert (await ds2d.ask("/admin/config", {"keys": [twins[0], listing["keys"][1], KEY]}, **ADMIN))[0] == 200
+        assert ds2d.path.read_bytes() == before, "one was said in full, so the mask is the other"
+        assert (await ds2d.ask("/admin/config", {"keys": [twins[1], KEY]}, **ADMIN))[0] == 200
+        first, other, _ = ds2d.config()["keys"]
+        assert (first["key"], bool(first["deleted_at"]), other) == (twins[0], True, twins[1])
+
+
+async def test_hashes_that_begin_alike_are_told_apart(tmp_path: Path) -> None:
+    hashes = [f"sha256:ab12{digit * 60}" for digit in "0c"]
+    async with administered(tmp_path) as (ds2d, _):
+        ds2d.change(keys=[*hashes, "sha256:" + "d" * 64])
+        _, listing, _ = await ds2d.ask("/admin/config", **ADMIN)
+        assert listing["keys"] == ["sha256:ab1200000000…", "sha256:ab12cccccccc…", "sha256:dddd…"]
+        assert [entry["key"] for entry in listing["key_entries"]] == listing["keys"]
+        assert (await ds2d.ask("/admin/config", {"keys": ["sha256:ab12…", *listing["keys"][2:]]}, **ADMIN))[0] == 400
+        assert (await ds2d.ask("/admin/config", {"keys": listing["keys"][1:]}, **ADMIN))[0] == 200
+        assert [isinstance(entry, dict) for entry in ds2d.config()["keys"]] == [True, False, False]

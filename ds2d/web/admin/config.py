@@ -39,7 +39,7 @@ class ConfigRoutes:
         listed = keys.listed(config, deleted=_flag(request, "deleted"))
         answer = {
             "keys": [text for text, _ in listed],
-            "key_entries": [keys.describe(spec) for _, spec in listed],
+            "key_entries": [keys.describe(spec, text) for text, spec in listed],
             "accounts": [account_edits.describe(spec) for spec in config.accounts],
             "claude_mapping": {"fast": config.claude_mapping.fast, "slow": config.claude_mapping.slow},
             "upstreams": shown(config.upstreams, defaults=False),

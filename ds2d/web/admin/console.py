@@ -27,7 +27,8 @@ class Console:
     async def keys(self, request: web.Request) -> web.StreamResponse:
         """Every key with its limits and what it has used of them."""
         deleted = request.query.get("deleted", "").lower() in ("1", "true", "yes")
-        found = [{**keys.describe(spec), **self._use(spec)} for _, spec in keys.listed(self._desk.config, deleted=deleted)]
+        listed = keys.listed(self._desk.config, deleted=deleted)
+        found = [{**keys.describe(spec, text), **self._use(spec)} for text, spec in listed]
         return self._desk.reply({"keys": found, "generation": self._desk.config.generation}, headers=self._desk.etag())
 
     async def connect(self, request: web.Request) -> web.StreamResponse:

@@ -1,14 +1,15 @@
 """API keys as the admin API lists and changes them.
 
-Rule: a key leaves here masked; a mask posted back stands for the key it was made of, and one that stands for none is refused;
-keys made or added here are stored as hashes, those the operator wrote stay as written.
+Rule: a key leaves here masked; a mask posted back stands for the key it was made of, and one that stands for none, or for more
+keys than were posted, is refused; keys made or added here are stored as hashes, those the operator wrote stay as written.
 Surprise: a deleted key stays in the file with `deleted_at`, so that its usage stays readable, and no listing posted back can
 revive or remove it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ds2d.config.references import is_reference
@@ -23,7 +24,13 @@ LISTS = ("keys", "api_keys")
 FIELDS = frozenset(KeySpec.__struct_fields__) - {"key", "created_at", "deleted_at", "problem"}
 """What a key's entry may be given besides the key."""
 
+HASH = "sha256:"
+CLEAR_DIGITS = 12
+"""Digits that a masked hash shows where the usual four are those of another key, too."""
+
 Entry = dict[str, Any]
+Place = tuple[list[Any], int]
+"""Where a key stands in a document: the list and the place in it."""
 
 
 def key_id(digest: str) -> str:
@@ -33,37 +40,39 @@ def key_id(digest: str) -> str:
 
 def listed(config: Config, *, deleted: bool = False) -> list[tuple[str, KeySpec]]:
     """The keys that a listing shows, each with its mask."""
-    return [(masked_key(spec), spec) for spec in config.keys if spec.key is not None and (deleted or spec.deleted_at is None)]
+    found = [spec for spec in config.keys if spec.key is not None and (deleted or spec.deleted_at is None)]
+    times = Counter(map(masked_key, found))
+    return [(masked_key(spec, clear=times[masked_key(spec)] > 1), spec) for spec in found]
 
 
-def masked_key(spec: KeySpec) -> str:
-    """The mask of a key; of one by reference, the reference."""
+def masked_key(spec: KeySpec, *, clear: bool = False) -> str:
+    """The mask of a key; of one by reference, the reference. `clear`: enough of a hash to tell it from another."""
     assert spec.key is not None
     if spec.key.reference:
-        ((kind, name),) = spec.key.reference.items()
-        return f"{kind}:{name}"
-    return mask(spec.key.reveal() or "")
+        return _reference_text(spec.key.reference)
+    text = spec.key.reveal() or ""
+    return text[: len(HASH) + CLEAR_DIGITS] + MASK if clear and text.startswith(HASH) else mask(text)
 
 
-def describe(spec: KeySpec) -> Entry:
-    """One of `key_entries`: the entry as far as somebody set it, with its id and its key masked."""
-    entry = {"id": key_id(spec.digest) if spec.digest else None, **shown(spec, defaults=False), "key": masked_key(spec)}
+def describe(spec: KeySpec, masked: str) -> Entry:
+    """One of `key_entries`: the entry as far as somebody set it, with its id and its key masked as the listing has it."""
+    entry = {"id": key_id(spec.digest) if spec.digest else None, **shown(spec, defaults=False), "key": masked}
     if spec.problem:
         entry["problem"] = spec.problem
     return entry
 
 
-def raw_entries(document: dict[str, Any]) -> Iterator[tuple[list[Any], int]]:
-    """Where each key stands in a document: the list and the place in it."""
+def raw_entries(document: dict[str, Any]) -> Iterator[Place]:
+    """Where each key stands in a document."""
     for name in LISTS:
         entries = document.get(name)
         if isinstance(entries, list):
             yield from ((entries, at) for at in range(len(entries)))
 
 
-def find(document: dict[str, Any], config: Config, wanted: str) -> tuple[list[Any], int]:
+def find(document: dict[str, Any], config: Config, wanted: str) -> Place:
     """The place of a key given by itself or by its id. Raises 404."""
-    digest = hash_key(wanted).removeprefix("sha256:")
+    digest = hash_key(wanted).removeprefix(HASH)
     for entries, at in raw_entries(document):
         own = _digest(entries[at], config)
         if own is not None and (own == digest or key_id(own) == wanted):
@@ -74,7 +83,7 @@ def find(document: dict[str, Any], config: Config, wanted: str) -> tuple[list[An
 def add(document: dict[str, Any], config: Config, key: str, fields: Entry, now: str) -> None:
     """Put a new key in, as a hash. Raises 409 where it is known, deleted or not."""
     _check_new(key)
-    digest = hash_key(key).removeprefix("sha256:")
+    digest = hash_key(key).removeprefix(HASH)
     for entries, at in raw_entries(document):
         if _digest(entries[at], config) == digest:
             gone = isinstance(entries[at], dict) and entries[at].get("deleted_at")
@@ -104,30 +113,34 @@ def replace_all(document: dict[str, Any], config: Config, posted: Any, now: str)
     if not isinstance(posted, list):
         raise bad("keys: must be a list of strings")
     standing = [(entries, at) for entries, at in raw_entries(document) if _is_live(entries[at], config)]
-    kept = [_match(posted, index, standing, config) for index in range(len(posted))]
-    for place in standing:
-        if place not in kept:
-            delete(*place, now)
+    kept = _kept(posted, [entries[at] for entries, at in standing], config)
+    for entries, at in standing:
+        if _identity(entries[at], config) not in kept:
+            delete(entries, at, now)
     for index, known in enumerate(kept):
         if known is None:
             key, fields = split(posted[index], f"keys[{index}]")
             add(document, config, key, fields, now)
 
 
-def _match(posted: list[Any], index: int, standing: list[tuple[list[Any], int]], config: Config) -> tuple[list[Any], int] | None:
-    """The entry that a posted key stands for; None for a new one. A mask counts by how often it came before."""
-    text, _ = split(posted[index], f"keys[{index}]")
-    digest = hash_key(text).removeprefix("sha256:")
-    for entries, at in standing:
-        if _digest(entries[at], config) == digest:
-            return entries, at
-    if MASK not in text and not text.startswith("$"):
-        return None
-    before = sum(split(item, "keys")[0] == text for item in posted[:index])
-    same = [place for place in standing if _mask_of(place[0][place[1]]) == text]
-    if before >= len(same):
-        raise bad(f"keys[{index}]: this masked key stands for none of the keys")
-    return same[before]
+def _kept(posted: list[Any], standing: list[Any], config: Config) -> list[str | None]:
+    """Which of the standing keys each posted one is; None for a new one. Keys that share a mask are kept all together: who
+    posts fewer of them has not said which, and a guess would refuse somebody's key."""
+    texts = [split(item, f"keys[{index}]")[0] for index, item in enumerate(posted)]
+    known = {_identity(entry, config): entry for entry in standing}
+    kept = [digest if (digest := hash_key(text).removeprefix(HASH)) in known else None for text in texts]
+    named = set(kept)
+    for index, text in enumerate(texts):
+        if kept[index] is not None or not (MASK in text or text.startswith("$")):
+            continue
+        same = [name for name, entry in known.items() if name not in named and _is_mask_of(text, entry)]
+        before, times = texts[:index].count(text), texts.count(text)
+        if before >= len(same):
+            raise bad(f"keys[{index}]: this masked key stands for none of the keys")
+        if times < len(same):
+            raise bad(f"keys[{index}]: this masked key may be {len(same)} keys: delete a key by its id instead")
+        kept[index] = same[before]
+    return kept
 
 
 def split(item: Any, path: str) -> tuple[str, Entry]:
@@ -157,18 +170,37 @@ def _is_live(entry: Any, config: Config) -> bool:
 def _digest(entry: Any, config: Config) -> str | None:
     key = entry.get("key") if isinstance(entry, dict) else entry
     if isinstance(key, str) and key:
-        return hash_key(key).removeprefix("sha256:")
+        return hash_key(key).removeprefix(HASH)
     if is_reference(key):
         return next((spec.digest for spec in config.keys if spec.key is not None and spec.key.reference == key), None)
     return None
 
 
-def _mask_of(entry: Any) -> str:
+def _identity(entry: Any, config: Config) -> str:
+    """What tells a key from others: its digest; of one that cannot be read, its reference."""
+    return _digest(entry, config) or _reference_of(entry)
+
+
+def _is_mask_of(text: str, entry: Any) -> bool:
+    """Whether a listing may have shown this key so, at whatever length it masks hashes."""
     key = entry.get("key") if isinstance(entry, dict) else entry
-    if isinstance(key, dict) and is_reference(key):
-        ((kind, name),) = key.items()
-        return f"{kind}:{name}"
-    return mask(key) if isinstance(key, str) else ""
+    if not isinstance(key, str):
+        return text == _reference_of(entry)
+    shown_part = text.removesuffix(MASK)
+    if key.startswith(HASH) and text.endswith(MASK) and len(shown_part) > len(HASH):
+        return key.startswith(shown_part)
+    return text == mask(key)
+
+
+def _reference_of(entry: Any) -> str:
+    """The reference that stands for a key, as listings show it; empty for a key that stands there itself."""
+    key = entry.get("key") if isinstance(entry, dict) else entry
+    return _reference_text(key) if isinstance(key, dict) and is_reference(key) else ""
+
+
+def _reference_text(reference: Mapping[str, str]) -> str:
+    ((kind, name),) = reference.items()
+    return f"{kind}:{name}"
 
 
 def bad(message: str) -> GatewayError:
