@@ -2,7 +2,7 @@
 
   ds2d keys add NAME [--max-tokens N ...]   make a key; it is shown this once, the config keeps its hash
   ds2d keys list [--deleted]                every key with its limits
-  ds2d keys show KEY                        one key; KEY is its name, its id (key_...), or the key itself
+  ds2d keys show KEY                        one key; KEY is its name, id (key_...), $env:NAME, or the key itself
   ds2d keys revoke KEY                      refused from now on; its usage stays
   ds2d keys restore KEY                     take that back
   ds2d keys usage [KEY]                     tokens and requests by key, from the ledger
@@ -56,8 +56,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     listing = actions.add_parser("list", help="every key with its limits")
     listing.add_argument("--deleted", action="store_true", help="revoked ones too")
     for action, what in (("show", "one key"), ("revoke", "refuse it from now on"), ("restore", "take a revocation back")):
-        actions.add_parser(action, help=what).add_argument("key", help="name, id, or the key itself")
-    actions.add_parser("usage", help="what the keys used").add_argument("key", nargs="?", help="name, id, or the key itself")
+        actions.add_parser(action, help=what).add_argument("key", help="name, id, reference ($env:NAME), or the key itself")
+    actions.add_parser("usage", help="what the keys used").add_argument(
+        "key", nargs="?", help="name, id, reference ($env:NAME), or the key itself"
+    )
     for verb in actions.choices.values():
         verb.add_argument("--config", type=Path, metavar="FILE", help="the config file")
         verb.add_argument("--json", action="store_true", help="print JSON")
@@ -176,9 +178,9 @@ def _change(options: argparse.Namespace, edit: Callable[[dict[str, Any], Config]
 
 
 def _spec(config: Config, wanted: str) -> KeySpec:
-    """The key of this name, id or text."""
+    """The key of this name, id, reference or text. One whose variable or file is not to be had here has no id."""
     for spec in config.keys:
-        if spec.digest is not None and wanted in (spec.name, entries.key_id(spec.digest)):
+        if spec.key is not None and wanted in (spec.name, _handle(spec)):
             return spec
     digest = hash_key(wanted).removeprefix("sha256:")
     found = next((spec for spec in config.keys if spec.digest == digest), None)
@@ -188,7 +190,12 @@ def _spec(config: Config, wanted: str) -> KeySpec:
 
 
 def _place(document: dict[str, Any], config: Config, wanted: str) -> tuple[list[Any], int]:
-    return entries.find(document, config, entries.key_id(_spec(config, wanted).digest or ""))
+    return entries.find(document, config, _handle(_spec(config, wanted)))
+
+
+def _handle(spec: KeySpec) -> str:
+    """What finds a key in the document: its id, or its reference where it cannot be read."""
+    return entries.key_id(spec.digest) if spec.digest else entries.masked_key(spec)
 
 
 def _done(options: argparse.Namespace, what: str) -> int:

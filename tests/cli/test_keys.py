@@ -67,6 +67,18 @@ def test_a_bad_limit_and_a_name_taken_change_nothing(here: Path, capsys: pytest.
     assert config(here) == before
 
 
+def test_a_key_whose_variable_is_not_here_is_shown_and_revoked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lost = {"key": {"$env": "DS2D_LOST_KEY"}, "name": "lost"}
+    (here / "config.json").write_text(json.dumps({"keys": [lost, {"key": {"$file": "lost.key"}}]}))
+    assert "$env:DS2D_LOST_KEY" in said(capsys, "keys", "show", "lost")
+    for wanted in ("lost", "$env:DS2D_LOST_KEY", "$file:lost.key"):
+        assert said(capsys, "keys", "revoke", wanted).strip() == "revoked"
+        assert "REVOKED" in said(capsys, "keys", "list", "--deleted")
+        assert said(capsys, "keys", "restore", wanted).strip() == "restored"
+    assert config(here)["keys"] == [lost, {"key": {"$file": "lost.key"}}]
+    assert json.loads(said(capsys, "keys", "usage", "lost", "--json")) == []
+
+
 def test_revoke_and_restore(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     key = made(capsys, "team-a")
     identity = json.loads(said(capsys, "keys", "list", "--json"))[0]["id"]

@@ -332,3 +332,21 @@ async def test_hashes_that_begin_alike_are_told_apart(tmp_path: Path) -> None:
         assert (await ds2d.ask("/admin/config", {"keys": ["sha256:ab12…", *listing["keys"][2:]]}, **ADMIN))[0] == 400
         assert (await ds2d.ask("/admin/config", {"keys": listing["keys"][1:]}, **ADMIN))[0] == 200
         assert [isinstance(entry, dict) for entry in ds2d.config()["keys"]] == [True, False, False]
+
+
+async def test_a_key_that_cannot_be_read_is_edited_and_revoked_by_reference_or_name(tmp_path: Path) -> None:
+    lost = {"key": {"$env": "DS2D_LOST_KEY"}, "name": "lost"}
+    async with administered(tmp_path) as (ds2d, _):
+        ds2d.change(keys=[{"key": {"$file": "keys/lost.key"}}, lost, KEY])
+        _, listing, _ = await ds2d.ask("/admin/config", **ADMIN)
+        assert [entry["id"] for entry in listing["key_entries"][:2]] == [None, None]
+        for wanted in ("lost", "%24env%3ADS2D_LOST_KEY", listing["key_entries"][0]["key"]):
+            assert (await ds2d.ask(f"/admin/keys/{wanted}", method="DELETE", **ADMIN))[0] == 200, wanted
+            assert (await ds2d.ask(f"/admin/keys/{wanted}", {"remark": "back"}, method="PUT", **ADMIN))[0] == 200, wanted
+        assert (await ds2d.ask("/admin/keys/lost", method="DELETE", **ADMIN))[0] == 200
+        entries = ds2d.config()["keys"]
+        assert entries[0] == {"key": {"$file": "keys/lost.key"}, "remark": "back"}
+        assert entries[1].pop("deleted_at").endswith("Z")
+        assert entries[1:] == [{**lost, "remark": "back"}, KEY]
+        _, dry, _ = await ds2d.ask("/admin/config/import?dry_run=1", {"keys": ["lost"]}, **ADMIN)
+        assert dry["changes"], "a key that reads like another's name is a key of its own"

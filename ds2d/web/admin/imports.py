@@ -15,7 +15,6 @@ import orjson
 
 from ds2d.config.notices import child
 from ds2d.config.schema import Config
-from ds2d.core.errors import GatewayError
 from ds2d.core.redact import MASK
 from ds2d.web.admin import account_edits, keys
 
@@ -66,17 +65,9 @@ def merge(document: dict[str, Any], newcomer: dict[str, Any], config: Config) ->
 def _merge_keys(document: dict[str, Any], entries: Any, config: Config) -> None:
     for entry in _as_list(entries, "keys"):
         text = entry.get("key") if isinstance(entry, dict) else entry
-        if isinstance(text, str) and text and _is_known(document, config, text):
+        if isinstance(text, str) and text and keys.is_known(document, config, text):
             continue
         document.setdefault("keys", []).append(entry)
-
-
-def _is_known(document: dict[str, Any], config: Config, key: str) -> bool:
-    try:
-        keys.find(document, config, key)
-    except GatewayError:
-        return False
-    return True
 
 
 def _merge_accounts(document: dict[str, Any], entries: Any, config: Config) -> None:

@@ -9,7 +9,7 @@ revive or remove it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ds2d.config.references import is_reference
@@ -71,13 +71,26 @@ def raw_entries(document: dict[str, Any]) -> Iterator[Place]:
 
 
 def find(document: dict[str, Any], config: Config, wanted: str) -> Place:
-    """The place of a key given by itself or by its id. Raises 404."""
+    """The place of a key given by itself, its id, its reference as listings show it, or its name: one that cannot be read
+    has no id, and must be got rid of all the same. Raises 404."""
     digest = hash_key(wanted).removeprefix(HASH)
-    for entries, at in raw_entries(document):
-        own = _digest(entries[at], config)
-        if own is not None and (own == digest or key_id(own) == wanted):
-            return entries, at
+    places = list(raw_entries(document))
+    ways: tuple[Callable[[Any], bool], ...] = (
+        lambda entry: (own := _digest(entry, config)) is not None and (own == digest or key_id(own) == wanted),
+        lambda entry: bool(wanted) and _reference_of(entry) == wanted,
+        lambda entry: isinstance(entry, dict) and bool(entry.get("key")) and entry.get("name") == wanted,
+    )
+    for is_wanted in ways:
+        for entries, at in places:
+            if is_wanted(entries[at]):
+                return entries, at
     raise GatewayError(ErrorKind.ROUTE_NOT_FOUND, "There is no such key.")
+
+
+def is_known(document: dict[str, Any], config: Config, key: str) -> bool:
+    """Whether a document holds this key, deleted or not."""
+    digest = hash_key(key).removeprefix(HASH)
+    return any(_digest(entries[at], config) == digest for entries, at in raw_entries(document))
 
 
 def add(document: dict[str, Any], config: Config, key: str, fields: Entry, now: str) -> None:

@@ -60,7 +60,6 @@ class Keys extends Part {
   }
 
   actions(one) {
-    if (!one.id) return null;
     if (one.deleted_at) return button(t("keys.restore"), (pressed) => this.restore(one, pressed), "small");
     return h("div", { class: "row" }, button(t("common.edit"), () => this.edit(one), "small"), button(t("keys.revoke"), () => this.revoke(one), "small danger"));
   }
@@ -74,7 +73,7 @@ class Keys extends Part {
     const flags = Object.fromEntries(FLAGS.map((name) => [name, h("input", { type: "checkbox", id: `flag-${name}`, checked: one?.[name] ?? false })]));
     const save = async () => {
       const body = bodyOf(inputs, flags, one);
-      return one ? call("PUT", `admin/keys/${encodeURIComponent(one.id)}`, { body }) : call("POST", "admin/keys", { body });
+      return one ? call("PUT", pathOf(one), { body }) : call("POST", "admin/keys", { body });
     };
     const fields = [
       h("div", { class: "fields" }, ["name", "remark", "models", "quota_window", ...LIMITS, "expires_at"].map((name) => field(t(`keyfield.${name}`), inputs[name]))),
@@ -98,15 +97,18 @@ class Keys extends Part {
 
   async revoke(one) {
     if (!(await confirmed(t("keys.revokeTitle"), t("keys.revokeText", { name: one.name ?? one.key }), t("keys.revoke")))) return;
-    await attempt(() => call("DELETE", `admin/keys/${encodeURIComponent(one.id)}`));
+    await attempt(() => call("DELETE", pathOf(one)));
     await this.load();
   }
 
   async restore(one, pressed) {
-    await attempt(() => call("PUT", `admin/keys/${encodeURIComponent(one.id)}`, { body: {} }), pressed);
+    await attempt(() => call("PUT", pathOf(one), { body: {} }), pressed);
     await this.load();
   }
 }
+
+/** Where a key is edited; one that cannot be read has no id and is found by its reference. */
+const pathOf = (one) => `admin/keys/${encodeURIComponent(one.id ?? one.key)}`;
 
 /** What the form says, of what differs from the key as it is. */
 function bodyOf(inputs, flags, one) {
