@@ -350,3 +350,18 @@ async def test_a_key_that_cannot_be_read_is_edited_and_revoked_by_reference_or_n
         assert entries[1:] == [{**lost, "remark": "back"}, KEY]
         _, dry, _ = await ds2d.ask("/admin/config/import?dry_run=1", {"keys": ["lost"]}, **ADMIN)
         assert dry["changes"], "a key that reads like another's name is a key of its own"
+
+
+async def test_a_dry_run_is_one_however_it_is_asked_for(tmp_path: Path) -> None:
+    async with administered(tmp_path) as (ds2d, _):
+        before = ds2d.path.read_bytes()
+        for asked in ("dry_run", "dry_run=", "dry_run=on", "dry_run=y", "dry_run=Yes", "dry_run=true", "dry_run=1"):
+            _, answer, _ = await ds2d.ask(f"/admin/config/import?{asked}", {"keys": ["k-new"]}, **ADMIN)
+            assert answer["dry_run"] is True, asked
+        for asked in ("dry_run=2", "dry_run=maybe", "dry_run=0&dry_run=1"):
+            status, answer, _ = await ds2d.ask(f"/admin/config/import?{asked}", {"keys": ["k-new"]}, **ADMIN)
+            assert (status, answer["detail"][:8]) == (400, "dry_run:"), asked
+        assert (await ds2d.ask("/admin/config?deleted=maybe", **ADMIN))[0] == 400
+        assert (await ds2d.ask("/admin/keys?deleted=maybe", **ADMIN))[0] == 400
+        assert ds2d.path.read_bytes() == before
+        assert (await ds2d.ask("/admin/config/import?dry_run=false", {"keys": ["k-new"]}, **ADMIN))[1]["imported_keys"] == 1

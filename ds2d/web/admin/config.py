@@ -21,7 +21,7 @@ from ds2d.config.strict_json import dump, load
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.secrets import hash_key
 from ds2d.web.admin import account_edits, imports, keys, settings
-from ds2d.web.admin.desk import Desk
+from ds2d.web.admin.desk import Desk, flag
 from ds2d.web.admin.keys import bad
 
 Body = dict[str, Any]
@@ -36,7 +36,7 @@ class ConfigRoutes:
     async def show(self, request: web.Request) -> web.StreamResponse:
         """The config without its secrets."""
         config = self._desk.config
-        listed = keys.listed(config, deleted=_flag(request, "deleted"))
+        listed = keys.listed(config, deleted=flag(request, "deleted"))
         answer = {
             "keys": [text for text, _ in listed],
             "key_entries": [keys.describe(spec, text) for text, spec in listed],
@@ -88,7 +88,7 @@ class ConfigRoutes:
             else:
                 imports.merge(document, newcomer, self._desk.config)
 
-        if _flag(request, "dry_run"):
+        if flag(request, "dry_run"):
             return self._desk.reply({"success": True, "dry_run": True, "mode": mode, "changes": self._tried(edit)})
         before = self._counts()
         self._desk.write(request, f"import {mode}", edit)
@@ -254,7 +254,3 @@ def _added(add: Any, *arguments: Any) -> bool:
             raise
         return False
     return True
-
-
-def _flag(request: web.Request, name: str) -> bool:
-    return request.query.get(name, "").lower() in ("1", "true", "yes")

@@ -13,7 +13,7 @@ from aiohttp import web
 from ds2d.core.connect import CLIENTS, connect
 from ds2d.state.quotas import Meter, Quotas
 from ds2d.web.admin import keys
-from ds2d.web.admin.desk import Desk
+from ds2d.web.admin.desk import Desk, flag
 from ds2d.web.admin.keys import bad
 
 
@@ -26,8 +26,7 @@ class Console:
 
     async def keys(self, request: web.Request) -> web.StreamResponse:
         """Every key with its limits and what it has used of them."""
-        deleted = request.query.get("deleted", "").lower() in ("1", "true", "yes")
-        listed = keys.listed(self._desk.config, deleted=deleted)
+        listed = keys.listed(self._desk.config, deleted=flag(request, "deleted"))
         found = [{**keys.describe(spec, text), **self._use(spec)} for text, spec in listed]
         return self._desk.reply({"keys": found, "generation": self._desk.config.generation}, headers=self._desk.etag())
 

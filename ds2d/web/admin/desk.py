@@ -31,6 +31,9 @@ ADMIN: web.RequestKey[Admin] = web.RequestKey("admin", Admin)
 TRIES = 5
 """How often a change is applied anew to a file that an editor saved in the same moment."""
 
+YES = frozenset({"", "1", "true", "yes", "on", "y"})
+NO = frozenset({"0", "false", "no", "off", "n"})
+
 Edit = Callable[[dict[str, Any]], None]
 
 
@@ -137,6 +140,15 @@ class Desk:
         if errors.incomplete:
             return conflict(f"The config file on disk cannot be read: {message}")
         return GatewayError(ErrorKind.INVALID_REQUEST, message)
+
+
+def flag(request: web.Request, name: str) -> bool:
+    """Whether a query asks for something: by being there, unless it says no. Raises 400 for what says neither, lest somebody
+    who asked to try something does it."""
+    given = [text.lower() for text in request.query.getall(name, ["no"])]
+    if len(given) > 1 or given[0] not in YES | NO:
+        raise GatewayError(ErrorKind.INVALID_REQUEST, f"{name}: must be true or false")
+    return given[0] in YES
 
 
 def conflict(message: str) -> GatewayError:
