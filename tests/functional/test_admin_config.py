@@ -365,3 +365,27 @@ async def test_a_dry_run_is_one_however_it_is_asked_for(tmp_path: Path) -> None:
         assert (await ds2d.ask("/admin/keys?deleted=maybe", **ADMIN))[0] == 400
         assert ds2d.path.read_bytes() == before
         assert (await ds2d.ask("/admin/config/import?dry_run=false", {"keys": ["k-new"]}, **ADMIN))[1]["imported_keys"] == 1
+
+
+async def test_what_an_edit_of_a_key_cannot_change_is_refused(tmp_path: Path) -> None:
+    async with administered(tmp_path) as (ds2d, _):
+        _, made, _ = await ds2d.ask("/admin/keys", {"name": "team"}, **ADMIN)
+        (entry,) = [one for one in (await ds2d.ask("/admin/config", **ADMIN))[1]["key_entries"] if one["id"] == made["id"]]
+        path, before = f"/admin/keys/{made['id']}", ds2d.path.read_bytes()
+        for name, other in (
+            ("key", "sk-new"),
+            ("key", {"$env": "OTHER"}),
+            ("key", None),
+            ("id", "key_0"),
+            ("created_at", "2020-01-01T00:00:00Z"),
+            ("deleted_at", "2020-01-01T00:00:00Z"),
+        ):
+            status, answer, _ = await ds2d.ask(path, {**entry, name: other}, method="PUT", **ADMIN)
+            assert (status, answer["detail"].partition(":")[0]) == (400, name)
+        for same in (entry, {**entry, "key": made["key"]}, {**entry, "key": hash_key(made["key"]), "deleted_at": None}):
+            assert (await ds2d.ask(path, same, method="PUT", **ADMIN))[0] == 200, same
+        assert ds2d.path.read_bytes() == before
+        await ds2d.ask(path, method="DELETE", **ADMIN)
+        gone = (await ds2d.ask("/admin/config?deleted=1", **ADMIN))[1]["key_entries"][1]
+        assert (await ds2d.ask(path, gone, method="PUT", **ADMIN))[0] == 200
+        assert ds2d.path.read_bytes() == before, "back, as its listing was posted"

@@ -206,3 +206,12 @@ async def test_every_hot_setting_says_what_it_means_and_can_be_set_however_deep_
         assert ds2d.config()["runtime"] == {"breaker": {"failures": 9}}
         assert ds2d.config()["server"] == {"open_networks": ["127.0.0.0/8"]}
         assert ds2d.daemon.config().runtime.breaker.failures == 9
+
+
+async def test_what_is_only_shown_is_refused_when_it_differs(tmp_path: Path) -> None:
+    async with administered(tmp_path) as (ds2d, _):
+        _, shown, _ = await ds2d.ask("/admin/settings", **ADMIN)
+        assert (await put(ds2d, **shown))[0] == 200
+        for name, other in (("jwt_valid_after_unix", 1), ("has_password_hash", False), ("default_password_warning", True)):
+            status, answer = await put(ds2d, admin={name: other})
+            assert (status, answer["detail"].partition(":")[0]) == (400, f"admin.{name}")

@@ -188,10 +188,15 @@ class ConfigRoutes:
 
     async def edit_key(self, request: web.Request) -> web.StreamResponse:
         """Set fields of a key; one that was deleted is back."""
-        wanted, fields = request.match_info["key"], _fields(await self._desk.body(request))
-        self._desk.write(
-            request, "key edited", lambda document: keys.change(*keys.find(document, self._desk.config, wanted), fields)
-        )
+        body = await self._desk.body(request)
+        wanted, fields = request.match_info["key"], _fields(body)
+
+        def edit(document: Body) -> None:
+            entries, at = keys.find(document, self._desk.config, wanted)
+            keys.check_kept(entries[at], self._desk.config, body)
+            keys.change(entries, at, fields)
+
+        self._desk.write(request, "key edited", edit)
         return self._written()
 
     async def delete_key(self, request: web.Request) -> web.StreamResponse:

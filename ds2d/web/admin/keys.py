@@ -112,6 +112,22 @@ def change(entries: list[Any], at: int, fields: Entry) -> None:
     entries[at] = {**entry, **fields}
 
 
+def check_kept(entry: Any, config: Config, body: Entry) -> None:
+    """Refuse what a body says of an entry that an edit cannot change, unless it is what stands there or what a listing shows
+    of it. Raises 400."""
+    own = _as_object(entry)
+    digest = _digest(entry, config)
+    spec = next((spec for spec in config.keys if spec.key is not None and spec.digest == digest and digest), None)
+    told = shown(spec, defaults=False) if spec else {}
+    if "key" in body and body["key"] != own["key"] and not _is_named(body["key"], entry, digest):
+        raise bad("key: cannot be changed: add the new key and delete this one")
+    if body.get("id") not in (None, digest and key_id(digest)):
+        raise bad("id: cannot be changed: it is made of the key")
+    for name in ("created_at", "deleted_at"):
+        if body.get(name) not in (None, own.get(name), told.get(name)):
+            raise bad(f"{name}: cannot be changed here")
+
+
 def delete(entries: list[Any], at: int, now: str) -> None:
     """Mark an entry as deleted. Raises 404 if it was."""
     entry = _as_object(entries[at])
@@ -203,6 +219,11 @@ def _is_mask_of(text: str, entry: Any) -> bool:
     if key.startswith(HASH) and text.endswith(MASK) and len(shown_part) > len(HASH):
         return key.startswith(shown_part)
     return text == mask(key)
+
+
+def _is_named(posted: Any, entry: Any, digest: str | None) -> bool:
+    """Whether a posted text is this key: itself, its hash, or a mask of it."""
+    return isinstance(posted, str) and (hash_key(posted).removeprefix(HASH) == digest or _is_mask_of(posted, entry))
 
 
 def _reference_of(entry: Any) -> str:

@@ -23,11 +23,18 @@ APART = frozenset({"admin.password_hash", "admin.jwt_valid_after_unix"})
 
 ONLY_SHOWN = frozenset(
     {
-        "env_backed", "needs_vercel_sync", "generation", "persisted", "origins", "bounds", "warnings", "admin.has_password_hash",
-        "admin.default_password_warning", "admin.jwt_valid_after_unix", "success",
+        "env_backed", "needs_vercel_sync", "generation", "persisted", "origins", "bounds", "warnings", "success",
     }
 )  # fmt: skip
 """What GET adds: accepted when it is posted back, and of no effect."""
+
+
+KEPT = {
+    "admin.has_password_hash": "changes with the password: POST /admin/settings/password",
+    "admin.default_password_warning": "is only shown",
+    "admin.jwt_valid_after_unix": "cannot be changed here: POST /admin/settings/password ends all logins, or set it in the file",
+}
+"""What GET adds to a section, and why it cannot be set: accepted as it is, refused otherwise."""
 
 
 def settings() -> dict[str, Key]:
@@ -51,14 +58,19 @@ def read(config: Config) -> dict[str, Any]:
         for section in sections:
             inner = inner.setdefault(section, {})
         inner[name] = _value(config, path)
-    values["admin"] |= {
+    values["admin"] |= _kept(config)
+    values["origins"] = {path: config.origin(path) for path in table if _is_held(config.origin(path))}
+    values["bounds"] = {path: _bounds(key) | {"origin": config.origin(path)} for path, key in table.items()}
+    return values
+
+
+def _kept(config: Config) -> dict[str, Any]:
+    """What is shown beside the settings of `admin`; the paths are those of KEPT."""
+    return {
         "has_password_hash": bool(config.admin.password_hash),
         "default_password_warning": False,
         "jwt_valid_after_unix": config.admin.jwt_valid_after_unix,
     }
-    values["origins"] = {path: config.origin(path) for path in table if _is_held(config.origin(path))}
-    values["bounds"] = {path: _bounds(key) | {"origin": config.origin(path)} for path, key in table.items()}
-    return values
 
 
 def _value(config: Config, path: str) -> Any:
@@ -71,6 +83,10 @@ def change(document: dict[str, Any], config: Config, posted: dict[str, Any]) -> 
     """Put posted settings into a document. Raises 400 with the path of an unknown or a held one; values are the store's
     to check."""
     for path, value in _flat(posted):
+        if path in KEPT:
+            if value != _kept(config)[path.removeprefix("admin.")]:
+                raise _bad(path, KEPT[path])
+            continue
         origin = config.origin(path)
         if _is_held(origin) and value != _value(config, path):
             raise _bad(path, f"is set by {'a flag' if origin == 'flag' else origin} and cannot be changed here")
@@ -86,7 +102,7 @@ def _flat(posted: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
         path = child(above, name)
         if path in ONLY_SHOWN or name.startswith("_"):
             continue
-        if path in table:
+        if path in table or path in KEPT:
             yield path, value
         elif path not in sections:
             raise _bad(path, "unknown field", nearest(path, table if above else sections))
