@@ -389,3 +389,21 @@ async def test_what_an_edit_of_a_key_cannot_change_is_refused(tmp_path: Path) ->
         gone = (await ds2d.ask("/admin/config?deleted=1", **ADMIN))[1]["key_entries"][1]
         assert (await ds2d.ask(path, gone, method="PUT", **ADMIN))[0] == 200
         assert ds2d.path.read_bytes() == before, "back, as its listing was posted"
+
+
+async def test_a_body_that_says_something_twice_is_refused_as_the_file_would_be(tmp_path: Path) -> None:
+    async with administered(tmp_path) as (ds2d, _):
+        before = ds2d.path.read_bytes()
+        twice = '{"runtime": {"max_attempts": 2, "max_attempts": 3}}'
+        packed = base64.b64encode(twice.encode()).decode()
+        for method, path, body in (
+            ("PUT", "settings", twice),
+            ("POST", "config/import", twice),
+            ("POST", "config/import", json.dumps({"config": twice})),
+            ("POST", "config/import", json.dumps({"config": packed})),
+            ("POST", "config", '{"keys": [], "keys": ["k-new"]}'),
+            ("POST", "keys", '{"name": "a", "name": "b"}'),
+        ):
+            status, answer, _ = await ds2d.ask(f"/admin/{path}", method=method, data=body, **ADMIN)
+            assert (status, "more than once" in answer["detail"]) == (400, True), (path, answer)
+        assert ds2d.path.read_bytes() == before

@@ -6,6 +6,7 @@ applied to the file as it is at that moment, with it only to the generation that
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -20,11 +21,12 @@ from ds2d.config.notices import ConfigErrors
 from ds2d.config.schema import Config
 from ds2d.config.source import SourceError
 from ds2d.config.store import ConfigStore
+from ds2d.config.strict_json import load
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.state.admin_file import AdminFile
 from ds2d.state.audit import Audit
 from ds2d.web.admin.session import Admin, Sessions
-from ds2d.web.body import parse_object, read_body
+from ds2d.web.body import is_large, parse_object, read_body
 from ds2d.web.keys import REQUEST_ID
 
 ADMIN: web.RequestKey[Admin] = web.RequestKey("admin", Admin)
@@ -57,10 +59,17 @@ class Desk:
         return datetime.fromtimestamp(self.wall(), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
     async def body(self, request: web.Request) -> dict[str, Any]:
-        """The JSON object of a request; {} where there is no body."""
+        """The JSON object of a request; {} where there is no body. Raises 400, also for a key that stands there twice, as in
+        config.json."""
         server = self.config.server
-        raw = await read_body(request, server.body_limit_bytes, server.body_seconds)
-        return await parse_object(raw) if bytes(raw).strip() else {}
+        raw = bytes(await read_body(request, server.body_limit_bytes, server.body_seconds))
+        if not raw.strip():
+            return {}
+        await parse_object(raw)  # for its bounds and words
+        try:
+            return await asyncio.to_thread(load, raw) if is_large(raw) else load(raw)
+        except ConfigErrors as errors:
+            raise self._refused(errors) from None
 
     def write(self, request: web.Request, action: str, edit: Edit) -> Config:
         """Change the config through its one door. Raises 400 with the paths of what is wrong, 409, 503."""

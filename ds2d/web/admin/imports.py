@@ -11,10 +11,9 @@ import base64
 import binascii
 from typing import Any
 
-import orjson
-
-from ds2d.config.notices import child
+from ds2d.config.notices import ConfigErrors, child
 from ds2d.config.schema import Config
+from ds2d.config.strict_json import load
 from ds2d.core.redact import MASK
 from ds2d.web.admin import account_edits, keys
 
@@ -104,9 +103,13 @@ def _decoded(text: str) -> Any:
     """A config as text: JSON, or base64 of it as the export gives it."""
     try:
         raw = text.encode() if text.lstrip().startswith("{") else base64.b64decode(text, validate=True)
-        return orjson.loads(raw)
+        return load(raw)
     except (ValueError, binascii.Error):
         raise keys.bad("config: is neither JSON nor base64 of it") from None
+    except ConfigErrors as errors:
+        if errors.incomplete:
+            raise keys.bad("config: is neither JSON nor base64 of it") from None
+        raise keys.bad("; ".join(map(str, errors.errors[:20]))) from None
 
 
 def _first_mask(path: str, value: Any) -> str:
