@@ -194,3 +194,33 @@ async def test_reset_requests_and_cancel(tmp_path: Path) -> None:
         assert answer["running"] == []
         for method in ("GET", "DELETE"):
             assert (await ds2d.ask("/admin/requests/req_none", method=method, **ADMIN))[0] == 404
+
+
+async def test_an_account_that_cannot_be_used_is_told_why_when_it_is_tried(tmp_path: Path) -> None:
+    accounts = [
+        {"name": "lost", "upstream": "gone", "token": "tok-lost-0123456789"},
+        {"name": "kind", "upstream": "gpu", "email": "kind@example.com", "password": "pwd-0123456789"},
+        {"name": "none", "email": "none@example.com", "password": "pwd-0123456789"},
+        {"name": "off", "upstream": "gpu", "token": "tok-off-0123456789", "disabled": True},
+        {"name": "file", "upstream": "gpu", "token": {"$file": "no.token"}},
+        {"name": "good", "upstream": "gpu", "token": TOKENS[0]},
+    ]
+    reasons = {
+        "lost": "There is no upstream gone.",
+        "kind@example.com": "The upstream gpu takes no such credential.",
+        "none@example.com": "Not exactly one upstream takes such an account: say which in `upstream`.",
+        "off": "The account is disabled.",
+        "file": "The account's password or token cannot be read.",
+        "good": "API test successful (session creation only)",
+    }
+    async with administered(tmp_path, accounts=accounts) as (ds2d, _):
+        _, answer, _ = await ds2d.ask("/admin/accounts/test-all", {}, **ADMIN)
+        assert {one["account"]: one["message"] for one in answer["results"]} == reasons
+        assert (answer["total"], answer["success"], answer["failed"]) == (6, 1, 5)
+        for message in ("", "Hi"):
+            body = {"identifier": "LOST", "message": message}
+            status, answer, _ = await ds2d.ask("/admin/accounts/test", body, **ADMIN)
+            assert (status, answer["success"], answer["message"]) == (200, False, reasons["lost"])
+        status, answer, _ = await ds2d.ask("/admin/accounts/lost/reset", {}, **ADMIN)
+        assert (status, answer["detail"]) == (409, reasons["lost"])
+        assert (await ds2d.ask("/admin/accounts/unknown/reset", {}, **ADMIN))[0] == 404

@@ -62,6 +62,22 @@ def preview(secret: Secret | None) -> str:
     return (value[:5] if len(value) >= 12 else "") + "..."
 
 
+def why_unusable(spec: AccountSpec, config: Config) -> str:
+    """What in the config keeps an account out of use, as a sentence; empty if nothing does."""
+    server = next((server for server in config.upstreams if server.name == spec.upstream), None)
+    if spec.disabled:
+        return "The account is disabled."
+    if spec.problem == "secret_unreadable":
+        return "The account's password or token cannot be read."
+    if server is None and spec.upstream is None:
+        return "Not exactly one upstream takes such an account: say which in `upstream`."
+    if server is None:
+        return f"There is no upstream {spec.upstream}."
+    if spec.problem:
+        return f"The upstream {server.name} takes no such credential."
+    return "" if server.usable else f"A secret or file of the upstream {server.name} cannot be read."
+
+
 def find(document: dict[str, Any], config: Config, identifier: str) -> tuple[list[Any], int]:
     """The place of an account. Raises 404."""
     entries: list[Any] = document.get("accounts") or []

@@ -1,7 +1,7 @@
 """Accounts and their queue through the admin API: listing, editing, trying out, resetting.
 
-Rule: only accounts that the config holds can be tried; a try costs what a look at the model list costs, unless a message is
-given, which is asked as any caller would ask, pinned to the account.
+Rule: only accounts that the config holds can be tried, and one that is out of use is told why; a try costs what a look at the
+model list costs, unless a message is given, which is asked as any caller would ask, pinned to the account.
 Surprise: trying all of them in order would take minutes with one dead server, so five go at a time, and whoever asks for a
 stream sees each result as it comes.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -32,7 +32,7 @@ from ds2d.state.logins import Logins
 from ds2d.state.reports import Instant, account_status, queue_status
 from ds2d.upstreams.openai import prefixes
 from ds2d.web.admin import account_edits, keys
-from ds2d.web.admin.desk import Desk
+from ds2d.web.admin.desk import Desk, conflict
 from ds2d.web.admin.keys import bad
 from ds2d.web.keys import REQUEST_ID
 
@@ -98,10 +98,13 @@ class Accounts:
 
     async def reset(self, request: web.Request) -> web.StreamResponse:
         """Close what put an account aside, and set its counters to zero."""
-        account = self._account(request.match_info["identifier"])
+        spec = self._spec(request.match_info["identifier"])
+        account = self._account(spec)
+        if account is None:
+            raise conflict(account_edits.why_unusable(spec, self._desk.config))
         self._queue.reset(account.id)
-        self._desk.note(request, "account reset", account=account.identifiers[0])
-        return self._desk.reply({"success": True, "identifier": account.identifiers[0]})
+        self._desk.note(request, "account reset", account=spec.identifier)
+        return self._desk.reply({"success": True, "identifier": spec.identifier})
 
     async def queue(self, request: web.Request) -> web.StreamResponse:
         """Who works and who waits; waiting requests by the name of their key."""
@@ -117,19 +120,19 @@ class Accounts:
         identifier = body.get("identifier")
         if not isinstance(identifier, str) or not identifier:
             raise bad("identifier: must be a string that is not empty")
-        account = self._account(identifier)
-        return self._desk.reply(await self._try(account, _model(body), _message(body), request[REQUEST_ID]))
+        spec = self._spec(identifier)
+        return self._desk.reply(await self._try(spec, _model(body), _message(body), request[REQUEST_ID]))
 
     async def test_all(self, request: web.Request) -> web.StreamResponse:
         """Try every account; as a stream of results where that is asked for."""
         body = await self._desk.body(request)
         model, message = _model(body), _message(body)
-        accounts = [slot.account for slot in self._queue.slots if slot.account.spec is not None]
-        results = self._results(accounts, model, message, request[REQUEST_ID])
+        specs = self._desk.config.accounts
+        results = self._results(specs, model, message, request[REQUEST_ID])
         if "text/event-stream" in request.headers.get("Accept", ""):
             return await self._streamed(request, results)
         found = [result async for result in results]
-        order = {account.identifiers[0]: place for place, account in enumerate(accounts)}
+        order = {spec.identifier: place for place, spec in enumerate(specs)}
         return self._desk.reply(_summary(sorted(found, key=lambda result: order[result["account"]])))
 
     async def try_login(self, account: Account) -> str:
@@ -145,22 +148,28 @@ class Accounts:
         own = {name: state.get(name) for name in ("state", "inflight", "put_aside_until", "reason", "last_error", "models_aside")}
         return {**account_edits.describe(spec), **own, "test_status": self._tested.get(spec.identifier, "")}
 
-    def _account(self, identifier: str) -> Account:
-        """The account of that name in the config. Raises 404."""
-        for slot in self._queue.slots:
-            if slot.account.spec is not None and slot.account.answers_to(identifier):
-                return slot.account
+    def _spec(self, identifier: str) -> AccountSpec:
+        """The account of that name in the config, usable or not. Raises 404."""
+        wanted = identifier.strip().lower()
+        for spec in self._desk.config.accounts:
+            if any(wanted == name.lower() for name in spec.identifiers):
+                return spec
         raise GatewayError(ErrorKind.ROUTE_NOT_FOUND, "There is no such account.")
 
-    async def _results(self, accounts: list[Account], model: str, message: str, request_id: str) -> AsyncIterator[Body]:
+    def _account(self, spec: AccountSpec) -> Account | None:
+        """The account in the queue; None for one that no upstream of the config takes."""
+        wanted = f"account:{spec.identifier}"
+        return next((slot.account for slot in self._queue.slots if slot.account.id == wanted), None)
+
+    async def _results(self, specs: Sequence[AccountSpec], model: str, message: str, request_id: str) -> AsyncIterator[Body]:
         """Results in the order in which they come, a few tries at a time."""
         gate = asyncio.Semaphore(AT_ONCE)
 
-        async def one(account: Account, number: int) -> Body:
+        async def one(spec: AccountSpec, number: int) -> Body:
             async with gate:
-                return await self._try(account, model, message, f"{request_id}-{number}")
+                return await self._try(spec, model, message, f"{request_id}-{number}")
 
-        tasks = [asyncio.ensure_future(one(account, number)) for number, account in enumerate(accounts)]
+        tasks = [asyncio.ensure_future(one(spec, number)) for number, spec in enumerate(specs)]
         try:
             for task in asyncio.as_completed(tasks):
                 yield await task
@@ -183,11 +192,14 @@ class Accounts:
         await response.write_eof()
         return response
 
-    async def _try(self, account: Account, model: str, message: str, request_id: str) -> Body:
+    async def _try(self, spec: AccountSpec, model: str, message: str, request_id: str) -> Body:
         """Try one: the answer of POST /admin/accounts/test."""
         began = time.monotonic()
         models: list[str] = []
         try:
+            account, why = self._account(spec), account_edits.why_unusable(spec, self._desk.config)
+            if account is None or why:
+                raise _out_of_use(why)
             if message:
                 text = await self._asked(account, model, message, request_id)
             else:
@@ -196,7 +208,7 @@ class Accounts:
             success = True
         except GatewayError as error:
             success, text = False, error.message
-        name = account.identifiers[0]
+        name = spec.identifier
         self._tested[name] = "ok" if success else "failed"
         spent = round((time.monotonic() - began) * 1000)
         return {"account": name, "success": success, "response_time": spent, "message": text, "model": model, "models": models}
@@ -206,10 +218,8 @@ class Accounts:
         server = account.server
         if server.kind == "demo":
             return []
-        if not account.usable:
-            raise GatewayError(
-                ErrorKind.UPSTREAM_AUTH, "The account cannot be used: it is disabled or its secret cannot be read."
-            )
+        if account.spec is not None and (why := account_edits.why_unusable(account.spec, self._desk.config)):
+            raise _out_of_use(why)
         token = await self._logins.token(account)
         headers = {name: secret.reveal() or "" for name, secret in server.headers.items()}
         if token:
@@ -236,6 +246,10 @@ class Accounts:
     def _written(self) -> web.Response:
         total = len(self._desk.config.accounts)
         return self._desk.reply({"success": True, "total_accounts": total, **self._desk.saved()}, headers=self._desk.etag())
+
+
+def _out_of_use(why: str) -> GatewayError:
+    return GatewayError(ErrorKind.UPSTREAM_AUTH, why or "The account is out of use.")
 
 
 def _summary(results: list[Body]) -> Body:
