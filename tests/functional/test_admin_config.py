@@ -267,6 +267,9 @@ async def test_a_config_from_a_variable_changes_in_memory_and_says_so(tmp_path: 
             assert (await ds2d.ask("/v1/chat/completions", QUESTION, key="k-new"))[0] == 200
             assert (await ds2d.ask("/admin/settings", **ADMIN))[1]["needs_vercel_sync"] is True
             assert ds2d.path.read_text() == "{}"
+            _, shown, _ = await ds2d.ask("/admin/settings", **ADMIN)
+            assert "notice" in shown
+            assert (await ds2d.ask("/admin/settings", shown, method="PUT", **ADMIN))[0] == 200, "what was shown, posted back"
 
 
 async def test_the_audit_tells_who_did_what_from_where(tmp_path: Path) -> None:

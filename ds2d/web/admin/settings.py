@@ -24,6 +24,7 @@ APART = frozenset({"admin.password_hash", "admin.jwt_valid_after_unix"})
 ONLY_SHOWN = frozenset(
     {
         "env_backed", "needs_vercel_sync", "generation", "persisted", "origins", "bounds", "warnings", "success",
+        "notice",
     }
 )  # fmt: skip
 """What GET adds: accepted when it is posted back, and of no effect."""
