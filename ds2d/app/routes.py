@@ -134,6 +134,7 @@ def _add_admin(daemon: Daemon, router: web.UrlDispatcher) -> Guard:
         admit=admit,
         name=secrets.token_hex(4),
     )
+    daemon.store.subscribe(live.look_again)
     areas = {
         "logins": AdminLogins(desk),
         "config": ConfigRoutes(desk),

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from ds2d.state import feed
 from ds2d.web.admin import live
-from tests.functional.admin import ACCOUNTS, ADMIN, administered, log_in
+from tests.functional.admin import ACCOUNTS, ADMIN, HASH, administered, log_in
 from tests.functional.harness import ADMIN_KEY, Running
 from tests.functional.scripted import Scene, Wait, chunk, sse
 
@@ -96,3 +97,18 @@ async def test_a_stream_ends_with_the_login_that_asked_for_it(tmp_path: Path, mo
             )  # a change, so a message
             rest = await reply.content.read()
         assert b"event: delta" not in rest
+
+
+async def test_an_open_stream_ends_at_once_when_its_login_is_revoked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No clock and no message does it here: the change itself."""
+    monkeypatch.setattr(live, "TRUST_SECONDS", 3600.0)
+    monkeypatch.setattr(feed, "PAUSE", 3600.0)
+    async with administered(tmp_path) as (ds2d, _):
+        token = await log_in(ds2d)
+        async with ds2d.http.get(ds2d.url + "/admin/events", headers={"Authorization": f"Bearer {token}"}) as reply:
+            await reply.content.readuntil(b"\r\n\r\n")
+            ds2d.change(log={"level": "debug"})
+            assert (await ds2d.ask("/admin/verify", key=token))[0] == 200
+            assert not reply.content.at_eof(), "another change is no reason"
+            ds2d.change(admin={"password_hash": HASH, "jwt_valid_after_unix": 2**33})
+            assert await asyncio.wait_for(reply.content.read(), 10) == b""

@@ -1,11 +1,13 @@
 """What the console shows live: one event stream, and the figures of the last hour and day.
 
 Rule: nothing in the stream's state changes by the passing of time alone, so a quiet daemon sends nothing but signs of life.
-Surprise: a stream outlives the check before it, so it ends by itself once its login no longer holds.
+Surprise: a stream outlives the check before it, so its login is looked at again with every change of the config, which is
+what revokes one, and now and then, for it may end by itself.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from itertools import islice
@@ -13,6 +15,7 @@ from itertools import islice
 from aiohttp import web
 from aiohttp_sse import sse_response
 
+from ds2d.config.schema import Config
 from ds2d.core.errors import GatewayError
 from ds2d.core.sizes import Sizes
 from ds2d.service import Turn
@@ -29,7 +32,7 @@ SHOWN_TURNS = 200
 """Running turns that the stream tells of; the oldest."""
 
 TRUST_SECONDS = 30.0
-"""How long a stream goes on before its login is looked at again."""
+"""How long a stream goes on before its login is looked at again, where nothing has changed."""
 
 COUNTS = ("available", "in_use", "total", "running", "waiting", "max_queue_size", "global_max_inflight")
 
@@ -59,10 +62,16 @@ class Live:
         self._monotonic = monotonic
         self._admit = admit
         self._feed = Feed(self._state, monotonic, name)
+        self._changed = asyncio.Event()
 
     def sizes(self) -> Sizes:
         """What the stream keeps for those who come back."""
         return self._feed.sizes()
+
+    def look_again(self, config: Config) -> None:
+        """Another config holds, and with it perhaps no longer who watches."""
+        self._changed.set()
+        self._changed = asyncio.Event()  # those who wait from now on wait for the next one
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """The state as an event, then what changes of it; who comes back with `Last-Event-ID` gets what was missed."""
@@ -80,14 +89,32 @@ class Live:
         """Messages of the feed, as long as the login that asked for them holds."""
         looked = self._monotonic()
         async with contextlib.aclosing(self._feed.follow(request.headers.get("Last-Event-ID", ""))) as messages:
-            async for message in messages:
-                if self._monotonic() - looked > TRUST_SECONDS:
-                    try:
-                        await self._admit(request, "admin")
-                    except GatewayError:
-                        return
-                    looked = self._monotonic()
-                yield message
+            coming = asyncio.ensure_future(anext(messages))
+            changed = asyncio.ensure_future(self._changed.wait())
+            try:
+                while True:
+                    left = max(0.0, looked + TRUST_SECONDS - self._monotonic())
+                    await asyncio.wait({coming, changed}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                    if changed.done() or self._monotonic() - looked > TRUST_SECONDS:
+                        changed.cancel()
+                        changed = asyncio.ensure_future(self._changed.wait())
+                        if not await self._holds(request):
+                            return
+                        looked = self._monotonic()
+                    if coming.done():
+                        yield coming.result()
+                        coming = asyncio.ensure_future(anext(messages))
+            finally:
+                coming.cancel()
+                changed.cancel()
+                await asyncio.wait({coming, changed})
+
+    async def _holds(self, request: web.Request) -> bool:
+        try:
+            await self._admit(request, "admin")
+        except GatewayError:
+            return False
+        return True
 
     def _state(self) -> State:
         status = queue_status(self._queue)
