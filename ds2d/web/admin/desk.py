@@ -65,11 +65,12 @@ class Desk:
         raw = bytes(await read_body(request, server.body_limit_bytes, server.body_seconds))
         if not raw.strip():
             return {}
-        await parse_object(raw)  # for its bounds and words
+        found = await parse_object(raw)  # with numbers that can be written again; what follows only looks
         try:
-            return await asyncio.to_thread(load, raw) if is_large(raw) else load(raw)
+            await asyncio.to_thread(load, raw) if is_large(raw) else load(raw)
         except ConfigErrors as errors:
             raise self._refused(errors) from None
+        return found
 
     def write(self, request: web.Request, action: str, edit: Edit) -> Config:
         """Change the config through its one door. Raises 400 with the paths of what is wrong, 409, 503."""
