@@ -24,7 +24,7 @@ class Docs:
 
     def routes(self) -> list[tuple[str, Handler]]:
         """Paths that answer to GET and HEAD."""
-        return [("/openapi.json", self.openapi), ("/docs", self.index), ("/docs/{page}", self.page)]
+        return [("/openapi.json", self.openapi), ("/docs", self.index), ("/docs/{page:.*}", self.page)]
 
     async def openapi(self, request: web.Request) -> web.StreamResponse:
         """The document."""
@@ -35,8 +35,13 @@ class Docs:
         return _page(pages.INDEX)
 
     async def page(self, request: web.Request) -> web.StreamResponse:
-        """Another page, or the style sheet of all."""
+        """Another page, or the style sheet of all. With a slash behind it its links would miss, so that leads to the page."""
         name = request.match_info["page"].removesuffix(".html")
+        if not name or name.endswith("/"):
+            place = name.rstrip("/") or "docs"
+            if place not in pages.names() and place != "docs":
+                raise GatewayError(ErrorKind.ROUTE_NOT_FOUND, "There is no such page.")
+            return web.Response(status=308, headers={"Location": f"../{place}"})
         if name == "style.css":
             return web.Response(text=pages.STYLE, content_type="text/css", headers=HEADERS)
         return _page(name)

@@ -3,7 +3,8 @@
 Rule: a route is declared once, in its canonical form; a trailing slash, `//`, a doubled `/v1/v1` and a missing `/v1` in a
 client's base URL reach the same one.
 Surprise: model ids may begin with a slash (vLLM's default id is a path), so `/v1/models//mnt/x` is an id, not a typo;
-only the part of a path before such an id is tidied.
+only the part of a path before such an id is tidied. And the manual's links are relative, so its pages must not be read with a
+slash behind them: theirs stays, and is answered with the way to the page.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def tidy_path(path: str, root: str = "") -> str:
     path = DOUBLED.sub(r"\1", path)
     head, tail = (found.group(1), found.group(2)) if (found := IDS.match(path)) and found.group(2).strip("/") else (path, "")
     head, tail = SLASHES.sub("/", head), METHOD.sub(r"\1", tail)
-    return head + tail if tail else (head.rstrip("/") or "/")
+    if tail or head.startswith("/docs/"):  # a page of the manual leads away from the slash itself
+        return head + tail
+    return head.rstrip("/") or "/"
 
 
 def short_form(path: str) -> str | None:

@@ -118,6 +118,11 @@ async def test_the_daemon_serves_it_and_its_links_hold(tmp_path: Path) -> None:
         assert 'href="../docs"' in page
         assert 'href="commands#environment"' in page
         assert (await ds2d.ask("/docs/nothing", key=None))[0] == 404
+        for path, place in (("/docs/", "../docs"), ("/docs/config/", "../config"), ("//docs/", "../docs")):
+            status, _, headers = await ds2d.ask(path, key=None, allow_redirects=False)
+            assert (status, headers.get("location")) == (308, place), path
+        assert (await ds2d.ask("/docs/config/", key=None))[1] == page, "where the links hold"
+        assert (await ds2d.ask("/docs/nothing/", key=None))[0] == 404
 
 
 def test_it_is_written_out_for_a_host_without_a_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,9 @@ from ds2d.web.paths import dialect_of, short_form, tidy_path
         ("/anthropic/v1/messages/", "/anthropic/v1/messages"),
         ("/", "/"),
         ("//", "/"),
+        ("/docs", "/docs"),
+        ("//docs//", "/docs/"),
+        ("/docs/config/", "/docs/config/"),
         # an id is not tidied: it may be a path itself, and may end in a slash or hold two
         ("/v1/models//mnt/models/DeepSeek-R1", "/v1/models//mnt/models/DeepSeek-R1"),
         ("/v1/models/%2Fmnt%2Fx", "/v1/models/%2Fmnt%2Fx"),
