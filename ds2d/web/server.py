@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 from yarl import URL
@@ -29,7 +29,7 @@ from ds2d.dialects import REGISTRY
 from ds2d.net.handshakes import TlsServer
 from ds2d.net.listening import Certificate, Place, listen
 from ds2d.web.paths import tidy_path
-from ds2d.web.replies import error_reply
+from ds2d.web.replies import SERVER, error_reply
 
 logger = logging.getLogger("ds2d.http")
 
@@ -131,6 +131,14 @@ class Connection(RequestHandler):
         reply.force_close()
         return reply
 
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Also what aiohttp answers by itself, before any handler, names us and not it."""
+        if not resp.prepared:
+            resp.headers.setdefault(hdrs.SERVER, SERVER)
+        return await super().finish_response(request, resp, start_time)
+
     @property
     def owes_an_answer(self) -> bool:
         """A request is here, or has begun to arrive, and nothing of its answer was sent yet."""
@@ -207,9 +215,9 @@ class Connection(RequestHandler):
         """Answer without a request: the connection is of no further use."""
         error = GatewayError(kind, message)
         body = REGISTRY["openai_chat"].render_error(error, self._bounds.new_id("req_"))
-        head = f"HTTP/1.1 {error.status} Refused\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        head = f"HTTP/1.1 {error.status} Refused\r\nServer: {SERVER}\r\nContent-Type: application/json\r\n"
         if self.transport is not None:
-            self.transport.write(head.encode() + b"Connection: close\r\n\r\n" + body)
+            self.transport.write(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
         self.force_close()
         if self.transport is not None:
             self.transport.close()

@@ -52,6 +52,7 @@ async def events(ds2d: Running, count: int, last: str = "") -> list[tuple[str, s
         assert reply.status == 200
         assert reply.headers["Content-Type"].startswith("text/event-stream")
         assert "Access-Control-Allow-Origin" not in reply.headers
+        assert reply.headers["Server"] == "ds2d"
         if last:
             await ds2d.ask("/admin/keys", {"key": "k-later"}, **ADMIN)
         async for raw in reply.content:

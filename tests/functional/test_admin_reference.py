@@ -163,7 +163,7 @@ async def test_account_tests(tmp_path: Path) -> None:
         _, answer, _ = await ds2d.ask("/admin/accounts/test-all", {}, **ADMIN)
         assert (answer["total"], answer["success"], answer["failed"], len(answer["results"])) == (2, 2, 0, 2)
         _, stream, headers = await ds2d.ask("/admin/accounts/test-all", {}, headers={"Accept": "text/event-stream"}, **ADMIN)
-        assert headers["content-type"] == "text/event-stream"
+        assert (headers["content-type"], headers["server"]) == ("text/event-stream", "ds2d")
         assert stream.count("event: result\n") == 2
         assert stream.count("event: done\n") == 1
         await upstream.stop()

@@ -384,11 +384,19 @@ SMUGGLED: dict[str, bytes] = {
 async def test_what_could_be_read_in_two_ways_is_refused(world: World, name: str, caplog: pytest.LogCaptureFixture) -> None:
     status, text, closed = await answer_to(world[0], SMUGGLED[name])
     assert status in (400, 501, 408)
+    assert b"\r\nServer: ds2d\r\n" in text
     assert closed
     assert text.count(b"HTTP/1.") == 1
     assert b'"error"' in text
     assert world[1].seen == []
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("head", ["Expect: 200-ok", f"X-Long: {'x' * 70_000}"])
+async def test_what_is_refused_before_any_handler_names_no_software_but_ours(world: World, head: str) -> None:
+    status, text, _ = await answer_to(world[0], request(BODY, head))
+    assert status in (417, 431)
+    assert re.findall(rb"\r\nServer: ([^\r]*)", text) == [b"ds2d"]
 
 
 async def test_two_requests_in_one_write_are_two_answers_in_order(world: World) -> None:

@@ -35,6 +35,7 @@ from ds2d.web.admin import account_edits, keys
 from ds2d.web.admin.desk import Desk, conflict
 from ds2d.web.admin.keys import bad
 from ds2d.web.keys import REQUEST_ID
+from ds2d.web.replies import SERVER
 
 AT_ONCE = 5
 DEFAULT_MODEL = "deepseek-chat"
@@ -180,7 +181,12 @@ class Accounts:
 
     async def _streamed(self, request: web.Request, results: AsyncIterator[Body]) -> web.StreamResponse:
         response = web.StreamResponse(
-            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+            headers={
+                "Server": SERVER,
+                "Content-Type": "text/event-stream",
+                "Cache-Control": "no-store",
+                "X-Accel-Buffering": "no",
+            }
         )
         response.headers["x-request-id"] = request[REQUEST_ID]
         await response.prepare(request)

@@ -27,6 +27,7 @@ from ds2d.state.series import Series
 from ds2d.web.admin.desk import Desk
 from ds2d.web.admin.ops import described
 from ds2d.web.keys import REQUEST_ID
+from ds2d.web.replies import SERVER
 
 SHOWN_TURNS = 200
 """Running turns that the stream tells of; the oldest."""
@@ -75,7 +76,7 @@ class Live:
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """The state as an event, then what changes of it; who comes back with `Last-Event-ID` gets what was missed."""
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "x-request-id": request[REQUEST_ID]}
+        headers = {"Server": SERVER, "Cache-Control": "no-store", "X-Accel-Buffering": "no", "x-request-id": request[REQUEST_ID]}
         async with sse_response(request, headers=headers) as stream, contextlib.aclosing(self._trusted(request)) as messages:
             async for message in messages:
                 await stream.send(message.data, id=message.id, event=message.event)
