@@ -173,7 +173,8 @@ class Reader:
         if isinstance(value, bool) or not isinstance(value, int | float) or (whole and value != int(value)):
             return self._bad(path, "must be an integer" if whole else "must be a number")
         if (kind.ge is not None and value < kind.ge) or (kind.le is not None and value > kind.le):
-            return self._bad(path, f"must be {kind.ge} or more" if kind.le == MAX_INT else f"must be {kind.ge} to {kind.le}")
+            is_low = kind.le == MAX_INT and value < kind.le
+            return self._bad(path, f"must be {kind.ge} or more" if is_low else f"must be {kind.ge} to {kind.le}")
         return int(value) if whole else float(value)
 
     def _time(self, value: Any, path: str) -> Any:

@@ -75,6 +75,11 @@ def test_our_full_example_loads() -> None:
     assert set(config.files) == set(files)
 
 
+@pytest.mark.parametrize("value", [2**53, 1e20])
+def test_a_number_above_all_bounds_is_told_the_highest(value: float) -> None:
+    assert errors({"keys": [{"key": "a", "max_tokens": value}]}) == {"keys[0].max_tokens": "must be 0 to 9007199254740991"}
+
+
 def test_all_errors_are_said_at_once_each_with_its_place() -> None:
     document = {
         "keys": ["a", "a", {"key": "b", "wieght": 1, "rpm": 0}, 3, {"name": "x"}],
