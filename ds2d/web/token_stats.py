@@ -8,6 +8,7 @@ Surprise: a known key without the right is refused as such (403) and never tried
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from operator import itemgetter
 from typing import Any
 
 from aiohttp import web
@@ -104,7 +105,17 @@ class TokenStats:
 
 
 def _message(request: web.Request, which: int) -> str:
-    """In the first language of Accept-Language that there is, else English."""
-    wanted = (part.split(";")[0].strip()[:2].lower() for part in request.headers.get("Accept-Language", "")[:200].split(","))
+    """In the language that Accept-Language likes best of those that there are, else English."""
+    parts = [_weighed(part) for part in request.headers.get("Accept-Language", "")[:200].split(",")]
+    wanted = [language for weight, language in sorted(parts, key=itemgetter(0), reverse=True) if weight > 0]
     texts: Any = next((MESSAGES[language] for language in wanted if language in MESSAGES), MESSAGES["en"])
     return str(texts[which])
+
+
+def _weighed(part: str) -> tuple[float, str]:
+    """Weight and language of a part of Accept-Language; `q=0` is one that is not wanted (RFC 9110, 12.4.2)."""
+    language, _, weight = part.lower().replace(" ", "").partition(";q=")
+    try:
+        return float(weight or 1), language[:2]
+    except ValueError:
+        return 0.0, language[:2]

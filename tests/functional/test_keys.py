@@ -225,6 +225,16 @@ async def test_rotation_and_reset_in_the_callers_language(tmp_path: Path) -> Non
         _, stats, _ = await ds2d.ask("/v1/tokens/stats")
         assert (stats["current_token"], stats["total_tokens"]) == ("one", 2)
         assert {"key", "blocked", "failures", "lastUsed"} <= stats["tokens"][0].keys()
+        english = (await ds2d.ask("/v1/tokens/rotate", method="POST"))[1]["message"]
+        for wanted, is_english in (
+            ("zh;q=0", True),
+            ("zh; Q=0.0, en", True),
+            ("zh;q=0.3, en;q=0.8", True),
+            ("zh;q=x, en", True),
+            ("fr, zh;q=0.1", False),
+        ):
+            said = (await ds2d.ask("/v1/tokens/rotate", method="POST", headers={"Accept-Language": wanted}))[1]["message"]
+            assert (said == english) == is_english, wanted
         _, body, _ = await ds2d.ask("/v1/tokens/rotate", method="POST", headers={"Accept-Language": "uk-UA, en;q=0.5"})
         assert (body["success"], body["current_token"]) == (True, "two")
         assert body["message"] == "Перемкнуто на наступний обліковий запис."
