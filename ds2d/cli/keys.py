@@ -113,7 +113,8 @@ def _show(options: argparse.Namespace) -> int:
     config = _config(options)
     spec = _spec(config, options.key)
     entry = entries.describe(spec, entries.masked_key(spec))
-    entry["used"] = usage.keys(Path(config.state_dir)).get(spec.digest or "")
+    row = usage.keys(Path(config.state_dir)).get(spec.digest or "")
+    entry["used"] = _shown(row) if row else None
     if options.json:
         print(json.dumps(entry, ensure_ascii=False))
         return 0
@@ -138,10 +139,7 @@ def _usage(options: argparse.Namespace) -> int:
     if options.key is not None:
         digest = _spec(config, options.key).digest
         rows = [row for row in rows if row["key"] == digest]
-    for row in rows:
-        row["key"] = entries.key_id(row["key"])
-        for name in ("first_used_at", "last_used_at"):
-            row[name] = _time(row[name])
+    rows = list(map(_shown, rows))
     if options.json:
         print(json.dumps(rows, ensure_ascii=False))
         return 0
@@ -150,6 +148,12 @@ def _usage(options: argparse.Namespace) -> int:
         counts = f"{row['requests']:10} {row['prompt_tokens']:12} {row['completion_tokens']:12}"
         print(f"{row['name']:20} {counts}  {row['last_used_at'] or 'never'}")
     return 0
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """What a key used, its hash left out and times for people."""
+    times = {name: _time(row[name]) for name in ("first_used_at", "last_used_at")}
+    return {**row, "key": entries.key_id(row["key"]), **times}
 
 
 ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {

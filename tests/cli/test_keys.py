@@ -121,6 +121,9 @@ def test_what_keys_used(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert rows["gone"]["requests"] == 1
     assert rows["team-a"]["last_used_at"] == "2026-09-21T14:13:20Z"
     assert "gone" not in said(capsys, "keys", "usage", "team-a")
+    used = json.loads(said(capsys, "keys", "show", "team-a", "--json"))["used"]
+    assert used["key"] == json.loads(said(capsys, "keys", "list", "--json"))[0]["id"], "the hash of a key is shown nowhere"
+    assert used["last_used_at"] == "2026-09-21T14:13:20Z"
 
 
 def test_export_is_whole_whatever_the_pages(
