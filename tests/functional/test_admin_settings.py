@@ -215,3 +215,16 @@ async def test_what_is_only_shown_is_refused_when_it_differs(tmp_path: Path) -> 
         for name, other in (("jwt_valid_after_unix", 1), ("has_password_hash", False), ("default_password_warning", True)):
             status, answer = await put(ds2d, admin={name: other})
             assert (status, answer["detail"].partition(":")[0]) == (400, f"admin.{name}")
+
+
+async def test_a_key_that_is_known_but_no_setting_is_not_called_unknown(tmp_path: Path) -> None:
+    async with administered(tmp_path) as (ds2d, _):
+        for section, name, why in (
+            ("server", "port", "needs a restart: change it in the config file"),
+            ("server", "max_connections", "needs a restart: change it in the config file"),
+            ("admin", "password_hash", "cannot be changed here: POST /admin/settings/password"),
+            ("vercel", "token", "cannot be changed here"),
+        ):
+            status, answer = await put(ds2d, **{section: {name: 5}})
+            assert (status, answer["detail"]) == (400, f"{section}.{name}: {why}")
+        assert "unknown field (did you mean" in (await put(ds2d, server={"drain_second": 5}))[1]["detail"]

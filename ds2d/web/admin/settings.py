@@ -7,7 +7,7 @@ variable or flag holds is shown as such and refused, for the file would not coun
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ds2d.config.describe import Key, keys, value_at
@@ -106,11 +106,21 @@ def _flat(posted: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
         if path in table or path in KEPT:
             yield path, value
         elif path not in sections:
-            raise _bad(path, "unknown field", nearest(path, table if above else sections))
+            raise _no_setting(path, table if above else sections)
         elif not isinstance(value, dict):
             raise _bad(path, "must be an object")
         else:
             yield from _flat(value, path)
+
+
+def _no_setting(path: str, near: Iterable[str]) -> GatewayError:
+    """Why a path cannot be set here; a key of the config is not called unknown."""
+    known = next((key for key in keys() if key.path == path), None)
+    if known is None:
+        return _bad(path, "unknown field", nearest(path, near))
+    if known.restart:
+        return _bad(path, "needs a restart: change it in the config file")
+    return _bad(path, "cannot be changed here" + (": POST /admin/settings/password" if path in APART else ""))
 
 
 def _set(document: dict[str, Any], path: str, value: Any) -> None:
