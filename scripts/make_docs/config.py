@@ -9,6 +9,9 @@ from typing import Any
 
 from ds2d.config.describe import Key, keys
 from ds2d.config.parse import NO_EFFECT, NO_EFFECT_INSIDE
+from ds2d.web.admin.settings import settings
+
+SETTINGS = settings()
 
 PROSE = Path(__file__).parents[2] / "docs" / "parts" / "config.md"
 
@@ -77,7 +80,7 @@ def _bounds(key: Key) -> str:
 
 
 def _notes(key: Key) -> str:
-    found = ["restart"] * key.restart + ["settings"] * key.settings
+    found = ["restart"] * key.restart + ["settings"] * (key.path in SETTINGS)
     return ", ".join(found)
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from ds2d.config.describe import json_schema
+from ds2d.web.admin import account_edits, keys
+from ds2d.web.admin.table import ACCOUNT, EDIT, KEY
 from ds2d.web.openapi import bodies, document, table
 from ds2d.web.paths import short_form
 from tests.functional.admin import ADMIN, administered
@@ -50,6 +53,21 @@ async def test_the_document_is_served_and_sound(tmp_path: Path) -> None:
                 if body := operation.get("requestBody"):
                     [content] = body["content"].values()
                     jsonschema.Draft202012Validator.check_schema(content["schema"])
+
+
+def test_bodies_of_keys_and_accounts_have_the_fields_and_bounds_of_the_config() -> None:
+    parts = json_schema()["$defs"]
+    entry = parts["KeySpec"]["anyOf"][1]["properties"]
+    for body, properties, names in (
+        (KEY, entry, keys.FIELDS | {"key"}),
+        (EDIT, entry, keys.FIELDS),
+        (ACCOUNT, parts["AccountSpec"]["properties"], account_edits.FIELDS),
+    ):
+        assert body["properties"].keys() == names
+        for name, told in body["properties"].items():
+            kind = next((option for option in properties[name].get("anyOf", []) if "$ref" not in option), properties[name])
+            for bound in ("minimum", "maximum", "enum"):
+                assert told.get(bound) == kind.get(bound), name
 
 
 async def test_answers_have_the_fields_that_the_document_says(tmp_path: Path) -> None:

@@ -42,8 +42,46 @@ FLAG: Schema = {"type": "boolean"}
 LIST: Schema = {"type": "array", "items": {}}
 NUMBER: Schema = {"type": "integer"}
 
-ACCOUNT = fields(email=TEXT, mobile=TEXT, password=TEXT, token=TEXT, name=TEXT, upstream=TEXT, group=TEXT, remark=TEXT)
-KEY = fields(key=TEXT, name=TEXT, remark=TEXT)
+
+def number(least: float, most: float = 2**53 - 1, kind: str = "integer") -> Schema:
+    """A number within bounds, or null, which takes the field out."""
+    return {"type": [kind, "null"], "minimum": least, "maximum": most}
+
+
+WEIGHT: Schema = {"type": "number", "minimum": 0.1, "maximum": 100}
+LIMITS: dict[str, Schema] = {
+    "models": {"type": ["array", "null"], "items": MODEL},
+    "max_tokens": number(0),
+    "max_prompt_tokens": number(0),
+    "max_completion_tokens": number(0),
+    "quota_window": {"enum": ["day", "month", "total"]},
+    "active_days": number(1, 36500),
+    "expires_at": {"type": ["string", "null"], "format": "date-time"},
+    "weight": WEIGHT,
+    "max_inflight": number(1, 100_000),
+    "rpm": number(1),
+    "tpm": number(1),
+    "admin": FLAG,
+    "priority": FLAG,
+    "disabled": FLAG,
+}
+"""What a key may be limited by: the fields and bounds of its entry in config.json, which a test compares."""
+
+ACCOUNT = fields(
+    email=TEXT,
+    mobile=TEXT,
+    password=TEXT,
+    token=TEXT,
+    name=TEXT,
+    upstream=TEXT,
+    group=TEXT,
+    max_inflight=number(1, 100_000),
+    weight=WEIGHT,
+    disabled=FLAG,
+    remark=TEXT,
+)
+EDIT = fields(name=TEXT, remark=TEXT, **LIMITS)
+KEY = fields(key=TEXT, name=TEXT, remark=TEXT, **LIMITS)
 IMPORT = fields(config=OBJECT, mode={"enum": ["merge", "replace"]})
 TEST = fields(model=MODEL, message=TEXT, api_key=TEXT)
 SYNC = fields(vercel_token=TEXT, project_id=TEXT, team_id=TEXT, auto_validate=FLAG, save_credentials=FLAG)
@@ -156,7 +194,7 @@ ROUTES = (
     ),
     Route("POST", "/admin/keys", "config", "add_key", "add a key, or make one", ("success", "total_keys"), body=KEY),
     Route(
-        "PUT", "/admin/keys/{key:.+}", "config", "edit_key", "edit a key, or bring it back", ("success", "total_keys"), body=KEY
+        "PUT", "/admin/keys/{key:.+}", "config", "edit_key", "edit a key, or bring it back", ("success", "total_keys"), body=EDIT
     ),
     Route("DELETE", "/admin/keys/{key:.+}", "config", "delete_key", "delete a key", ("success", "total_keys")),
     Route(
