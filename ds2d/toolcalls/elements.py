@@ -36,8 +36,8 @@ from ds2d.toolcalls.tags import CLOSING, OPENING, Tag
 from ds2d.toolcalls.value_reader import Place, Streamed, Whole, is_call, is_wrapper, read_value
 from ds2d.toolcalls.values import as_json, quoted, streams
 
-_NAME_ELEMENTS = frozenset({"toolname", "name", "functionname", "function", "tool"})
-_CONTAINERS = frozenset({"parameters", "arguments", "args", "input", "params", "toolinput", "toolparameters", "toolarguments"})
+NAME_ELEMENTS = frozenset({"toolname", "name", "functionname", "function", "tool"})
+CONTAINERS = frozenset({"parameters", "arguments", "args", "input", "params", "toolinput", "toolparameters", "toolarguments"})
 _UNWRAPPED = frozenset({"arguments", "input"})
 _MAX_JUNK = 4096
 _BRACKET = re.compile(rf"[{OPENING}]")
@@ -155,9 +155,9 @@ def _child(source: Source, calls: Calls, call: _Call, found: Tag) -> Reading[boo
         raise EndOfBlockError
     if found.name == "parameter" or "name" in found.attributes:
         yield from _parameter(source, calls, call, found, _key(found))
-    elif not call.name and found.name in _NAME_ELEMENTS:
+    elif not call.name and found.name in NAME_ELEMENTS:
         _named(calls, call, (yield from _text(source, found)))
-    elif found.name in _CONTAINERS and not call.keys and not found.empty:
+    elif found.name in CONTAINERS and not call.keys and not found.empty:
         yield from _container(source, calls, call, found)
     elif call.name and calls.declared.declares(call.name, found.raw):
         yield from _parameter(source, calls, call, found, found.raw)

@@ -33,7 +33,7 @@ ARGUMENTS = ("arguments", "input", "args", "parameters", "params")
 KEYS = ("tool_calls", "name", "function", "id", "type", "index", "call_id", *ARGUMENTS)
 """The keys that an object may begin with if it is a call."""
 
-_ECHO = ("role", "content", "tool_call_id")
+ECHO = ("role", "content", "tool_call_id")
 _SCALARS = ("id", "type", "index", "call_id")
 _CANONICAL = ("arguments", "input")
 _DEFINITION = ("type", "properties", "required", "$schema", "additionalProperties")
@@ -129,7 +129,7 @@ def _member(source: Source, calls: Calls, item: _Item, key: str, mark: str) -> R
         yield from _members(source, calls, item)
     elif key in ARGUMENTS:
         yield from _arguments(source, calls, item, key, mark)
-    elif key in _ECHO or not (item.marked or (key in _SCALARS and mark not in "{[")):
+    elif key in ECHO or not (item.marked or (key in _SCALARS and mark not in "{[")):
         raise NotACallError
     else:
         yield from _skip(source, item, mark)
