@@ -28,6 +28,7 @@ from ds2d.service.heartbeat import Heartbeat
 from ds2d.service.question import many_prompts, prepared, think_tags
 from ds2d.service.tasks import is_streamed, passed_on
 from ds2d.service.turn import Sink, Tools, Turn
+from ds2d.service.unsaid import Unsaid
 from ds2d.state.accounts import Lease
 from ds2d.state.books import Books
 from ds2d.state.catalog import Catalog
@@ -64,6 +65,7 @@ class Asking:
         self._books = books
         self._observed = observed
         self._may_retry = may_retry
+        self._unsaid = Unsaid()
 
     async def exchange(self, turn: Turn, lease: Lease, sink: Sink | None) -> Result:
         """Ask the leased account, and hand on what it answers. Raises GatewayError while nothing of an answer was sent."""
@@ -97,7 +99,9 @@ class Asking:
         token = turn.ask.caller.token or await self._logins.token(lease.account)
         call = await self._client.drive(prepared(await self._limited(turn, target), target, token))
         recording = turn.ask.recording
+        own = (token, turn.ask.caller.token)
         if recording is not None:
+            recording.knows(own)
             recording.asked(call, lease.account.label, target.facts.flavour, target.model)
         opening = self._client.open(call)
         del call  # with its body, which may be large, while the answer may last long
@@ -108,7 +112,8 @@ class Asking:
                 refusal = await exchange.read(MAX_ERROR_BODY)
                 if recording is not None:
                     recording.upstream(refusal.body)
-                error = upstream.classify(refusal, request)
+                error = upstream.classify(self._unsaid.reply(refusal, turn.config, own), request)
+                self._unsaid.error(error, turn.config, own)
                 if error.kind is ErrorKind.UPSTREAM_AUTH:
                     turn.same_account = self._logins.refused(lease.account, token)
                 raise _for_direct_caller(error) if turn.ask.caller.token else error
@@ -117,6 +122,7 @@ class Asking:
                 return await passed_on(turn, target, exchange, self._tools, self._books)
             pipeline, encoder = self._pipeline(turn, target, exchange, sink)
             turn.pipeline = pipeline
+            turn.sent_with = own
             if sink is None or beat is None:
                 return await self._whole(turn, exchange, pipeline, encoder)
             sink.content_type = encoder.content_type
@@ -168,7 +174,7 @@ class Asking:
             turn.uncancel()
             if held := pipeline.fail(turn.stopped):
                 await sink.write(held)
-        ending = pipeline.ending
+        ending = self._ending(turn, pipeline)
         if type(ending) is Failure and turn.first is None and not self._is_told(ending.error, turn, sink):
             raise ending.error
         last = pipeline.close(await self._counted(turn, pipeline))
@@ -176,12 +182,19 @@ class Asking:
         await self._books.commit(turn)
         await sink.write(last)
 
+    def _ending(self, turn: Turn, pipeline: Pipeline) -> Finish | Failure | None:
+        """How the answer ended, without secrets in what the upstream said of a failure."""
+        ending = pipeline.ending
+        if type(ending) is Failure:
+            self._unsaid.error(ending.error, turn.config, turn.sent_with)
+        return ending
+
     async def _whole(self, turn: Turn, exchange: Exchange, pipeline: Pipeline, encoder: Encoding) -> bytes:
         async def write(data: bytes) -> None:
             raise AssertionError("a folder writes nothing")
 
         await exchange.pump(pipeline, write)
-        ending = pipeline.ending
+        ending = self._ending(turn, pipeline)
         if type(ending) is Failure and not self._is_told(ending.error, turn, None):
             raise ending.error
         pipeline.close(await self._counted(turn, pipeline))

@@ -127,6 +127,8 @@ class Turn(msgspec.Struct):
     """The answer as it went out, where something of it must be remembered: turns with tools, for their reasoning."""
     same_account: bool = False
     """Whether asking the same account again, differently, may mend the last attempt: a new token, or no native tools."""
+    sent_with: tuple[str | None, ...] = ()
+    """Secrets that the last attempt was sent with; no error may name them."""
     thread: Thread | None = None
     """The conversation that it belongs to, where that decides between servers."""
     entry: Entry | None = None

@@ -100,6 +100,11 @@ class Recording:
         self._timing: list[int] = []
         self._error: str | None = None
         self._flavour, self._model, self._content_type = "", "", ""
+        self._own: set[str] = set()
+
+    def knows(self, secrets: Iterable[str | None]) -> None:
+        """Secrets of this exchange alone: a token that the caller brought, one that a login gave."""
+        self._own.update(secret for secret in secrets if secret)
 
     def asked(self, call: object, account: str, flavour: str = "", model: str = "") -> None:
         """An attempt begins; what the one before it brought is forgotten. `flavour` and `model` are the server's."""
@@ -129,7 +134,7 @@ class Recording:
 
     def close(self, secrets: Iterable[str]) -> Capture:
         """What is kept of it."""
-        known = [*secrets]
+        known = [*secrets, *self._own]
         return Capture(
             id=self.id,
             created_at=self.created,

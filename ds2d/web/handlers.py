@@ -158,6 +158,8 @@ class Business:
         recording = None
         if self._captures is not None:
             recording = self._captures.begin(name, request.path_qs, lambda: orjson.dumps(inbound.body), request[REQUEST_ID])
+            if recording is not None:
+                recording.knows([caller.token])
         parsed = await understood(parse, inbound)
         if inbound.large:
             for value in inbound.body.values():
