@@ -90,24 +90,29 @@ def parse_env_file(raw: bytes) -> dict[str, str]:
 
 
 def _env_value(text: str, at: int) -> tuple[str, int]:
-    """The value that starts here, and where its line ends. Quoted and bare pieces may follow each other."""
+    """The value that starts here, and where its line ends.
+
+    Quoted pieces come first, with blanks between them that do not count; once a bare piece has begun, quotes are characters
+    like any other up to the end of the line (systemd, env-file.c: PRE_VALUE and VALUE).
+    """
     kept: list[str] = []
-    solid = 0  # pieces up to here are quoted or not blank: trailing blanks after them go
-    while at < len(text) and text[at] in " \t":
-        at += 1
-    while at < len(text) and text[at] != "\n":
-        if text[at] in "\"'":
+    while at < len(text) and text[at] in " \t\"'":
+        if text[at] in " \t":
+            at += 1
+        else:
             piece, at = _quoted(text, at)
             kept.append(piece)
-        elif text[at] == "\\" and at + 1 < len(text):
+    solid = len(kept)  # trailing blanks behind these go
+    while at < len(text) and text[at] != "\n":
+        if text[at] == "\\" and at + 1 < len(text):
             kept.append("" if text[at + 1] == "\n" else text[at + 1])
             at += 2
-        else:
-            kept.append(text[at])
-            at += 1
-            if kept[-1] in " \t":
-                continue
-        solid = len(kept)
+            solid = len(kept)
+            continue
+        kept.append(text[at])
+        at += 1
+        if kept[-1] not in " \t":
+            solid = len(kept)
     return "".join(kept[:solid]), at
 
 

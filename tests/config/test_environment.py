@@ -48,12 +48,19 @@ def test_the_first_variable_that_is_set_counts() -> None:
     [
         ("A=b", "b"), ("A = b c  ", "b c"), ("A=", ""), ("A='x y' ", "x y"), ('A="x y"', "x y"), ("A='a'\"b\"c", "abc"),
         (r"A=a\ b", "a b"), ("A=a\\\nb", "ab"), ("A='a\\b'", "a\\b"), (r'A="a\"b\\c\$d\n"', r'a"b\c$d\n'), ('A="a\nb"', "a\nb"),
-        ('A={"k":"v"}', "{k:v}"), ("A='{\"k\": \"v\"}'", '{"k": "v"}'), ("A=b # c", "b # c"), ("  A=b\r", "b"),
+        ('A={"k":"v"}', '{"k":"v"}'), ("A=a'b'", "a'b'"), ("A='a' 'b' c'd' ", "abc'd'"), ("A=\\'a'", "'a'"), ('A="a" ', "a"),
+        ("A='{\"k\": \"v\"}'", '{"k": "v"}'), ("A=b # c", "b # c"), ("  A=b\r", "b"),
         ("A=eyJ9==", "eyJ9=="),
     ],
 )  # fmt: skip
 def test_assignments_are_read_as_systemd_reads_them(line: str, value: str) -> None:
     assert parse_env_file(f"# A=comment\n; A=comment\n\nnonsense\n1A=x\n{line}\n".encode()) == {"A": value}
+
+
+def test_a_config_need_not_be_quoted_in_a_file_for_systemd() -> None:
+    environ = parse_env_file(b'DS2API_CONFIG_JSON={"keys": ["sk-a b", "it\'s"]}\nPORT=5002\n')
+    assert whole_config(environ) == ("DS2API_CONFIG_JSON", b'{"keys": ["sk-a b", "it\'s"]}')
+    assert environ["PORT"] == "5002"
 
 
 def test_the_last_of_two_assignments_counts() -> None:
