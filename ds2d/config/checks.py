@@ -76,29 +76,53 @@ class Check:
 
     def _keys(self) -> None:
         names: dict[str, str] = {}
-        digests: dict[str, str] = {}
-        for path, key in zip(self._key_paths, self._sound("keys") or (), strict=True):
-            if key is UNSET:
-                continue
-            self._once(names, key.name, child(path, "name"), "name")
-            self._key(key, path)
-            if key.digest and key.digest in digests:
-                self._error(path, f"is the same key as {digests[key.digest]}")
-            elif key.digest:
-                digests[key.digest] = path
+        keys = list(self._sound("keys") or ())
+        for index, (path, key) in enumerate(zip(self._key_paths, keys, strict=True)):
+            if key is not UNSET:
+                self._once(names, key.name, child(path, "name"), "name")
+                keys[index] = self._key(key, path)
+        self._twins(keys)
+        if keys:
+            self._values["keys"] = tuple(keys)
 
-    def _key(self, key: KeySpec, path: str) -> None:
+    def _key(self, key: KeySpec, path: str) -> KeySpec:
+        """The key, out of use if it is malformed and the file only says where it is: who writes there is another."""
+        place = child(path, "key")
         if key.key is None:
             if key.name != "anonymous":
-                self._error(child(path, "key"), "is required", "only the entry named anonymous has none")
-            return
+                self._error(place, "is required", "only the entry named anonymous has none")
+            return key
         text = key.key.reveal()
         if text is None or is_hashed(text):
-            return
+            return key
         if text.lower().startswith("sha256:"):
-            self._error(child(path, "key"), "must have 64 hex digits after sha256:")
+            fault = "must have 64 hex digits after sha256:"
         elif not text.isprintable() or text != text.strip():
-            self._error(child(path, "key"), "must not hold control characters, or blanks at its ends")
+            fault = "must not hold control characters, or blanks at its ends"
+        else:
+            return key
+        if key.key.reference is None:
+            self._error(place, fault)
+            return key
+        return self._without_key(key, path, fault)
+
+    def _twins(self, keys: list[Any]) -> None:
+        """One key is one entry's. Of two, the one that is kept elsewhere goes out of use; two in the file itself are an error."""
+        digests: dict[str, int] = {}
+        sound = [index for index, key in enumerate(keys) if key is not UNSET and key.digest]
+        for index in sorted(sound, key=lambda index: keys[index].key.reference is not None):
+            twin = digests.setdefault(keys[index].digest, index)
+            if twin == index:
+                continue
+            path, fault = self._key_paths[index], f"is the same key as {self._key_paths[twin]}"
+            if keys[index].key.reference is None:
+                self._error(path, fault)
+            else:
+                keys[index] = self._without_key(keys[index], path, fault)
+
+    def _without_key(self, key: KeySpec, path: str, fault: str) -> KeySpec:
+        self._warn(child(path, "key"), f"{fault}; the key is out of use")
+        return msgspec.structs.replace(key, key=_emptied(key.key), problem="secret_unusable")
 
     def _upstreams(self) -> None:
         names: dict[str, str] = {}
@@ -109,7 +133,7 @@ class Check:
             path = child("upstreams", index)
             self._once(names, upstream.name, child(path, "name"), "name")
             self._upstream(upstream, path)
-            upstreams[index] = self._adapted(upstream, path)
+            upstreams[index] = self._adapted(self._with_headers(upstream, child(path, "headers")), path)
         if upstreams:
             self._values["upstreams"] = tuple(upstreams)
 
@@ -120,19 +144,25 @@ class Check:
             self._url(upstream.base_url, child(path, "base_url"), bare=True)
         if upstream.proxy not in {None, "direct", "env"} and (fault := fault_of_url(upstream.proxy or "", user_info=True)):
             self._error(child(path, "proxy"), f"must be direct, env or a URL, which {fault}")
-        self._headers(upstream.headers, child(path, "headers"))
         if upstream.login is not None:
             self._login(upstream.login, child(path, "login"))
 
-    def _headers(self, headers: Mapping[str, Secret], path: str) -> None:
-        for name, value in headers.items():
-            text = value.reveal()
+    def _with_headers(self, upstream: UpstreamSpec, path: str) -> UpstreamSpec:
+        """The upstream, out of use if what a header is to say is kept elsewhere and cannot be said."""
+        for name, value in upstream.headers.items():
+            text, fault = value.reveal(), ""
             if not _HEADER_NAME.fullmatch(name):
                 self._error(child(path, name), "is no name of a header")
             elif name.lower() in _OURS:
                 self._error(child(path, name), "is set by the daemon itself")
-            elif text and not (text.isascii() and text.isprintable()):
-                self._error(child(path, name), "must be printable ASCII")
+            elif text and not _is_sendable(text):
+                fault = "must be printable ASCII"
+            if fault and value.reference is None:
+                self._error(child(path, name), fault)
+            elif fault:
+                self._warn(child(path, name), f"{fault}; the upstream is out of use")
+                upstream = msgspec.structs.replace(upstream, problem="secret_unusable")
+        return upstream
 
     def _login(self, login: JsonLogin | OAuth2Login, path: str) -> None:
         if not login.url.startswith("/"):
@@ -161,6 +191,7 @@ class Check:
             if account is UNSET:
                 continue
             path = child("accounts", index)
+            account = self._with_token(account, path, taken)
             for identifier in account.identifiers:
                 if identifier == account.identifier or not identifier.startswith("token:"):
                     self._once(taken, identifier, path, "identifier")
@@ -168,6 +199,22 @@ class Check:
                 accounts[index] = self._placed(account, path)
         if accounts:
             self._values["accounts"] = tuple(accounts)
+
+    def _with_token(self, account: AccountSpec, path: str, taken: Mapping[str, str]) -> AccountSpec:
+        """The account, out of use if its token cannot be sent in a header, or, being kept elsewhere, is another account's."""
+        token = account.token
+        text = token.reveal() if token else None
+        if token is None or text is None:
+            return account
+        if not _is_sendable(text) or text != text.strip():
+            fault = "must be printable ASCII without blanks at its ends"
+        elif token.reference is not None and account.identifier in taken and account.identifier.startswith("token:"):
+            fault = f"is the token of {taken[account.identifier]}"
+        else:
+            return account
+        self._warn(child(path, "token"), f"{fault}; the account is out of use")
+        kept = token if token.reference is None else _emptied(token)
+        return msgspec.structs.replace(account, token=kept, problem="secret_unusable")
 
     def _has_credential(self, account: AccountSpec, path: str) -> bool:
         """A token, a user with a password, or a name on an upstream whose login needs neither."""
@@ -287,6 +334,16 @@ class Check:
             self._error(path, f"has the same {what} as {seen[value]}")
         else:
             seen[value] = path
+
+
+def _is_sendable(text: str) -> bool:
+    """Whether a header can have this value (RFC 9110, 5.5; ours are ASCII)."""
+    return text.isascii() and text.isprintable()
+
+
+def _emptied(secret: Secret | None) -> Secret:
+    """The reference without what it leads to."""
+    return Secret(None, secret.reference if secret else None)
 
 
 def fits_account(upstream: UpstreamSpec, account: AccountSpec) -> bool:

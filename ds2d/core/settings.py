@@ -77,7 +77,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """What entries of a list have in common."""
 
     problem: Annotated[
-        Literal["secret_unreadable", "ca_file_unreadable", "no_upstream"] | None, derived("why it is out of use")
+        Literal["secret_unreadable", "secret_unusable", "ca_file_unreadable", "no_upstream"] | None,
+        derived("why it is out of use"),
     ] = None
 
     @property

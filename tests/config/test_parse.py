@@ -260,6 +260,42 @@ def test_a_secret_that_cannot_be_read_costs_its_entry_and_nothing_else(reference
     assert [str(warning) for warning in config.warnings] == [f"keys[0].key: {reason}; what needs it is out of use"]
 
 
+def test_a_secret_kept_elsewhere_that_is_malformed_or_another_s_costs_its_entry_and_nothing_else() -> None:
+    document = {
+        "keys": [
+            {"key": {"$file": "two-lines"}, "name": "a"},
+            {"key": {"$env": "SAME"}, "name": "b"},
+            "sk-same",
+            {"key": {"$env": "HASH"}, "name": "d"},
+            {"key": {"$env": "SAME"}, "name": "e"},
+        ],
+        "upstreams": [{**OPENAI, "name": "u"}, {**OPENAI, "name": "v", "headers": {"X": {"$env": "LINES"}}}],
+        "accounts": [
+            {"upstream": "u", "token": "tok\ninline"},
+            {"upstream": "u", "token": {"$env": "LINES"}, "name": "lines"},
+            {"upstream": "u", "token": "tok-same"},
+            {"upstream": "u", "token": {"$env": "TOKEN"}},
+        ],
+    }
+    environ = {"SAME": "sk-same", "HASH": "sha256:12", "LINES": "tok-x\ntok-y", "TOKEN": "tok-same"}
+    config = parsed(document, environ=environ, files={"/etc/ds2d/two-lines": b"sk-one\nsk-two\n"})
+    assert [key.usable for key in config.keys] == [False, False, True, False, False]
+    assert [key.digest is None for key in config.keys] == [True, True, False, True, True]
+    assert [account.problem for account in config.accounts] == ["secret_unusable", "secret_unusable", None, "secret_unusable"]
+    assert [upstream.problem for upstream in config.upstreams] == [None, "secret_unusable"]
+    told = [str(warning) for warning in config.warnings]
+    assert sorted(told) == [
+        "accounts[0].token: must be printable ASCII without blanks at its ends; the account is out of use",
+        "accounts[1].token: must be printable ASCII without blanks at its ends; the account is out of use",
+        "accounts[3].token: is the token of accounts[2]; the account is out of use",
+        "keys[0].key: must not hold control characters, or blanks at its ends; the key is out of use",
+        "keys[1].key: is the same key as keys[2]; the key is out of use",
+        "keys[3].key: must have 64 hex digits after sha256:; the key is out of use",
+        "keys[4].key: is the same key as keys[2]; the key is out of use",
+        "upstreams[1].headers.X: must be printable ASCII; the upstream is out of use",
+    ]
+
+
 def test_every_file_that_was_asked_for_is_known_so_that_it_can_be_watched() -> None:
     document = {"keys": [{"key": {"$file": "../k"}}, {"key": {"$file": "gone"}}], "upstreams": [{**OPENAI, "ca_file": "ca.pem"}]}
     config = parsed(document, files={"/etc/k": b"sk-k", "/etc/ds2d/ca.pem": b"CA"})
