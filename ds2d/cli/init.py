@@ -1,8 +1,9 @@
 """Make config.json with fresh keys, and look for model servers on this machine.
 
 The API key and the admin key are printed once; config.json holds their hashes only. .ds2d.env beside it has them for
-your shell (`. ./.ds2d.env`); the daemon never reads it. Servers that speak the OpenAI protocol on the usual ports of
-vLLM, SGLang, llama.cpp, Ollama and LM Studio become upstreams; without one the embedded demo answers.
+your shell (`. ./.ds2d.env`; of another FILE.json: .FILE.ds2d.env); the daemon never reads it. Servers that speak the
+OpenAI protocol on the usual ports of vLLM, SGLang, llama.cpp, Ollama and LM Studio become upstreams; without one the
+embedded demo answers.
 An existing config.json is never touched.
 """
 
@@ -27,6 +28,7 @@ from ds2d.config.strict_json import dump, load
 from ds2d.core.secrets import hash_key, hash_password
 
 ENV_NAME = ".ds2d.env"
+"""Beside config.json. A config of another name has a file of its own: two in one folder keep each its keys."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     found = [] if options.no_scan else scan(PORTS)
     usable = [server for server in found if not server.needs_key]
     document = build(key, admin_key, usable, now=datetime.now(UTC), salt=secrets.token_bytes(16))
-    env_path = path.with_name(ENV_NAME)
+    env_path = path.with_name(env_name(path))
     try:
         create(path, dump(document))
         env_path.unlink(missing_ok=True)  # keys of a config that is gone
@@ -71,6 +73,11 @@ def build(key: str, admin_key: str, servers: Sequence[Found], *, now: datetime, 
     document["accounts"] = []
     document["admin"]["password_hash"] = hash_password(admin_key, salt)
     return document
+
+
+def env_name(config: Path) -> str:
+    """The name of the file that has this config's keys for a shell."""
+    return ENV_NAME if config.name == FILE_NAME else f".{config.name.removesuffix('.json').lstrip('.')}{ENV_NAME}"
 
 
 def _path(flag: Path | None, environ: Mapping[str, str]) -> Path:

@@ -107,6 +107,16 @@ def test_two_inits_make_different_keys(here: Path, found: list[Found]) -> None:
     assert made[0] != made[1]
 
 
+def test_two_configs_in_one_folder_keep_each_their_keys(here: Path, found: list[Found]) -> None:
+    assert main(["init"]) == 0
+    first = (here / ".ds2d.env").read_text()
+    assert main(["init", "--config", "other.json"]) == 0
+    assert (here / ".ds2d.env").read_text() == first
+    other = here / ".other.ds2d.env"
+    assert "export DS2D_KEY='sk-" in other.read_text()
+    assert stat.S_IMODE(other.stat().st_mode) == 0o600
+
+
 def test_a_shell_understands_the_environment_file(here: Path, found: list[Found]) -> None:
     assert main(["init"]) == 0
     shell = subprocess.run(["sh", "-c", ". ./.ds2d.env && env"], capture_output=True, text=True, timeout=60, check=True, cwd=here)

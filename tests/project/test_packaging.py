@@ -120,7 +120,9 @@ def test_pyproject_holds_nothing_but_how_to_build() -> None:
     assert list(tomllib.loads((ROOT / "pyproject.toml").read_text())) == ["build-system"]
 
 
-@pytest.mark.parametrize("name", ["config.json", "config.json.tmp", ".ds2d.env", "state/ledger.sqlite", ".venv/pyvenv.cfg"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "config.json.tmp", ".ds2d.env", ".other.ds2d.env", "state/ledger.sqlite", ".venv/pyvenv.cfg"]
+)
 def test_secrets_and_state_stay_out_of_git(name: str) -> None:
     assert subprocess.run(["git", "check-ignore", "-q", name], cwd=ROOT, check=False).returncode == 0
 
