@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,14 @@ def run(options: argparse.Namespace) -> int:
     if not found:
         return _refuse(f"there is no capture {options.id}: `ds2d capture list` shows what there is")
     item = scrubbed(found[0]) if options.scrub else found[0]
-    if options.golden:
-        return _write_case(item, options.golden)
+    try:
+        return _write_case(item, options.golden) if options.golden else _write(item, options)
+    except OSError as error:
+        return _refuse(f"{error.filename} cannot be written: {os.strerror(error.errno or 0)}")
+
+
+def _write(item: dict[str, Any], options: argparse.Namespace) -> int:
+    """A file that replay reads."""
     path = options.out or Path(f"{options.id}.json")
     path.write_text(json.dumps({"format": FORMAT, **item}, indent=2, ensure_ascii=False) + "\n")
     print(f"wrote {path}; `ds2d replay {path}` plays it again")

@@ -90,7 +90,12 @@ def run(options: argparse.Namespace) -> int:
         return 1
     store.subscribe(_apply_log)
     _apply_log(store.current)
-    return _loop()(_serve(Daemon(store, late=LATE), predecessor))
+    try:
+        daemon = Daemon(store, late=LATE)
+    except OSError as error:
+        print(f"error: {_state_fault(error, store.current)}", file=sys.stderr)
+        return 1
+    return _loop()(_serve(daemon, predecessor))
 
 
 STOP_SECONDS = 50.0
@@ -159,9 +164,20 @@ def _tell_why(error: OSError, config: Config) -> None:
     if isinstance(error, ssl.SSLError):
         print(f"error: server.tls: the certificate cannot be used: {error.reason or error}", file=sys.stderr)
         return
+    if isinstance(error.filename, str) and error.filename.startswith(config.state_dir):
+        print(f"error: {_state_fault(error, config)}", file=sys.stderr)
+        return
     where = error.filename if isinstance(error.filename, str) else f"{server.host}:{server.port}"
     print(f"error: cannot listen on {where}: {os.strerror(error.errno or 0)}", file=sys.stderr)
     print("is another ds2d running? `ds2d serve --port N` takes another port", file=sys.stderr)
+
+
+def _state_fault(error: OSError, config: Config) -> str:
+    """Why the state folder cannot be used: who runs this, or what stands there, is another one than it was."""
+    if error.errno is None:
+        return str(error)
+    where = error.filename or config.state_dir
+    return f"the state folder cannot be used: {where}: {os.strerror(error.errno)}; see server.state_dir, and which user this is"
 
 
 def spare_collector() -> None:

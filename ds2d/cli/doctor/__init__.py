@@ -78,13 +78,24 @@ async def _examine(config: Config, key: str | None, options: argparse.Namespace)
     report = as_dict(datetime.now(UTC), examined, endpoints, gate.note)
     if options.json:
         print(json.dumps(report, indent=2))
+    written = True
     if options.report:
         text = json.dumps(report, indent=2) + "\n" if options.report.suffix == ".json" else as_text(report)
-        options.report.write_text(text)
-        progress(f"\nwrote {options.report}")
+        written = _write(options.report, text)
+        progress(f"\nwrote {options.report}" if written else "" if options.json else f"\n{text}")
     found = counts([*(line for one in examined for line in one.lines), *endpoints])
     progress("\n" + ", ".join(f"{count} {name}" for name, count in found.items()))
-    return 1 if found["fail"] or not found["ok"] else 0
+    return 1 if found["fail"] or not found["ok"] or not written else 0
+
+
+def _write(path: Path, text: str) -> bool:
+    """Whether the report is in its file; it took a minute to make, so whoever gets False shows it."""
+    try:
+        path.write_text(text)
+    except OSError as error:
+        _refuse(f"{path} cannot be written: {os.strerror(error.errno or 0)}")
+        return False
+    return True
 
 
 class Gate(msgspec.Struct, frozen=True):
