@@ -178,7 +178,10 @@ def _change(options: argparse.Namespace, edit: Callable[[dict[str, Any], Config]
     store = ConfigStore(Source.from_environment(os.environ, options.config, cwd=Path.cwd()), keep_history=False)
     if store.current.env_backed:
         raise entries.bad("the config comes from a variable, not from a file: change it there")
+    is_new = not store.path.exists()
     store.write(lambda document: edit(document, store.current))
+    if is_new:
+        print(f"warning: there was no {store.path}: it was made now, and holds this alone", file=sys.stderr)
 
 
 def _spec(config: Config, wanted: str) -> KeySpec:

@@ -90,6 +90,7 @@ def run(options: argparse.Namespace) -> int:
         return 1
     store.subscribe(_apply_log)
     _apply_log(store.current)
+    _warn_of_file(store)
     try:
         daemon = Daemon(store, late=LATE)
     except OSError as error:
@@ -170,6 +171,13 @@ def _tell_why(error: OSError, config: Config) -> None:
     where = error.filename if isinstance(error.filename, str) else f"{server.host}:{server.port}"
     print(f"error: cannot listen on {where}: {os.strerror(error.errno or 0)}", file=sys.stderr)
     print("is another ds2d running? `ds2d serve --port N` takes another port", file=sys.stderr)
+
+
+def _warn_of_file(store: ConfigStore) -> None:
+    """What is odd about the file itself, once."""
+    if store.problem is not None and store.problem.kind == "missing":
+        missing = store.path if not store.path.exists() else os.environ.get("DS2D_ENV_FILE")
+        logger.warning("%s is missing: nobody is served until it is there (`ds2d init` makes a config)", missing)
 
 
 def _state_fault(error: OSError, config: Config) -> str:

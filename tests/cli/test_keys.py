@@ -57,6 +57,13 @@ def test_a_new_key_is_shown_once_and_stored_as_a_hash(here: Path, capsys: pytest
     assert json.loads(said(capsys, "keys", "show", key, "--json"))["max_tokens"] == 500
 
 
+def test_a_config_that_is_made_by_the_way_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keys", "add", "a"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["keys", "add", "a", "--config", "typo.json"]) == 0
+    assert f"warning: there was no {here / 'typo.json'}" in capsys.readouterr().err
+
+
 def test_a_bad_limit_and_a_name_taken_change_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made(capsys, "team-a")
     before = config(here)

@@ -168,6 +168,12 @@ def test_socket_activation_by_systemds_own_tool(tmp_path: Path) -> None:
         assert process.end() == 0
 
 
+def test_a_config_that_is_missing_is_named(tmp_path: Path) -> None:
+    with serving(tmp_path, "--config", "typo.json") as process:
+        assert f"WARNING ds2d {tmp_path / 'typo.json'} is missing" in process.said()
+        assert process.end() == 0
+
+
 def test_an_occupied_port_is_said_in_words(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         (tmp_path / "config.json").write_text(json.dumps(demo()))
