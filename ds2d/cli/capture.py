@@ -19,6 +19,7 @@ from typing import Any
 
 from ds2d.cli.asking import add_options, admin_key, find_daemon
 from ds2d.cli.scrub import scrubbed
+from ds2d.config.files import write_private
 
 FORMAT = "ds2d capture 1"
 
@@ -58,7 +59,8 @@ def run(options: argparse.Namespace) -> int:
 def _write(item: dict[str, Any], options: argparse.Namespace) -> int:
     """A file that replay reads."""
     path = options.out or Path(f"{options.id}.json")
-    path.write_text(json.dumps({"format": FORMAT, **item}, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps({"format": FORMAT, **item}, indent=2, ensure_ascii=False) + "\n"
+    write_private(path, text.encode("utf-8", "surrogatepass"))
     print(f"wrote {path}; `ds2d replay {path}` plays it again")
     return 0
 
@@ -87,7 +89,7 @@ def _write_case(item: dict[str, Any], folder: Path) -> int:
     """A folder as tests/golden/streams has them: the upstream's bytes, and what matters of the question."""
     folder.mkdir(parents=True, exist_ok=True)
     streamed = "event-stream" in item["content_type"]
-    (folder / f"upstream.openai.{'sse' if streamed else 'json'}").write_bytes(item["response_body"].encode())
+    write_private(folder / f"upstream.openai.{'sse' if streamed else 'json'}", item["response_body"].encode())
     asked = json.loads(item["upstream_request"] or "{}")
     tools = [tool["function"]["name"] for tool in asked.get("tools", []) if "function" in tool]
     about = {"flavour": item["flavour"], **({"tools": tools} if tools else {})}

@@ -26,6 +26,7 @@ from ds2d.app import Daemon
 from ds2d.cli.allocator import keep_memory
 from ds2d.cli.line_writer import LineWriter
 from ds2d.cli.reading import tell
+from ds2d.config.files import is_open
 from ds2d.config.notices import ConfigErrors
 from ds2d.config.schema import Config
 from ds2d.config.source import Source, SourceError
@@ -178,6 +179,8 @@ def _warn_of_file(store: ConfigStore) -> None:
     if store.problem is not None and store.problem.kind == "missing":
         missing = store.path if not store.path.exists() else os.environ.get("DS2D_ENV_FILE")
         logger.warning("%s is missing: nobody is served until it is there (`ds2d init` makes a config)", missing)
+    elif not store.current.env_backed and is_open(store.path):
+        logger.warning("%s can be read by every user of this host: chmod 600 it", store.path)
 
 
 def _state_fault(error: OSError, config: Config) -> str:

@@ -65,6 +65,23 @@ def create(path: Path, data: bytes) -> None:
     _sync_folder(path.parent)
 
 
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that only its owner may read, whoever could read what stood there. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):  # /dev/stdout is nobody's to close
+            os.fchmod(descriptor, 0o600)
+        file.write(data)
+
+
+def is_open(path: Path) -> bool:
+    """Whether every user of this host may read the file; its group may have been given it on purpose."""
+    try:
+        return bool(os.stat(path).st_mode & stat.S_IROTH)
+    except OSError:
+        return False
+
+
 def replace(path: Path, data: bytes, expected: bytes) -> None:
     """Put `data` in the place of `expected`, keeping mode and owner; a link is followed to its target.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def test_a_state_folder_that_cannot_be_is_said(tmp_path: Path, folder: str) -> N
     assert "Traceback" not in done.stderr
 
 
-async def test_a_capture_that_cannot_be_written_is_said(
+async def test_a_capture_is_its_owner_s_only_and_one_that_cannot_be_written_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DS2D_ADMIN_KEY", ADMIN_KEY)
@@ -37,6 +38,13 @@ async def test_a_capture_that_cannot_be_written_is_said(
         body = {"model": "deepseek-chat", "messages": [{"role": "user", "content": "Hi"}]}
         await live.ask("/v1/chat/completions", body)
         [item] = live.daemon.captures.newest()
+        path = tmp_path / "capture.json"
+        path.write_text("")
+        path.chmod(0o644)
+        for words in (("--out", str(path)), ("--golden", str(tmp_path / "case"))):
+            assert await ds2d_here("capture", "export", item.id, "--url", live.url, *words) == 0
+        for file in (path, tmp_path / "case" / "upstream.openai.json"):
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
         for option in ("--out", "--golden"):
             assert await ds2d_here("capture", "export", item.id, "--url", live.url, option, "/proc/nowhere/x") == 1
             assert "error: /proc/nowhere" in capsys.readouterr().err

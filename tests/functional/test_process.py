@@ -174,6 +174,16 @@ def test_a_config_that_is_missing_is_named(tmp_path: Path) -> None:
         assert process.end() == 0
 
 
+def test_a_config_that_everybody_can_read_is_named_once(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(demo()))
+    for mode, times in ((0o644, 1), (0o640, 0)):
+        path.chmod(mode)
+        with serving(tmp_path) as process:
+            assert process.said().count("config.json can be read by every user of this host: chmod 600") == times
+            assert process.end() == 0
+
+
 def test_an_occupied_port_is_said_in_words(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         (tmp_path / "config.json").write_text(json.dumps(demo()))

@@ -26,7 +26,8 @@ from ds2d.cli.doctor.examine import Examination, Line, Progress, examine, examin
 from ds2d.cli.doctor.hearing import Ear, Hop
 from ds2d.cli.doctor.report import as_dict, as_text, counts
 from ds2d.cli.looking import Looked, look
-from ds2d.cli.reading import read_config
+from ds2d.cli.reading import find_config
+from ds2d.config.files import is_open
 from ds2d.config.schema import Config
 from ds2d.core.errors import GatewayError
 from ds2d.core.models import CHAT_ROUTE, Seen
@@ -50,9 +51,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Examine, showing what is done."""
-    config = read_config(options.config, os.environ, Path.cwd())
-    if config is None:
+    found = find_config(options.config, os.environ, Path.cwd())
+    if found is None:
         return 1
+    config = found.config
+    if not config.env_backed and is_open(Path(found.name)):
+        print(f"warning: {found.name} can be read by every user of this host: chmod 600 it", file=sys.stderr)
     if unknown := set(options.upstream or ()) - {upstream.name for upstream in config.upstreams}:
         return _refuse(f"no upstream is called {', '.join(sorted(unknown))}")
     if not config.upstreams:
