@@ -124,7 +124,12 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _revoke(options: argparse.Namespace) -> int:
-    _change(options, lambda document, config: entries.delete(*_place(document, config, options.key), _now()))
+    def revoke(document: dict[str, Any], config: Config) -> None:
+        if _spec(config, options.key).deleted_at is not None:
+            raise entries.bad("this key is revoked already; `ds2d keys restore` takes that back")
+        entries.delete(*_place(document, config, options.key), _now())
+
+    _change(options, revoke)
     return _done(options, "revoked")
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import faulthandler
 import gc
 import logging
 import os
 import signal
+import socket
 import ssl
 import sys
 from collections.abc import Callable, Coroutine
@@ -170,8 +172,14 @@ def _tell_why(error: OSError, config: Config) -> None:
         print(f"error: {_state_fault(error, config)}", file=sys.stderr)
         return
     where = error.filename if isinstance(error.filename, str) else f"{server.host}:{server.port}"
+    if isinstance(error, socket.gaierror):
+        print(f"error: cannot listen on {where}: no such host is known: server.host is an address of this host", file=sys.stderr)
+        return
     print(f"error: cannot listen on {where}: {os.strerror(error.errno or 0)}", file=sys.stderr)
-    print("is another ds2d running? `ds2d serve --port N` takes another port", file=sys.stderr)
+    if error.errno == errno.EADDRINUSE:
+        print("is another ds2d running? `ds2d serve --port N` takes another port", file=sys.stderr)
+    elif error.errno == errno.EADDRNOTAVAIL:
+        print("server.host is an address of this host; 127.0.0.1 and 0.0.0.0 always are", file=sys.stderr)
 
 
 def _warn_of_file(store: ConfigStore) -> None:

@@ -7,6 +7,7 @@ the old one ends when its last stream does. Exit code 0: the new version serves;
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import socket
 import sys
@@ -26,8 +27,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="the config file")
     parser.add_argument("--state", type=Path, metavar="FOLDER", help="the daemon's state folder (default: the config's)")
     parser.add_argument(
-        "--drain-seconds", type=float, metavar="N", help="end the old version's streams after so long (default: let them finish)"
+        "--drain-seconds",
+        type=seconds,
+        metavar="N",
+        help="end the old version's streams after so long (default: let them finish)",
     )
+
+
+def seconds(text: str) -> float:
+    """A span of time. Raises ValueError."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise ValueError(text)
+    return value
 
 
 def run(options: argparse.Namespace) -> int:

@@ -45,6 +45,9 @@ def run(options: argparse.Namespace) -> int:
         return 1
     folder, key = Path(config.state_dir), None if options.key is None else _caller(config, options.key)
     try:
+        if key is not None and not _is_known(config, folder, key):
+            print("error: neither the config nor the ledger has this key: --key takes a name, an id or a key", file=sys.stderr)
+            return 1
         if options.daily:
             rows: Iterable[dict[str, Any]] = usage.daily(folder, *_days(options.since, options.until), key)
             _print(rows, usage.DAILY_COLUMNS, options.format)
@@ -76,6 +79,10 @@ def _caller(config: Config, wanted: str) -> str:
             return spec.digest
     is_hash = len(wanted) == 64 and not set(wanted) - set("0123456789abcdef")
     return wanted if is_hash or wanted == "anonymous" else hash_key(wanted).removeprefix("sha256:")
+
+
+def _is_known(config: Config, folder: Path, digest: str) -> bool:
+    return digest == "anonymous" or any(spec.digest == digest for spec in config.keys) or digest in usage.keys(folder)
 
 
 def _print(rows: Iterable[dict[str, Any]], columns: tuple[str, ...], form: str) -> None:

@@ -64,6 +64,32 @@ def test_a_config_that_is_made_by_the_way_is_named(here: Path, capsys: pytest.Ca
     assert f"warning: there was no {here / 'typo.json'}" in capsys.readouterr().err
 
 
+def test_a_key_that_was_revoked_already_is_not_unknown(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made(capsys, "a")
+    said(capsys, "keys", "revoke", "a")
+    assert main(["keys", "revoke", "a"]) == 1
+    assert "revoked already" in capsys.readouterr().err
+    assert said(capsys, "keys", "restore", "a") == "restored\n"
+
+
+@pytest.mark.parametrize("more", [(), ("--daily",)])
+def test_usage_of_a_key_that_nobody_knows_is_an_error(
+    here: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...]
+) -> None:
+    made(capsys, "a")
+    assert said(capsys, "usage", "export", "--key", "a", *more).count("\n") == 1
+    assert main(["usage", "export", "--key", "typo", *more]) == 1
+    out = capsys.readouterr()
+    assert out.out == ""
+    assert "neither the config nor the ledger has this key" in out.err
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "x"])
+def test_a_span_of_time_is_not_negative(capsys: pytest.CaptureFixture[str], seconds: str) -> None:
+    assert main(["upgrade", f"--drain-seconds={seconds}"]) == 2
+    assert "--drain-seconds" in capsys.readouterr().err
+
+
 def test_a_bad_limit_and_a_name_taken_change_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made(capsys, "team-a")
     before = config(here)

@@ -194,6 +194,17 @@ def test_an_occupied_port_is_said_in_words(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(("host", "why"), [("nosuch.invalid", "no such host is known"), ("192.0.2.1", "Cannot assign requested")])
+def test_a_host_that_is_not_this_one_is_said_in_words(tmp_path: Path, host: str, why: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(demo()))
+    done = ds2d(tmp_path, "serve", "--host", host, "--port", "0")
+    assert done.returncode == 1
+    assert f"cannot listen on {host}:" in done.stderr
+    assert why in done.stderr
+    assert "server.host" in done.stderr
+    assert "another ds2d" not in done.stderr
+
+
 def test_without_the_c_parser_nothing_starts(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(demo()))
     done = ds2d(tmp_path, "serve", "--port", str(free_port()), AIOHTTP_NO_EXTENSIONS="1")
