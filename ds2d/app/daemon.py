@@ -173,6 +173,7 @@ class Daemon:
             self._apply_certificate,
             self.catalog.apply,
             self.metrics.apply,
+            self._apply_captures,
         ):
             self.store.subscribe(subscriber)
             subscriber(self.config())
@@ -375,6 +376,9 @@ class Daemon:
         self.queue.apply(config.upstreams, config.accounts, config.runtime)
         self.affinity.apply(config.runtime.affinity, {upstream.name for upstream in config.upstreams})
         self.logins.retain(slot.account.id for slot in self.queue.slots)
+
+    def _apply_captures(self, _: Config) -> None:
+        self.captures.trim()
 
     def _apply_certificate(self, config: Config) -> None:
         self.listener.renew_certificate(config.server.tls.digest)

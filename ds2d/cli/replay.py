@@ -52,6 +52,8 @@ def run(options: argparse.Namespace) -> int:
         return _refuse(f"{options.file} is no capture")
     if item["response_truncated"]:
         return _refuse("the captured answer was cut (capture.max_body_bytes): it cannot be played")
+    if item.get("request_truncated"):
+        return _refuse("the captured question was cut (capture.max_body_bytes): it cannot be asked again")
     if not item["status_code"]:
         return _refuse("no upstream answered in this exchange: there is nothing to play")
     answer = asyncio.run(replay(item))

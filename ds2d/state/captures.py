@@ -35,6 +35,7 @@ class Capture(msgspec.Struct, frozen=True):
     request_body: str
     upstream_request: str
     response_body: str
+    request_truncated: bool
     response_truncated: bool
     client_body: str
     timing: list[int]
@@ -147,6 +148,7 @@ class Recording:
             request_body=_redacted(self._asked.text, known),
             upstream_request=_redacted(self._call.text, known),
             response_body=str(redact(self._upstream.text, known)),
+            request_truncated=self._asked.truncated or self._call.truncated,
             response_truncated=self._upstream.truncated,
             client_body=str(redact(self._client.text, known)),
             timing=self._timing,
@@ -186,8 +188,12 @@ class Captures:
 
     def keep(self, recording: Recording) -> None:
         """The exchange is over."""
-        _, entries, _ = self._settings()
         self._kept.append(recording.close(self._secrets()))
+        self.trim()
+
+    def trim(self) -> None:
+        """Forget what is more than `capture.limit`, which may have become smaller."""
+        _, entries, _ = self._settings()
         while len(self._kept) > entries:
             self._kept.popleft()
 

@@ -47,7 +47,9 @@ async def test_a_capture_played_again_gives_the_answer_that_the_client_got(tmp_p
     assert comparable(await replay(other)) != comparable(item["client_body"])
 
 
-async def test_nothing_is_kept_until_it_is_asked_for_and_never_more_than_that(tmp_path: Path) -> None:
+async def test_nothing_is_kept_until_it_is_asked_for_and_never_more_than_that(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, body = QUESTIONS["whole"]
     async with administered(tmp_path) as (ds2d, _):
         await ds2d.ask(path, body)
@@ -59,6 +61,15 @@ async def test_nothing_is_kept_until_it_is_asked_for_and_never_more_than_that(tm
         _, answer, _ = await ds2d.ask("/admin/dev/captures", **ADMIN)
         assert [item["request_body"].count("two") for item in answer["items"]] == [0, 1]
         assert len(answer["items"][0]["request_body"]) <= 1024
+        assert [item["request_truncated"] for item in answer["items"]] == [True, False]
+        cut = tmp_path / "cut.json"
+        cut.write_text(json.dumps({"format": FORMAT, **answer["items"][0]}))
+        assert main(["replay", str(cut)]) == 1
+        assert "the captured question was cut" in capsys.readouterr().err
+        ds2d.change(capture={"enabled": True, "limit": 1, "max_body_bytes": 1024})
+        _, answer, _ = await ds2d.ask("/admin/dev/captures", **ADMIN)
+        assert [item["request_truncated"] for item in answer["items"]] == [True]
+        assert ds2d.daemon.captures.sizes()["kept"].now == 1
         _, answer, _ = await ds2d.ask("/admin/dev/captures", method="DELETE", **ADMIN)
         assert answer == {"success": True, "detail": "capture logs cleared"}
         assert (await ds2d.ask("/admin/dev/captures", **ADMIN))[1]["items"] == []
