@@ -21,6 +21,7 @@ from pathlib import Path
 from ds2d.core.sizes import Size, Sizes
 from ds2d.core.tokens import rough
 from ds2d.net.counter_child import LAST, MORE, NUMBER, READY, UNKNOWN
+from ds2d.net.last_words import LastWords
 from ds2d.net.link import Link, attach
 
 logger = logging.getLogger("ds2d.tokens")
@@ -115,14 +116,26 @@ class TokenCounter:
 
     async def _one_life(self) -> None:
         """Start the process; return when it has ended. Raises OSError."""
+        words = LastWords()
+        try:
+            status, was_asked = await self._live(words)
+        finally:
+            said = words.close()
+        # once it is asked, what it says may be about a text that somebody sent
+        why = f": {said}" if said and not was_asked else ""
+        self.problem = self.problem or f"the process that counts has ended (status {status}){why}"
+
+    async def _live(self, words: LastWords) -> tuple[int, bool]:
+        """One life: the status that it ended with, and whether it was ever ready to be asked. Raises OSError."""
         ended = asyncio.Event()
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                self._process = process = _started(theirs)
+                self._process = process = _started(theirs, words.theirs)
             except BaseException:
                 ours.close()
                 raise
+        words.started()
         try:
             ours.setblocking(False)
             self.problem = ""
@@ -130,14 +143,14 @@ class TokenCounter:
             await attach(self._link, ours)
             await ended.wait()
         finally:
-            self.loaded = False
+            was_asked, self.loaded = self.loaded, False
             self._kill()
             for asked in self._asked.values():
                 if not asked.done():
                     asked.set_result(None)
             self._link.close()
             status = await asyncio.get_running_loop().run_in_executor(None, process.wait)
-        self.problem = self.problem or f"the process that counts has ended (status {status})"
+        return status, was_asked
 
     def _answered(self, message: bytes) -> None:
         number, words = int.from_bytes(message[:NUMBER], "big"), message[NUMBER:]
@@ -160,7 +173,7 @@ def _message(number: int, mark: bytes, text: str) -> bytes:
     return number.to_bytes(NUMBER, "big") + mark + text.encode("utf-8", "replace")
 
 
-def _started(connection: socket.socket) -> subprocess.Popen[bytes]:
+def _started(connection: socket.socket, errors: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     """The other process, with this one's modules, and nothing of site-packages' own start-up code. Raises OSError.
 
     That code is also what finds an editable install, so where this package lies is said too.
@@ -172,6 +185,6 @@ def _started(connection: socket.socket) -> subprocess.Popen[bytes]:
         env=environ,
         stdin=connection.fileno(),
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=errors,
         start_new_session=True,
     )

@@ -46,6 +46,11 @@ def pid(counter: TokenCounter) -> int:
     return counter._process.pid
 
 
+def say(process: int, words: str) -> None:
+    """On its standard error, as if it had said so itself."""
+    Path(f"/proc/{process}/fd/2").write_text(words)
+
+
 async def test_counts_are_exact_in_any_size_and_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting, "PATIENCE", 3600.0)  # the machine may be busy
     one = vocabulary.Tokenizer()
@@ -100,7 +105,7 @@ async def test_one_that_can_never_be_started_is_told_once(
     monkeypatch.setattr(counting, "PAUSE", 0.0)
     tried, often = 0, asyncio.Event()
 
-    def none_left(_: socket.socket) -> None:
+    def none_left(*_: object) -> None:
         nonlocal tried
         tried += 1
         if tried == 5:
@@ -111,6 +116,33 @@ async def test_one_that_can_never_be_started_is_told_once(
     async with running():
         await often.wait()
     assert caplog.text.count("estimates for now") == 1
+
+
+async def test_one_that_ends_at_once_is_told_with_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nhead -c 200000 /dev/zero >&2\nprintf '\\nno module\\033[31m of this name\\n\\n' >&2\nexit 3\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    open_before = len(os.listdir("/proc/self/fd"))
+    async with running():
+        pass
+    assert "has ended (status 3): no module [31m of this name" in caplog.text
+    assert len(os.listdir("/proc/self/fd")) <= open_before
+
+
+async def test_one_that_was_asked_takes_its_last_words_with_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(counting, "PAUSE", 0.0)
+    async with running() as counter:
+        first = pid(counter)
+        say(first, "a prompt\n")
+        os.kill(first, signal.SIGKILL)
+        await come_back(counter, first)
+    assert "has ended (status -9)" in caplog.text
+    assert "a prompt" not in caplog.text
 
 
 async def test_one_without_data_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
