@@ -116,6 +116,7 @@ FIXED = {
     "Step.*": "one a size of latency, or a kind of error",
     "Pages._files": "the console's files",
     "BoundedServer._kwargs": "made at the start",
+    "Unsaid._known": "the secrets in config",
 }
 """What does not, and why."""
 
