@@ -81,10 +81,17 @@ HOSTILE = {
     "quoted calls": '` {"name":"get_time","arguments":{}} ',
     "angle brackets": "<",
     "think tags": "</think>",
+    "blanks and think tags": "<think> </think> ",
+    "rows of a table": "<tr><td>some cell</td><td>12</td></tr>\n",
     "pairs": "function.name: get_time\n",
     "CDATA": "<![CDATA[",
     "line feeds": "\n",
 }
+
+WHOLE_WAY = (
+    *("opening tags", "DSML calls opened", "backticks and words", "deep objects", "fences of JSON"),
+    *("angle brackets", "think tags", "blanks and think tags", "rows of a table"),
+)
 
 
 def ids() -> Callable[[str], str]:
@@ -101,7 +108,7 @@ def policy() -> list[Stage]:
 
 
 def everything() -> list[Stage]:
-    return build(REQUEST, ids())
+    return build(REQUEST, ids(), think="outside")
 
 
 class Nothing:
@@ -215,7 +222,7 @@ def whole_way(size: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
         plain = piped_seconds(repeated(PROSE, length), chunk)
         record = plain / length * chunk * 1e6
         say(f"\nthe whole way, records of {chunk} characters, {length / MEGABYTE:g} M: plain {record:.1f} us a record")
-        for name in ("opening tags", "DSML calls opened", "backticks and words", "deep objects", "fences of JSON"):
+        for name in WHOLE_WAY:
             spent = piped_seconds(repeated(HOSTILE[name], length), chunk)
             rows.append({"text": name, "record": chunk, "times_plain": spent / plain})
             say(f"  {name:26s} x plain {spent / plain:6.2f}")

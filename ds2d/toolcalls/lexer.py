@@ -49,7 +49,7 @@ _FENCE_RUN = {"`": re.compile(r"`{3,}"), "~": re.compile(r"~{3,}")}
 
 JSON_HEAD = re.compile(rf"[{{\[]\s{{0,64}}(?:\{{\s{{0,64}})?\"({'|'.join(KEYS)})\"\s{{0,16}}:")
 _JSON_GOES_ON = r"\s{0,64}(?:\{\s{0,64})?(?:\"([a-z_]{0,16})(?:\"\s{0,16})?)?"
-_JSON_BEGUN = re.compile(rf"[{{\[]{_JSON_GOES_ON}").fullmatch
+JSON_BEGUN = re.compile(rf"[{{\[]{_JSON_GOES_ON}").fullmatch
 _MAY_BEGIN = (
     rf"(?<=[{OPENING}])(?=[^{BRACKETS}]*+\Z)"
     rf"|(?<=[{{\[])(?={_JSON_GOES_ON}\Z)"
@@ -281,7 +281,7 @@ def _may_begin(text: str, place: int, at: int, context: Context) -> bool:
     if mark in OPENING:
         return unfinished(text, place, OPENERS)
     if mark in "{[":
-        begun = _JSON_BEGUN(text, place)
+        begun = JSON_BEGUN(text, place)
         return begun is not None and any(key.startswith(begun.group(1) or "") for key in KEYS)
     if mark in "`~":
         return _fence_unfinished(text, place, at, context)

@@ -1,9 +1,11 @@
 """`<think>` in the text of servers that have no reasoning parser (upstreams.md 4).
 
 Rule: what stands before the first `</think>` is reasoning where the template opened it in the prompt (R1, V3.1), and what
-stands between the tags where the model opened it. A tag that is left over never reaches the client, unless it is quoted
-as code. A server that sends reasoning by itself is believed: then nothing is split.
-Surprise: line feeds behind `</think>` belong to the template, not to the answer.
+stands between the tags where the model opened it. That is at the beginning only: once anything but blanks was said outside,
+a tag is text like any other, for it may stand in the argument of a call (toolcalls.md 2). A server that sends reasoning by
+itself is believed: then nothing is split.
+Surprise: line feeds behind `</think>` belong to the template, not to the answer; and an answer that begins with a call does
+not begin inside thinking, whatever was expected.
 """
 
 from __future__ import annotations
@@ -11,11 +13,32 @@ from __future__ import annotations
 import msgspec
 
 from ds2d.core.events import Ending, Event, Extra, Failure, Finish, Reasoning, Text
+from ds2d.toolcalls.formats import OPENERS, opened_by
 from ds2d.toolcalls.lane import merged
+from ds2d.toolcalls.lexer import JSON_BEGUN, JSON_HEAD
 from ds2d.toolcalls.passing import unchanged
-from ds2d.toolcalls.quoting import Quoting
+from ds2d.toolcalls.source import after_blanks
+from ds2d.toolcalls.tags import OPENING, lex, unfinished
 
 OPEN, CLOSE = "<think>", "</think>"
+
+
+def begins_call(text: str, at: int) -> bool | None:
+    """Whether a call that is written as text begins at text[at]; None: more must come to know."""
+    if text[at] in OPENING:
+        tag = lex(text, at)
+        if tag is None:
+            return None if unfinished(text, at, OPENERS) else False
+        entry = opened_by(tag)
+        return entry is not None and entry.read is not None
+    if JSON_HEAD.match(text, at):
+        return True
+    return None if JSON_BEGUN(text, at) else False
+
+
+def begins_tag(text: str, at: int, *tags: str) -> bool:
+    """Whether text[at:], to its end, is the beginning of one of these tags and not all of it."""
+    return any(len(text) - at < len(tag) and tag.startswith(text[at:]) for tag in tags)
 
 
 class ThinkTags:
@@ -79,10 +102,10 @@ class _Choice:
         self._index = index
         self._inside = inside
         self._believed = False
-        self._begun = False  # something but white space was said
+        self._begun = False  # something but white space was said since the last tag
         self._after_tag = False
         self._held = ""
-        self._quoting = Quoting()
+        self._said: list[str] = []  # what goes out as one event: pieces, for there may be a tag behind every blank
 
     def take(self, event: Text, out: list[Event]) -> None:
         """A piece of text."""
@@ -91,15 +114,10 @@ class _Choice:
             return
         self.extra = merged(self.extra, event.extra) if event.extra else self.extra
         text, self._held = self._held + event.text, ""
-        said: list[Event] = []
-        if "<" not in text:
-            self._say(text, said)
-            out += said
-            return
         at = 0
         while at < len(text):
-            at = self._step(text, at, said)
-        out += said
+            at = self._go_on(text, at, out) if self._begun else self._begin(text, at, out)
+        self._emit(out)
 
     def believe(self, out: list[Event]) -> None:
         """The server splits by itself."""
@@ -112,66 +130,68 @@ class _Choice:
         """No tag will be completed any more."""
         text, self._held = self._held, ""
         if text:
-            said: list[Event] = []
-            self._say(text, said)
-            out += said
+            self._begun = True
+            self._say(text)
+            self._emit(out)
 
     def passes(self, event: Text) -> bool:
-        """Whether this piece of text goes on as it is; it is noted then."""
+        """Whether this piece of text goes on as it is."""
         if event.refusal or self._believed:
             return self._believed
-        if not self._begun or self._inside or self._held or self.extra or self._after_tag or "<" in event.text:
-            return False
-        self._quoting.note(event.text)
-        return True
+        return self._begun and not self._inside and not self.extra
 
-    def _step(self, text: str, at: int, out: list[Event]) -> int:
-        """One stretch of text and the tag behind it; where to go on. What may become a tag is held."""
-        found = text.find("<", at)
-        if found < 0:
-            self._say(text[at:], out)
+    def _begin(self, text: str, at: int, out: list[Event]) -> int:
+        """Blanks, and a tag if one stands behind them; where to go on. What may become one is held."""
+        start = after_blanks(text, at)
+        self._say(text[at:start])
+        for tag in (OPEN, CLOSE):
+            if text.startswith(tag, start):
+                self._turn(out, inside=tag == OPEN)
+                return start + len(tag)
+        if start == len(text):
+            return start
+        calls = begins_call(text, start) if self._inside else False
+        if calls is None or begins_tag(text, start, OPEN, CLOSE):
+            self._held = text[start:]
             return len(text)
-        tag = CLOSE if text.startswith(CLOSE, found) else OPEN if text.startswith(OPEN, found) else None
-        if tag is None:
-            if len(text) - found < len(CLOSE) and (OPEN.startswith(text[found:]) or CLOSE.startswith(text[found:])):
-                self._say(text[at:found], out)
-                self._held = text[found:]
-                return len(text)
-            self._say(text[at : found + 1], out)
-            return found + 1
-        self._say(text[at:found], out)
-        if not self._changes(tag):
-            self._say(tag, out)
-        return found + len(tag)
+        if calls:
+            self._turn(out, inside=False)
+            self._after_tag = False
+        self._begun = True
+        return start
 
-    def _changes(self, tag: str) -> bool:
-        """Whether the tag is one, and what it does."""
+    def _go_on(self, text: str, at: int, out: list[Event]) -> int:
+        """The rest, or as much of it as is thought; where to go on."""
+        found = text.find(CLOSE, at) if self._inside else -1
+        if found >= 0:
+            self._say(text[at:found])
+            self._turn(out, inside=False)
+            return found + len(CLOSE)
+        end = len(text)
         if self._inside:
-            if tag == CLOSE:
-                self._inside, self._after_tag = False, True
-                self._quoting = Quoting()
-            return tag == CLOSE or not self._begun
-        if self._quoting.is_code():
-            return False
-        if tag == CLOSE:
-            self._after_tag = not self._begun
-            return True
-        self._inside = not self._begun or self._quoting.line_start
-        return self._inside
+            begun = text.rfind("<", max(at, end - len(CLOSE) + 1))
+            end = begun if begun >= 0 and begins_tag(text, begun, CLOSE) else end
+        self._say(text[at:end])
+        self._held = text[end:]
+        return len(text)
 
-    def _say(self, text: str, out: list[Event]) -> None:
-        if self._after_tag and not self._inside:
+    def _turn(self, out: list[Event], *, inside: bool) -> None:
+        """A tag has gone by."""
+        if inside != self._inside:
+            self._emit(out)
+        self._inside, self._begun = inside, False
+        self._after_tag = not inside
+
+    def _say(self, text: str) -> None:
+        if self._after_tag:
             text = text.lstrip("\r\n")
             self._after_tag = not text
-        if not text:
-            return
-        self._begun = self._begun or not text.isspace()
-        if not self._inside:
-            self._quoting.note(text)
-        kind = Reasoning if self._inside else Text
-        last = out[-1] if out else None
-        if isinstance(last, kind):
-            out[-1] = kind(last.text + text, self._index, extra=last.extra)
-        else:
-            out.append(kind(text, self._index, extra=self.extra))
+        if text:
+            self._said.append(text)
+
+    def _emit(self, out: list[Event]) -> None:
+        if self._said:
+            kind = Reasoning if self._inside else Text
+            out.append(kind("".join(self._said), self._index, extra=self.extra))
+            self._said.clear()
             self.extra = None
