@@ -34,7 +34,7 @@ from ds2d.state.books import Books
 from ds2d.state.catalog import Catalog
 from ds2d.state.logins import Logins
 from ds2d.state.observed import Observed
-from ds2d.toolcalls.unsure import Unsure
+from ds2d.toolcalls.unsure import Unsure, is_plain_stop
 from ds2d.upstreams import REGISTRY as UPSTREAMS
 from ds2d.upstreams.openai import output_limit
 
@@ -175,6 +175,7 @@ class Asking:
             if held := pipeline.fail(turn.stopped):
                 await sink.write(held)
         ending = self._ending(turn, pipeline)
+        self._learn(turn, ending)
         if type(ending) is Failure and turn.first is None and not self._is_told(ending.error, turn, sink):
             raise ending.error
         last = pipeline.close(await self._counted(turn, pipeline))
@@ -195,6 +196,7 @@ class Asking:
 
         await exchange.pump(pipeline, write)
         ending = self._ending(turn, pipeline)
+        self._learn(turn, ending)
         if type(ending) is Failure and not self._is_told(ending.error, turn, None):
             raise ending.error
         pipeline.close(await self._counted(turn, pipeline))
@@ -217,24 +219,39 @@ class Asking:
         else:
             encoder = turn.ask.dialect.Encoder(self.envelope(turn, None, lambda: decoder.usage))
             turn.ask.on_encoder(encoder)
-        pipeline = Pipeline(splitter, decoder, self._stages(turn, target), encoder)
+        pipeline = Pipeline(splitter, decoder, self._stages(turn, target, whole=sink is None), encoder)
         return pipeline, encoder
 
-    def _stages(self, turn: Turn, target: Target) -> list[Stage]:
+    def _stages(self, turn: Turn, target: Target, *, whole: bool) -> list[Stage]:
         """What stands between decoder and encoder for this question on this server."""
         settings, request = turn.config.toolcall, turn.ask.request
         if request.task:
             return []
         place = (target.upstream.name, target.model)
-        think = think_tags(target, request, self._catalog.begins_inside.get(place))
         stages = toolcalls.build(
-            request, self._tools.new_id, mode=settings.mode, confidence=settings.early_emit_confidence, think=think
+            request,
+            self._tools.new_id,
+            mode=settings.mode,
+            confidence=settings.early_emit_confidence,
+            think=think_tags(target, request),
+            told=self._catalog.begins_inside.get(place),
+            whole=whole,
         )
         turn.learning = [(place, stage) for stage in stages if isinstance(stage, Unsure)]
         if request.tools:
             turn.overheard = Overhearing()
             stages.append(turn.overheard)
         return stages
+
+    def _learn(self, turn: Turn, ending: Finish | Failure | None) -> None:
+        """How this server's answers begin, as far as this one proves it. One without a sign does so only if it is whole and
+        holds no call: thinking may have been cut, and a call may begin in it."""
+        for place, stage in turn.learning:
+            lesson = stage.lesson
+            if lesson is None and stage.plain and isinstance(ending, Finish) and is_plain_stop(ending):
+                lesson = False
+            if lesson is not None:
+                self._catalog.learn(place, begins_inside=lesson)
 
     def envelope(self, turn: Turn, pipeline: Pipeline | None, usage: Callable[[], Usage | None] | None = None) -> Envelope:
         """What the dialect needs to write the answer; `usage` gives what is known of it so far, else the pipeline does."""
@@ -279,9 +296,6 @@ class Asking:
             thought = pipeline.thought_tokens + await self._tools.count_text("".join(pipeline.thoughts))
             usage = with_reasoning(usage, thought)
         turn.usage, turn.answer_id = usage, pipeline.answer_id
-        for place, stage in turn.learning:
-            if stage.inside is not None:
-                self._catalog.begins_inside[place] = stage.inside
         if isinstance(ending, Finish) and turn.overheard is not None:
             self._tools.reasoning.remember(turn.ask.caller.id, turn.overheard.completion)
         if isinstance(ending, Finish):

@@ -24,19 +24,17 @@ OMITTED = {"type": "text", "text": "[image omitted]"}
 """What stands in the place of an image that is left out (mapping.md 9)."""
 
 
-def think_tags(target: Target, request: ChatRequest, begins_inside: bool | None) -> toolcalls.Think:
+def think_tags(target: Target, request: ChatRequest) -> toolcalls.Think:
     """Whether thinking is split out of this server's text, and whether its answer begins inside (upstreams.md 4).
 
-    `begins_inside` is what an earlier answer has shown. Models that always think are told by their name.
+    Models that always think are told by their name.
     """
     if target.upstream.think_tags == "no" or request.prompt is not None or target.facts.flavour == "deepseek":
         return "no"
     thinks = request.reasoning.mode == "on" or (request.reasoning.mode is None and "r1" in target.model.lower())
     if not thinks:
         return "outside"
-    if begins_inside is None:
-        return "inside" if target.upstream.think_tags == "yes" else "unsure"
-    return "inside" if begins_inside else "outside"
+    return "inside" if target.upstream.think_tags == "yes" else "unsure"
 
 
 def prepared(request: ChatRequest, target: Target, token: str | None) -> Preparation:

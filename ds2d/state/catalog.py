@@ -88,7 +88,7 @@ class Catalog:
         self._routes: dict[tuple[str, bool], Route] = {}
         self._reconfigured = asyncio.Event()
         self.begins_inside: dict[tuple[str, str], bool] = {}
-        """By upstream and model: whether a thinking answer begins inside its thinking, as an answer has shown."""
+        """By upstream and model: whether a thinking answer begins inside its thinking, as answers have shown so far."""
         self._missing: set[tuple[str, str]] = set()  # upstream and model, of which the log has been told that it is not there
 
     def apply(self, config: Settings) -> None:
@@ -107,6 +107,13 @@ class Catalog:
         self.begins_inside.clear()
         self._missing.clear()
         self._reconfigured.set()
+
+    def learn(self, place: tuple[str, str], *, begins_inside: bool) -> None:
+        """An answer has shown how it began. One that speaks against what was known leaves nothing known: the next decides."""
+        if self.begins_inside.get(place, begins_inside) != begins_inside:
+            del self.begins_inside[place]
+        elif place in self.begins_inside or len(self.begins_inside) < MAX_ROUTES:
+            self.begins_inside[place] = begins_inside
 
     async def run(self) -> None:
         """Keep every upstream under watch until cancelled."""

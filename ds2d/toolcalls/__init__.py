@@ -20,7 +20,7 @@ from ds2d.toolcalls.mislabelled import Mislabelled
 from ds2d.toolcalls.native import NativeCalls
 from ds2d.toolcalls.policy import Policy
 from ds2d.toolcalls.thinktags import ThinkTags
-from ds2d.toolcalls.unsure import Unsure
+from ds2d.toolcalls.unsure import Recovered, Unsure
 
 Think = Literal["no", "outside", "inside", "unsure"]
 """Whether `<think>` is split off here, and whether the answer begins in the middle of it."""
@@ -33,18 +33,26 @@ def build(
     mode: Mode = "feature_match",
     confidence: Confidence = "high",
     think: Think = "no",
+    told: bool | None = None,
+    whole: bool = False,
 ) -> list[Stage]:
-    """The stages between decoder and encoder. `mode` and `confidence` are config's `toolcall` section."""
+    """The stages between decoder and encoder. `mode` and `confidence` are config's `toolcall` section; `told` and `whole` are
+    for "unsure": what earlier answers have shown, and whether the client gets this one in one piece."""
     declared = allowed_by(request)
     stages: list[Stage] = []
-    if think != "no":
-        stages.append(Unsure() if think == "unsure" else ThinkTags(inside=think == "inside"))
+    unsure = Unsure(told, whole=whole) if think == "unsure" else None
+    if unsure is not None:
+        stages.append(unsure)
+    elif think != "no":
+        stages.append(ThinkTags(inside=think == "inside"))
     if request.reasoning.mode == "off":
         stages.append(Mislabelled())
     if declared:
         stages.append(NativeCalls(declared))
         if mode != "off":
             stages.append(Detector(declared, mode, confidence, new_id))
+    if unsure is not None and unsure.inside:
+        stages.append(Recovered(unsure))
     stages.append(Policy(request, new_id, declared))
     if request.response_format is not None and request.response_format.get("type") != "text":
         stages.append(Blanks())

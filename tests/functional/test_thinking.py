@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.functional.harness import Running, config_for, running
-from tests.functional.scripted import Scene, say, scripted_upstream, whole
+from tests.functional.scripted import Scene, chunk, say, scripted_upstream, sse, whole
 
 RAW = "I think.\nHard.</think>\n\nHello."
 
@@ -53,3 +53,43 @@ async def test_a_model_that_thinks_off_streams_at_once(tmp_path: Path) -> None:
         upstream.scenes.append(Scene(say("Hello", ".")))
         assert await ask(ds2d, stream=True, model="deepseek-chat") == ("", "Hello.")
         assert upstream.seen[0].body["chat_template_kwargs"]["thinking"] is False
+
+
+CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "now", "arguments": "{}"}}
+NOW = [{"type": "function", "function": {"name": "now", "parameters": {"type": "object", "properties": {}}}}]
+UNLUCKY = {
+    "cut by the length": Scene(say("H", finish="length")),
+    "a call": Scene(sse(chunk({"content": "Hm"}), chunk({"tool_calls": [CALL]}), chunk({}, "tool_calls"))),
+    "a call written as text": Scene(say('Hm <tool_call>{"name": "now", "arguments": {}}</tool_call>')),
+    "broken off": Scene(sse(chunk({"content": "Hm"}), {"error": {"message": "x", "code": 500}}, done=False)),
+    "text about tags": Scene(say("In R1 output, ", "</think> ends the thinking part.")),
+}
+
+
+@pytest.mark.parametrize("unlucky", UNLUCKY)
+async def test_an_answer_that_proves_nothing_teaches_nothing(tmp_path: Path, unlucky: str) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        upstream.scenes.append(UNLUCKY[unlucky])
+        body = {"model": "deepseek-reasoner", "messages": [{"role": "user", "content": "?"}], "stream": True, "tools": NOW}
+        await ds2d.ask("/v1/chat/completions", body)
+        for stream in (True, False):
+            upstream.scenes.append(Scene(say(*RAW)) if stream else whole({"content": RAW}))
+            assert await ask(ds2d, stream=stream) == ("I think.\nHard.", "Hello.")
+
+
+async def test_what_was_learnt_wrongly_is_forgotten_with_the_next_answer(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+
+        async def answer(text: str, *, stream: bool = True) -> tuple[str, str]:
+            upstream.scenes.append(Scene(say(*text)) if stream else whole({"content": text}))
+            return await ask(ds2d, stream=stream)
+
+        assert await answer("Plain.") == ("", "Plain.")  # learnt: answers begin outside
+        assert await answer(RAW) == ("", RAW)  # what streams is out; nothing is known then
+        assert await answer("Plain.") == ("", "Plain.")
+        assert await answer(RAW, stream=False) == ("I think.\nHard.", "Hello.")  # a whole one is judged by itself
+        assert await answer(RAW) == ("I think.\nHard.", "Hello.")
+        assert await answer("Plain.", stream=False) == ("", "Plain.")  # learnt by now: inside; a whole one is not lost
+        assert await answer(RAW) == ("I think.\nHard.", "Hello.")
+        assert await answer("Plain.") == ("Plain.", "Plain.")  # a stream that was taken for thoughts is not, either
+        assert await answer("Plain.") == ("", "Plain.")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from ds2d.core.errors import ErrorKind, GatewayError
-from ds2d.core.events import Ending, Failure, Finish, Folder, Reasoning, Text, ToolStart, Usage
+from ds2d.core.events import Ending, Failure, Finish, Folder, Reasoning, Text, ToolStart, Usage, fold
 from ds2d.core.pipeline import Pipeline
 from ds2d.core.request import ChatRequest, ToolChoice
 from ds2d.core.sse import Record
@@ -30,6 +31,9 @@ def names(request: ChatRequest, **settings: Any) -> list[str]:
         (ChatRequest("m", [], tools=TOOLS), {"mode": "off"}, ["NativeCalls", "Policy"]),
         (ChatRequest("m", [], tools=TOOLS), {"mode": "buffered"}, ["NativeCalls", "Detector", "Policy"]),
         (ChatRequest("m", []), {"think": "inside"}, ["ThinkTags", "Policy"]),
+        (ChatRequest("m", []), {"think": "unsure", "told": False}, ["Unsure", "Policy"]),
+        (ChatRequest("m", []), {"think": "unsure", "told": True}, ["Unsure", "Recovered", "Policy"]),
+        (ChatRequest("m", []), {"think": "unsure", "told": True, "whole": True}, ["Unsure", "Policy"]),
         (ChatRequest("m", [], tools=TOOLS), {"think": "outside"}, ["ThinkTags", "NativeCalls", "Detector", "Policy"]),
     ],
 )
@@ -98,3 +102,27 @@ def test_without_parallel_calls_the_pipeline_ends_with_the_first_call() -> None:
     assert isinstance(pipeline.ending, Finish)
     pipeline.close()
     assert len(folder.completion.choices[0].calls) == 1
+
+
+BODY = "# strip('</think>') of it\n<think>\nfoo\n</think>\n\nrest of file\n"
+WRITE = [{"type": "function", "function": {"name": "write_file", "parameters": {"properties": {"content": {"type": "string"}}}}}]
+CALLS_WITH_TAGS = [
+    '<｜DSML｜tool_calls>\n<｜DSML｜invoke name="write_file">\n<｜DSML｜parameter name="content" string="true">'
+    f"{BODY}</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>",
+    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>write_file<｜tool▁sep｜>"
+    f"{json.dumps({'content': BODY})}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+    json.dumps({"tool_calls": [{"name": "write_file", "input": {"content": BODY}}]}),
+]
+
+
+@pytest.mark.parametrize("text", CALLS_WITH_TAGS)
+@pytest.mark.parametrize("before", ["", "Hm.</think>\n\n", "<think>Hm.</think>Well.\n"])
+@pytest.mark.parametrize("think", ["outside", "inside", "unsure"])
+def test_think_tags_in_an_argument_are_the_arguments(text: str, before: str, think: Any) -> None:
+    if think == "outside" and before.startswith("Hm"):
+        before = ""
+    for pieces in ([before + text], list(before + text)):
+        events = events_of(pieces, Text, Ending("stop"), build(ChatRequest("m", [], tools=WRITE), ids(), think=think))  # type: ignore[arg-type]
+        (choice,) = fold(events).choices
+        assert [(call.name, json.loads(call.arguments)) for call in choice.calls] == [("write_file", {"content": BODY})]
+        assert choice.text == ("Well.\n" if "Well" in before else "")
