@@ -9,13 +9,24 @@ answer as thoughts by the time it ends: then it gets the same once more as text 
 
 from __future__ import annotations
 
+import re
+from collections import deque
+from itertools import islice
+
 from ds2d.core.events import Event, Failure, Finish, Reasoning, Text
+from ds2d.toolcalls.formats import opened_by
 from ds2d.toolcalls.source import after_blanks
+from ds2d.toolcalls.tags import OPENING, lex
 from ds2d.toolcalls.thinktags import CLOSE, OPEN, ThinkTags, begins_call, begins_tag
 
 MAX_HELD = 1024 * 1024
 """Characters held back at most; an answer that long without a tag does not begin inside."""
 
+MAX_TAGS = 512
+"""Tags that are read at most, and lines that are looked at, to find out whether a call is open."""
+
+_TAGGED_LINE = re.compile(rf"^[ \t]*+[{OPENING}]", re.MULTILINE)
+_BRACKET = re.compile(rf"[{OPENING}]")
 _QUOTES = "\"'“”‘’«»「」"
 
 
@@ -79,6 +90,8 @@ class Unsure:
                 signs = self._signs[event.choice] = _Signs()
             self._size += len(event.text)
             verdict = signs.note(event.text)
+            if verdict and self._is_in_call(event.choice):
+                verdict = signs.proves = False
             if verdict is None and self._size > MAX_HELD:
                 verdict = bool(self._told)
             self._learn(verdict, signs.proves)
@@ -87,11 +100,17 @@ class Unsure:
         return False
 
     def _judge_ending(self, event: Finish | Failure) -> bool:
-        for signs in self._signs.values():
+        for choice, signs in self._signs.items():
             if signs.waits_behind_tag:
-                self._learn(True, True)
-                return True
+                verdict = not self._is_in_call(choice)
+                self._learn(verdict, verdict)
+                return verdict
         return bool(self._told) and not (isinstance(event, Finish) and is_plain_stop(event))
+
+    def _is_in_call(self, choice: int) -> bool:
+        """Whether the first tag of a choice whose text is held stands in a call."""
+        pieces = (event.text for event in self._held if type(event) is Text and event.choice == choice and not event.refusal)
+        return ends_in_call("".join(pieces).partition(CLOSE)[0])
 
     def _learn(self, verdict: bool | None, proves: bool) -> None:
         if verdict is not None:
@@ -108,6 +127,30 @@ class Unsure:
 def is_plain_stop(ending: Finish) -> bool:
     """Whether every choice ended by itself, and not in a call."""
     return all(end.reason == "stop" and end.stop is None for end in ending.endings)
+
+
+def ends_in_call(text: str) -> bool:
+    """Whether a call that is written as text has begun, on a line of its own, and is open at the end of the text.
+
+    A tag there is part of an argument (toolcalls.md 2), and to cut a call costs more than to show a thought.
+    """
+    opener = None
+    for line in _lines_with_tags(text):
+        tag = lex(text, line)
+        entry = opened_by(tag) if tag else None
+        if tag is not None and entry is not None and entry.read is not None:
+            opener = tag
+            break
+    if opener is None:
+        return False
+    brackets = islice(_BRACKET.finditer(text, opener.end), MAX_TAGS)
+    tags = (lex(text, bracket.start()) for bracket in brackets)
+    return not any(tag is not None and (tag.closes(opener) or tag.name.endswith("end")) for tag in tags)
+
+
+def _lines_with_tags(text: str) -> list[int]:
+    """Where the last lines begin that begin with a bracket, the last one first."""
+    return [found.end() - 1 for found in reversed(deque(_TAGGED_LINE.finditer(text), MAX_TAGS))]
 
 
 class _Signs:

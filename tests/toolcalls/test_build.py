@@ -104,7 +104,7 @@ def test_without_parallel_calls_the_pipeline_ends_with_the_first_call() -> None:
     assert len(folder.completion.choices[0].calls) == 1
 
 
-BODY = "# strip('</think>') of it\n<think>\nfoo\n</think>\n\nrest of file\n"
+BODY = "# Strip </think>\n<think>\nfoo\n</think>\n\nrest of file\n"
 WRITE = [{"type": "function", "function": {"name": "write_file", "parameters": {"properties": {"content": {"type": "string"}}}}}]
 CALLS_WITH_TAGS = [
     '<｜DSML｜tool_calls>\n<｜DSML｜invoke name="write_file">\n<｜DSML｜parameter name="content" string="true">'
@@ -115,14 +115,21 @@ CALLS_WITH_TAGS = [
 ]
 
 
+BEFORE = {
+    "outside": ["", "Well.\n", "<think>Hm.</think>Well.\n"],
+    "inside": ["", "Hm.</think>", "<think>Hm.</think>Well.\n"],
+    "unsure": ["", "Hm.</think>\n\n", "<think>Hm.</think>Well.\n", "Well.\n"],
+}
+
+
 @pytest.mark.parametrize("text", CALLS_WITH_TAGS)
-@pytest.mark.parametrize("before", ["", "Hm.</think>\n\n", "<think>Hm.</think>Well.\n"])
-@pytest.mark.parametrize("think", ["outside", "inside", "unsure"])
-def test_think_tags_in_an_argument_are_the_arguments(text: str, before: str, think: Any) -> None:
-    if think == "outside" and before.startswith("Hm"):
-        before = ""
+@pytest.mark.parametrize(("think", "before"), [(think, before) for think, texts in BEFORE.items() for before in texts])
+def test_think_tags_in_an_argument_are_the_arguments(text: str, think: Any, before: str) -> None:
+    if text.startswith("{") and (think, before) == ("unsure", "Well.\n"):
+        text = f"\n{text}".replace("Strip </think>", "Strip `</think>`")  # JSON behind other words is not told from thoughts
     for pieces in ([before + text], list(before + text)):
-        events = events_of(pieces, Text, Ending("stop"), build(ChatRequest("m", [], tools=WRITE), ids(), think=think))  # type: ignore[arg-type]
-        (choice,) = fold(events).choices
-        assert [(call.name, json.loads(call.arguments)) for call in choice.calls] == [("write_file", {"content": BODY})]
-        assert choice.text == ("Well.\n" if "Well" in before else "")
+        line = build(ChatRequest("m", [], tools=WRITE), ids(), think=think)  # type: ignore[arg-type]
+        (choice,) = fold(events_of(pieces, Text, Ending("stop"), line)).choices
+        ((name, arguments),) = [(call.name, json.loads(call.arguments)) for call in choice.calls]
+        assert (name, arguments["content"].replace("`", "")) == ("write_file", BODY)
+        assert choice.text.rstrip() == ("Well." if "Well" in before else "")

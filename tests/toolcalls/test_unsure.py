@@ -34,7 +34,11 @@ CASES = [
     ("The <think> tag. Hm.</think>Hello.", ("", "The <think> tag. Hm.</think>Hello.", False, None)),
     ("</think>Hello.", ("", "Hello.", True, True)),
     ("I think.</think>", ("I think.", "", True, True)),
+    ("Hm.\n<b>\n< c\n<b></think>Hello.", ("Hm.\n<b>\n< c\n<b>", "Hello.", True, True)),
     (" I think. </think>", (" I think. ", "", True, True)),
+    ("Hm.\n<tool_call>{}</tool_call>\n</think>Hello.", ("Hm.\n<tool_call>{}</tool_call>\n", "Hello.", True, True)),
+    ("Hm, <tool_call> it is.</think>Hello.", ("Hm, <tool_call> it is.", "Hello.", True, True)),
+    ("Hm.\n<tool_call>{</think>", ("", "Hm.\n<tool_call>{</think>", False, None)),
     ("<tool_call>{</think>", ("", "<tool_call>{</think>", False, None)),
 ]
 
