@@ -95,6 +95,11 @@ class Calls:
         return self._known
 
     @property
+    def started(self) -> bool:
+        """Whether the beginning of the call that is being read went out."""
+        return self._started and self._deferred is None
+
+    @property
     def name(self) -> str:
         """The name of the call that is being read, as it was written."""
         return self._name

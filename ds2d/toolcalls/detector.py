@@ -2,8 +2,8 @@
 
 Rule: text in which no call could begin passes untouched, as the very event that came, at the cost of one search for a
 special character. Everything else goes through the lane of its choice and channel.
-Surprise: reasoning and content are two texts: a block never runs from one into the other, and a change between them ends
-what is open as the end of the answer would.
+Surprise: reasoning and content are two texts: a block never runs from one into the other. Thoughts that come in the middle
+of a block of the content wait behind it; any other change ends what is open as a cut would: a call that has begun is broken.
 """
 
 from __future__ import annotations
@@ -115,6 +115,9 @@ class _Choice:
         self._extra: Extra | None = None
         self._native: _Native | None = None
         self._after_native = False
+        self._behind: list[Reasoning] = []  # thoughts that came in the middle of a block of the content
+        self._behind_size = 0
+        self._torn: frozenset[tuple[str, bool]] = frozenset()
 
     @property
     def notes(self) -> dict[str, None]:
@@ -129,12 +132,16 @@ class _Choice:
             return None
         said = self._out[:]
         self._out.clear()
+        if self._behind and not lane.in_block:
+            self._release_behind(said)
         return said
 
     def _change(self, event: Text | Reasoning) -> list[Event]:
         """Take what begins another channel; a refusal is none, and not searched."""
         out: list[Event] = []
-        self.change_channel(out)
+        if self._waits(event):
+            return out
+        self._change_channel(out)
         if isinstance(event, Text) and event.refusal:
             return [*out, event]
         self._lane = self._new_lane(type(event))
@@ -144,20 +151,45 @@ class _Choice:
         self._move(out)
         return out
 
-    def change_channel(self, out: list[Event]) -> None:
-        """What was open in the channel so far ends here."""
+    def _waits(self, event: Text | Reasoning) -> bool:
+        """Take thoughts that come in the middle of a block of the content: they go out behind it. Not if there are too many."""
+        lane = self._lane
+        if type(event) is not Reasoning or lane is None or lane.channel is not Text or not lane.in_block:
+            return False
+        self._behind_size += len(event.text)
+        if self._behind_size > MAX_KEPT:
+            return False
+        self._behind.append(event)
+        return True
+
+    def _release_behind(self, out: list[Event]) -> None:
+        """The block has ended, or is ended: what waited behind it is the channel now."""
+        behind, self._behind, self._behind_size = self._behind, [], 0
+        for event in behind:
+            said = self.take(event)
+            out += (event,) if said is None else said
+
+    def _change_channel(self, out: list[Event]) -> None:
+        """What was open in the channel so far ends here, cut off by what comes; then what waited behind it, too."""
+        self._end_lane("cut", out)
+        if self._behind:
+            self._release_behind(out)
+            self._end_lane("cut", out)
+
+    def _end_lane(self, ending: HowEnded, out: list[Event]) -> None:
         if self._lane is not None:
-            self._calls.ending = "whole"
+            self._calls.ending = ending
             self._lane.finish()
             self._calls.ending = "open"
+            self._torn |= self._lane.torn
             self._close(self._lane, out)
 
     def finish(self, ending: Ending, out: list[Event]) -> Extra | None:
         """The answer has ended; extras that found no text are returned."""
-        if self._lane is not None:
-            self._calls.ending = _how(ending)
-            self._lane.finish()
-            self._close(self._lane, out)
+        self._end_lane("cut" if self._behind and _how(ending) == "whole" else _how(ending), out)
+        if self._behind:
+            self._release_behind(out)
+            self._end_lane(_how(ending), out)
         self._release_native(out)
         return self._extra
 
@@ -166,6 +198,8 @@ class _Choice:
         if self._lane is not None:
             self._lane.abandon()
             self._close(self._lane, out)
+        out += self._behind
+        self._behind.clear()
         self._release_native(out)
 
     def native(self, event: ToolStart | ToolArgs | ToolEnd, out: list[Event]) -> None:
@@ -174,7 +208,7 @@ class _Choice:
         if type(event) is ToolStart:
             if self._lane is not None:
                 self._lane.drop_marker()
-                self.change_channel(out)
+                self._change_channel(out)
             self._release_native(out)
             self._native = _Native(event.name, waits=bool(self._calls.sent))
             self._after_native = True
@@ -208,7 +242,9 @@ class _Choice:
     def _new_lane(self, channel: Channel) -> Lane:
         self._source.ended = False
         after_call, self._after_native = self._after_native, False
-        return Lane(self._calls, self._source, self._out, channel, self._index, self._allowance, after_call=after_call)
+        lane = Lane(self._calls, self._source, self._out, channel, self._index, self._allowance, after_call=after_call)
+        lane.torn = self._torn
+        return lane
 
     def _close(self, lane: Lane, out: list[Event]) -> None:
         left = lane.take_extra()

@@ -16,6 +16,7 @@ from ds2d.toolcalls import elements, tokens
 from ds2d.toolcalls.calls import Calls
 from ds2d.toolcalls.source import Reading, Source
 from ds2d.toolcalls.tags import Tag
+from ds2d.toolcalls.value_reader import STRUCTURE
 
 Reader = Callable[[Source, Calls, Tag], Reading[None]]
 
@@ -61,6 +62,17 @@ _BY_NAME = {(entry.dsml, name): entry for entry in reversed(FORMATS) for name in
 
 OPENERS = frozenset(name for _, name in _BY_NAME)
 """Normalised names of every tag that may open a block."""
+
+
+TOKENS = frozenset({tokens.CALL_END, tokens.BLOCK_END})
+"""Normalised names of tokens that end something though they are no closing tags."""
+
+_ELEMENTS = frozenset({"parameter", "parameters", "arguments", *STRUCTURE})
+
+
+def ends_of(opening: Tag) -> frozenset[str]:
+    """Normalised names of the tags that may end a block which this tag opened, or something in it."""
+    return TOKENS if opening.name in (tokens.BLOCK, tokens.CALL) else _ELEMENTS
 
 
 def opened_by(tag: Tag) -> ToolFormat | None:

@@ -8,12 +8,14 @@ so the work is paid for out of an allowance (allowance.py); when it is used up, 
 
 from __future__ import annotations
 
+import re
+
 from ds2d.core.events import Event, Extra, Reasoning, Text, merge_extra
 from ds2d.toolcalls import notes, plain
 from ds2d.toolcalls.allowance import BLOCK, EARNED_BY, LEFTOVER, QUOTED, Allowance
 from ds2d.toolcalls.block import Block, Kind
 from ds2d.toolcalls.calls import Calls
-from ds2d.toolcalls.formats import OPENERS, opened_by
+from ds2d.toolcalls.formats import OPENERS, TOKENS, ends_of, opened_by
 from ds2d.toolcalls.json_calls import read as read_json
 from ds2d.toolcalls.lexer import (
     JSON_HEAD,
@@ -40,6 +42,7 @@ _SOME_MARKER = 5
 """Characters of a marker's beginning that are taken for one when a native call follows."""
 
 _MAX_FENCES = 16
+_PLACE_OR_BRACKET = re.compile(rf"[{OPENING}]|{PLACE.pattern}")
 
 _JSON_INFOS = frozenset({"", "json", "jsonc", "json5", "tool_call", "tool_calls", "toolcall", "tool", "function_call"})
 _LEFT_BEHIND = frozenset({"endofsentence", "imend", "eotid", "eot", "toolcallsend"})
@@ -77,6 +80,8 @@ class Lane:
         self._dropping = False
         self._block = Block(calls, source)
         self._unclosed: set[tuple[str, bool]] = set()
+        self.torn: frozenset[tuple[str, bool]] = frozenset()
+        """Ends of a call that broke off when the channel changed: the rest of its markup may come in this one."""
         self._idle = False  # nothing is open or held
         self._room = 0  # characters that a fence's first or last line may still have; what waits for its end just grows
         self._allowance = allowance
@@ -129,6 +134,9 @@ class Lane:
     def finish(self) -> None:
         """The channel has ended: everything that is held goes out, as a call where only closers are missing."""
         self._source.ended = True
+        block = self._block
+        if block.reader is not None and self._calls.started and block.opening is not None and self._calls.ending == "cut":
+            self.torn = self.torn | {(name, block.opening.dsml) for name in ends_of(block.opening)}
         self._run()
         if self._blanks and not self._after_block and not self._dropping:
             self._said += self._blanks
@@ -150,6 +158,11 @@ class Lane:
         elif block.reader is None and len(self._source.text) - self._source.at >= _SOME_MARKER:
             self._source.clear()
         self._between = self._after_block = True
+
+    @property
+    def in_block(self) -> bool:
+        """Whether a block is being read."""
+        return self._block.reader is not None
 
     def take_extra(self) -> Extra | None:
         """Extras of text that never went out."""
@@ -173,7 +186,7 @@ class Lane:
             if not goes_on:
                 break
         self._flush()
-        waits = block.reader or block.quoted or self._between or self._dropping or self._blanks or self._extra
+        waits = block.reader or block.quoted or self._between or self._dropping or self._blanks or self._extra or self.torn
         self._idle = not waits and source.at == len(source.text)
 
     # Text.
@@ -228,7 +241,7 @@ class Lane:
         if self.context.line_start and (word := pair_at(text, at)) >= 0:
             self._pass(word - at)
             return self._open_pairs()
-        found = PLACE.search(text, at)
+        found = (_PLACE_OR_BRACKET if self.torn else PLACE).search(text, at)
         if found is None:
             end = len(text) if source.ended else held_from(text, at, self.context)
             return not self._pass(end - at)
@@ -256,10 +269,11 @@ class Lane:
         source = self._source
         found = lex(source.text, source.at)
         if found is None:
-            if not source.ended and unfinished(source.text, source.at, OPENERS):
+            names = OPENERS.union(name for name, _ in self.torn) if self.torn else OPENERS
+            if not source.ended and unfinished(source.text, source.at, names):
                 return False
             return self._pass()
-        if found.closing and (found.name, found.dsml) in self._unclosed:
+        if (found.closing and (found.name, found.dsml) in self._unclosed) or self._ends_torn(found):
             source.at = found.end
             return True
         entry = opened_by(found)
@@ -271,6 +285,10 @@ class Lane:
         block.opening, block.format = found, entry
         block.reader = read(source, self._calls, found)
         return True
+
+    def _ends_torn(self, found: Tag) -> bool:
+        """Whether a tag is left over from a call that broke off."""
+        return (found.name, found.dsml) in self.torn and (found.closing or found.name in TOKENS)
 
     def _open_json(self) -> bool:
         source = self._source

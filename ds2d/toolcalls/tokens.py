@@ -27,10 +27,10 @@ from ds2d.toolcalls.source import (
 from ds2d.toolcalls.tags import OPENING, Tag
 
 BLOCK, CALL = "toolcallsbegin", "toolcallbegin"
-_SEPARATOR, _CALL_END, _BLOCK_END = "toolsep", "toolcallend", "toolcallsend"
-_NAMES = frozenset({BLOCK, CALL, _SEPARATOR, _CALL_END, _BLOCK_END})
+_SEPARATOR, CALL_END, BLOCK_END = "toolsep", "toolcallend", "toolcallsend"
+_NAMES = frozenset({BLOCK, CALL, _SEPARATOR, CALL_END, BLOCK_END})
 _BRACKET = re.compile(rf"[{OPENING}]")
-_STOPS = frozenset({CALL, _CALL_END, _BLOCK_END})
+_STOPS = frozenset({CALL, CALL_END, BLOCK_END})
 
 
 def read(source: Source, calls: Calls, opening: Tag) -> Reading[None]:
@@ -45,7 +45,7 @@ def read(source: Source, calls: Calls, opening: Tag) -> Reading[None]:
             if found is not None:
                 source.give_back(found.shell)
             raise EndOfBlockError if calls.committed else NotACallError
-        if found.name == _BLOCK_END:
+        if found.name == BLOCK_END:
             return
         if found.name == CALL:
             calls.mark()

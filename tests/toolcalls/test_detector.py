@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from ds2d.core.errors import ErrorKind, GatewayError
@@ -13,7 +14,8 @@ from ds2d.toolcalls.allowance import EARNED_BY, GIVEN, RESUMED_WITH
 from ds2d.toolcalls.declared import Declared
 from ds2d.toolcalls.detector import Detector
 from ds2d.toolcalls.source import MAX_KEPT
-from tests.toolcalls.corpus import TOOLS, ids
+from tests.property.rules import assert_rules
+from tests.toolcalls.corpus import TOOLS, Outcome, ids, outcome
 
 STOP = Finish((Ending("stop"),))
 V31 = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>"
@@ -240,6 +242,83 @@ def test_choices_are_searched_apart() -> None:
     folded = fold(out)
     assert folded.choices[0].text == '{"name": "get_x"}'
     assert [call.name for call in folded.choices[1].calls] == ["get_time"]
+
+
+# A channel or a native call that comes in the middle of a call.
+
+HALF = f'{DSML}{PATH}<｜DSML｜parameter name="content" string="true">first half '
+REST = "second half</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>"
+WHOLE = {"path": "a.txt", "content": "first half second half"}
+
+in_pieces = pytest.mark.parametrize("size", [1, 1000], ids=["letters", "pieces"])
+
+
+def run(*events: Event, size: int, finish: Any = "stop", confidence: Any = "high") -> Outcome:
+    """What comes of these events, their text in pieces of `size`."""
+    stage = detector(confidence=confidence)
+    out: list[Event] = []
+    for event in events:
+        if isinstance(event, Text | Reasoning):
+            pieces = (event.text[at : at + size] for at in range(0, len(event.text), size))
+            out += [said for piece in pieces for said in stage.feed([msgspec.structs.replace(event, text=piece)])]
+        else:
+            out += stage.feed([event])
+    out += stage.feed([Finish((Ending(finish),))])
+    if finish != "length":
+        assert_rules(out)
+    return outcome(out)
+
+
+@in_pieces
+@pytest.mark.parametrize("confidence", ["high", "low", "off"])
+def test_thoughts_in_the_middle_of_a_call_wait_behind_it(confidence: Any, size: int) -> None:
+    found = run(Text(HALF), Reasoning("hm"), Text(REST), Reasoning("!"), size=size, confidence=confidence)
+    assert (found.calls, found.states) == ([("write_file", WHOLE)], ["whole"])
+    assert (found.shown, found.reasoning, found.notes) == ("", "hm!", [])
+
+
+def test_thoughts_go_out_as_soon_as_the_block_has_ended() -> None:
+    stage = detector()
+    feed(stage, HALF)
+    assert stage.feed([Reasoning("hm", extra={"a": 1})]) == []
+    assert stage.feed([Text(REST)])[-1] == Reasoning("hm", extra={"a": 1})
+    assert stage.feed([Reasoning("!")]) == [Reasoning("!")]
+
+
+def test_a_mebibyte_of_thoughts_breaks_the_call_off() -> None:
+    stage = detector()
+    feed(stage, HALF)
+    assert stage.feed([Reasoning("x" * MAX_KEPT)]) == []
+    assert stage.feed([Reasoning("y")]) == [ToolEnd(0, broken=True), Reasoning("x" * MAX_KEPT), Reasoning("y")]
+
+
+@in_pieces
+def test_a_call_that_thoughts_cut_off_is_broken(size: int) -> None:
+    found = run(Text(HALF), Reasoning("hm"), size=size)
+    assert (found.states, found.shown, found.reasoning) == (["broken"], "", "hm")
+    assert found.notes == [notes.BROKEN]
+
+
+@in_pieces
+def test_the_limit_after_thoughts_leaves_the_call_open(size: int) -> None:
+    found = run(Text(HALF), Reasoning("hm"), size=size, finish="length")
+    assert (found.calls, found.states) == ([("write_file", '{"path":"a.txt","content":"first half')], ["open"])
+    assert found.reasoning == "hm"
+
+
+@in_pieces
+def test_a_call_begun_in_reasoning_does_not_go_on_in_text(size: int) -> None:
+    found = run(Reasoning(HALF), Text(REST + "Done </b>"), size=size)
+    assert (found.states, found.notes) == (["broken"], [notes.BROKEN])
+    assert (found.shown, found.reasoning) == ("second half\n\nDone </b>", "")
+    found = run(Reasoning(V31 + '{"city": "Paris"'), Text("}<｜tool▁call▁end｜><｜tool▁calls▁end｜>"), size=size)
+    assert (found.states, found.shown, found.reasoning) == (["broken"], "}", "")
+
+
+@in_pieces
+def test_a_refusal_breaks_a_call_off(size: int) -> None:
+    found = run(Text(HALF), Reasoning("hm"), Text("I will not.", refusal=True), size=size)
+    assert (found.states, found.shown, found.reasoning) == (["broken"], "", "hm")
 
 
 # Endings.
