@@ -150,8 +150,11 @@ class Lane:
         self._flush()
 
     def drop_marker(self) -> None:
-        """A native call comes now: a marker before it that has no block is left over from its markup."""
+        """A native call comes now: a marker before it that has no block is left over from its markup. A call that has started
+        is none."""
         block = self._block
+        if block.reader is not None and self._calls.started:
+            return  # it ends broken
         if block.reader is not None and block.kind == "tag" and not self._calls.committed:
             block.reader = None
             self._source.clear()

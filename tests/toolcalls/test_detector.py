@@ -437,3 +437,27 @@ def test_two_equal_calls_in_text_are_two() -> None:
 def test_another_native_call_beside_text_calls_is_kept() -> None:
     folded = fold(detector().feed([Text(TWICE), *native("get_time", "{}", 1), STOP]))
     assert [call.name for call in folded.choices[0].calls] == ["get_weather", "get_time"]
+
+
+@in_pieces
+@pytest.mark.parametrize(
+    ("begun", "rest", "left"),
+    [
+        (HALF, REST, "second half\n\n"),
+        ('<tool_call>{"name": "get_weather", "arguments": {"ci', "</tool_call>", ""),
+        ('<invoke name="get_weather"><parameter name="city">Pa', "ris</parameter></invoke> Done", "ris Done"),
+        ('{"name": "get_weather", "arguments": {"city": "Pa', "", ""),
+    ],
+)
+def test_a_call_that_has_started_ends_broken_before_a_native_one(begun: str, rest: str, left: str, size: int) -> None:
+    found = run(Text(begun), *native("get_time", "{}", 1), Text(rest), size=size)
+    assert (found.states, found.calls[1:]) == (["broken", "whole"], [("get_time", {})])
+    assert (found.shown, found.notes) == (left, [notes.BROKEN])
+
+
+@in_pieces
+def test_thoughts_that_waited_behind_a_call_go_out_before_a_native_one(size: int) -> None:
+    stage = detector()
+    feed(stage, *(HALF[at : at + size] for at in range(0, len(HALF), size)))
+    out = stage.feed([Reasoning("hm"), *native("get_time", "{}")])
+    assert out == [ToolEnd(0, broken=True), Reasoning("hm"), *native("get_time", "{}")]
