@@ -156,12 +156,20 @@ class Calls:
         self.notes.update(dict.fromkeys([notes.BROKEN] if broken else repairs))
         self._commit()
 
+    def close(self, closers: str | None, repairs: Iterable[str]) -> None:
+        """The call is complete, but for `closers`; None if more than that is missing. What would not satisfy the schema with
+        them is broken without them: an object that nobody wrote is not handed out."""
+        broken = closers is None or (bool(closers) and not self._satisfied(closers))
+        if closers and not broken:
+            self.args(closers)
+        self.end(repairs, broken=broken)
+
     def cut(self, closers: str | None, repairs: Iterable[str] = ()) -> None:
         """The text ended inside the call. `closers`: what completes its arguments, None if more than that is missing."""
         if not self._open:
             return
         self._open = False
-        if self.ending == "whole" and closers is not None:
+        if self.ending == "whole" and closers is not None and self._satisfied(closers):
             self.args(closers)
             self.end([*repairs, notes.CLOSERS])
         elif self._started and self.ending != "length":
@@ -215,11 +223,11 @@ class Calls:
         self.notes[notes.DUPLICATE] = None
         return True
 
-    def _satisfied(self) -> bool:
+    def _satisfied(self, closers: str = "") -> bool:
         if self._size > MAX_CHECKED:
             return True
         try:
-            return satisfies(orjson.loads(self._text), self.schema)
+            return satisfies(orjson.loads(self._text + closers), self.schema)
         except orjson.JSONDecodeError:
             return False
 

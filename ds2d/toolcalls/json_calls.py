@@ -253,9 +253,7 @@ def _encoded_arguments(source: Source, calls: Calls, item: _Item) -> Reading[boo
     source.give_back(outer.rest)
     if not anything and item.marked:
         return False
-    closers = "" if inner.done else inner.finish()
-    calls.args(closers or "")
-    calls.end(inner.repairs, broken=closers is None)
+    calls.close("" if inner.done else inner.finish(), inner.repairs)
     return True
 
 

@@ -125,12 +125,12 @@ class _Open:
         repairs = list(self._reader.repairs)
         broken = self.broken or self._reader.fault
         if not self._began and not broken:
-            self._send("{}", out)
+            broken = not self._complete("{}", out)
             repairs = [notes.NO_ARGUMENTS]
         elif not self.whole and not broken:
             closers = self._reader.finish()
-            broken = closers is None
-            self._send(self._reader.unsent() if closers is None else closers, out)
+            broken = closers is None or not self._complete(closers, out)
+            self._send(self._reader.unsent() if broken else "", out)
             repairs.append(notes.CLOSERS)
         if self._leftover:
             repairs.append(notes.LEFTOVER)
@@ -152,6 +152,13 @@ class _Open:
         elif rest.strip():
             self._leftover = True
 
+    def _complete(self, closers: str, out: list[Event]) -> bool:
+        """Send what completes the arguments, if they satisfy the schema then: an object that nobody wrote is not handed out."""
+        fits = self._satisfied(closers)
+        if fits:
+            self._send(closers, out)
+        return fits
+
     def _send(self, text: str, out: list[Event]) -> None:
         if not text:
             return
@@ -160,11 +167,11 @@ class _Open:
         self._size += len(text)
         out.append(ToolArgs(self._start.index, text, self._start.choice))
 
-    def _satisfied(self) -> bool:
+    def _satisfied(self, closers: str = "") -> bool:
         if self._size > MAX_CHECKED:
             return True
         try:
-            return satisfies(orjson.loads("".join(self._sent)), self._schema)
+            return satisfies(orjson.loads("".join(self._sent) + closers), self._schema)
         except orjson.JSONDecodeError:
             return False
 

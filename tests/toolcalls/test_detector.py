@@ -244,6 +244,30 @@ def test_choices_are_searched_apart() -> None:
     assert [call.name for call in folded.choices[1].calls] == ["get_time"]
 
 
+# Closers at the end.
+
+EMPTY = [
+    V31 + "{",
+    '<tool_call>{"name": "get_weather", "arguments": {',
+    '<tool_call>{"name": "get_weather", "arguments": "{"}</tool_call>',
+    '{"name": "get_weather", "arguments": {\n',
+    "function.name: get_weather\nfunction.arguments: {",
+]
+
+
+@pytest.mark.parametrize("text", EMPTY)
+def test_closers_that_do_not_satisfy_the_schema_start_no_call(text: str) -> None:
+    for confidence in ("high", "off"):
+        found = outcome([*feed(stage := detector(confidence=confidence), text), *stage.feed([STOP])])
+        assert (found.calls, found.shown) == ([], text)
+
+
+@pytest.mark.parametrize("text", EMPTY[:3])
+def test_closers_that_do_not_satisfy_the_schema_do_not_make_an_object(text: str) -> None:
+    out = [*feed(stage := detector(confidence="low"), text), *stage.feed([STOP])]
+    assert (args(out), outcome(out).states) == ("{", ["broken"])
+
+
 # A channel or a native call that comes in the middle of a call.
 
 HALF = f'{DSML}{PATH}<｜DSML｜parameter name="content" string="true">first half '
