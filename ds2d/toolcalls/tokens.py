@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from ds2d.toolcalls import notes
 from ds2d.toolcalls.calls import Calls
 from ds2d.toolcalls.declared import MAX_NAME
 from ds2d.toolcalls.json_calls import object_arguments
@@ -58,18 +59,44 @@ def _call(source: Source, calls: Calls) -> Reading[None]:
     head = yield from _head(source)
     mark = yield from blanks(source)
     name = head.strip()
-    if mark not in "{`":
+    if mark not in "{`" and not (mark in OPENING and (yield from _stands_at_end(source))):
         name = (yield from line(source, MAX_NAME)).strip()
     if not name or " " in name:
         raise NotACallError
     calls.begin(name, certain=True)
     fenced = yield from fence(source)
-    if (yield from blanks(source)) != "{":
+    if (yield from blanks(source)) == "{":
+        yield from object_arguments(source, calls, _STOPS)
+        if fenced:
+            yield from closers(source)
+            yield from closing_fence(source)
+    else:
+        yield from _without_arguments(source, calls, fenced=fenced)
+
+
+def _without_arguments(source: Source, calls: Calls, *, fenced: bool) -> Reading[None]:
+    """A call may end where its arguments would stand, if its tool needs none."""
+    if fenced and not (yield from closing_fence(source)):
         raise NotACallError
-    yield from object_arguments(source, calls, _STOPS)
-    if fenced:
-        yield from closers(source)
-        yield from closing_fence(source)
+    yield from blanks(source)
+    if not (yield from _stands_at_end(source)):
+        raise NotACallError
+    if not calls.known or calls.declared.needs_nothing(calls.name):
+        calls.args("{}")
+        calls.end([notes.NO_ARGUMENTS])
+    elif calls.started:
+        calls.end(broken=True)
+    else:
+        raise NotACallError
+
+
+def _stands_at_end(source: Source) -> Reading[bool]:
+    """Whether a token that ends a call stands here. Nothing is taken."""
+    found = yield from tag(source, _STOPS)
+    if found is None:
+        return False
+    source.give_back(found.shell)
+    return found.name in _STOPS
 
 
 def _head(source: Source) -> Reading[str]:

@@ -268,6 +268,15 @@ def test_closers_that_do_not_satisfy_the_schema_do_not_make_an_object(text: str)
     assert (args(out), outcome(out).states) == ("{", ["broken"])
 
 
+@pytest.mark.parametrize("arguments", ["", " \n"])
+def test_nothing_is_no_object_for_a_tool_that_requires_some(arguments: str) -> None:
+    text = f"{V31}{arguments}<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+    found = outcome([*feed(stage := detector(), text), *stage.feed([STOP])])
+    assert (found.calls, found.shown) == ([], text)
+    out = [*feed(stage := detector(confidence="low"), *text), *stage.feed([STOP])]
+    assert (args(out), outcome(out).states, shown(out)) == ("", ["broken"], "")
+
+
 # A channel or a native call that comes in the middle of a call.
 
 HALF = f'{DSML}{PATH}<｜DSML｜parameter name="content" string="true">first half '
