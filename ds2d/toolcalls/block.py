@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Literal
 
 from ds2d.toolcalls.calls import Calls
-from ds2d.toolcalls.formats import ToolFormat
+from ds2d.toolcalls.formats import PARTS, ToolFormat
 from ds2d.toolcalls.lexer import MAX_REST_OF_LINE, closes_quote
 from ds2d.toolcalls.source import EndOfBlockError, EndOfTextError, NotACallError, Reading, Source
-from ds2d.toolcalls.tags import Tag
+from ds2d.toolcalls.tags import OPENING, Tag, half
 
 Kind = Literal["tag", "json", "fence", "pairs"]
 Outcome = Literal["call", "text"]
@@ -79,6 +79,9 @@ class Block:
         """The text ended in the block: its calls count, what is unfinished is text (if nobody has seen it)."""
         if not self._calls.committed or (self.kind == "fence" and self._calls.ending != "whole"):
             return "text"
+        source = self._source
+        if source and (source.text[source.at] not in OPENING or half(source.text, source.at, PARTS)):
+            source.at = len(source.text)  # its reader waited for the rest of it
         self._give_blanks_back()
         return "call"
 

@@ -32,7 +32,7 @@ from ds2d.toolcalls.source import (
     peek,
     tag,
 )
-from ds2d.toolcalls.tags import CLOSING, OPENING, Tag
+from ds2d.toolcalls.tags import CLOSING, OPENING, Tag, half_closing
 from ds2d.toolcalls.value_reader import Place, Streamed, Whole, is_call, is_wrapper, read_value
 from ds2d.toolcalls.values import as_json, quoted, streams
 
@@ -108,7 +108,7 @@ def _call(source: Source, calls: Calls, opening: Tag, *, inner: bool = False) ->
         _finish(calls, call)
     except EndOfTextError:
         if call.name and not call.complete:
-            calls.cut(_what_closes(calls, call))
+            calls.cut(_what_closes(calls, call) if _only_closers_lack(source) else None)
         raise
     calls.mark()
 
@@ -188,11 +188,16 @@ def _junk(source: Source, calls: Calls, call: _Call) -> Reading[None]:
         raise EndOfBlockError
     if not call.keys:
         raise NotACallError
+    first = source.text[source.at]
     source.at += 1
     while (found := _BRACKET.search(source.text, source.at, source.at + _MAX_JUNK)) is None:
         if len(source.text) - source.at >= _MAX_JUNK:
             source.at += _MAX_JUNK
             raise NotACallError
+        if source.ended and calls.ending == "whole":
+            source.give_back(first)
+            calls.cut(_what_closes(calls, call))
+            raise EndOfBlockError if calls.committed else NotACallError
         yield from more(source)
     source.at = found.start()
     calls.notes[notes.LEFTOVER] = None
@@ -313,7 +318,7 @@ def _parameter(source: Source, calls: Calls, call: _Call, opening: Tag, key: str
     try:
         closed = opening.empty or (yield from read_value(source, place, whole.put))
     except EndOfTextError:
-        if calls.ending == "whole":
+        if calls.ending == "whole" and _only_closers_lack(source):
             _give(calls, call, key, _json_of(whole, calls, key, string, closed=False, dsml=opening.dsml), held=held)
         else:
             calls.cut(None)
@@ -328,7 +333,7 @@ def _streamed(source: Source, calls: Calls, call: _Call, place: Place, key: str)
     try:
         closed = yield from read_value(source, place, value.put)
     except EndOfTextError:
-        if calls.ending == "whole":
+        if calls.ending == "whole" and _only_closers_lack(source):
             value.finish(closed=False)
             calls.args('"')
         else:
@@ -391,6 +396,12 @@ def _closing(call: _Call) -> str:
         text = f"{{{quoted(call.lone[0])}:{call.lone[1]}}}"
         return _unwrapped(text)
     return "}" if call.keys else "{}"
+
+
+def _only_closers_lack(source: Source) -> bool:
+    """Whether what stands at the end of the text, and was not taken, may be the beginning of a closing tag: half of an opening
+    one is more than that."""
+    return not source or source.text[source.at] not in OPENING or half_closing(source.text, source.at)
 
 
 def _what_closes(calls: Calls, call: _Call) -> str | None:

@@ -70,6 +70,10 @@ TOKENS = frozenset({tokens.CALL_END, tokens.BLOCK_END})
 _ELEMENTS = frozenset({"parameter", "parameters", "arguments", *STRUCTURE})
 
 
+PARTS = OPENERS | TOKENS | _ELEMENTS | {tokens.SEPARATOR}
+"""Normalised names of every tag that opens or ends a block, or something in it."""
+
+
 def ends_of(opening: Tag) -> frozenset[str]:
     """Normalised names of the tags that may end a block which this tag opened, or something in it."""
     return TOKENS if opening.name in (tokens.BLOCK, tokens.CALL) else _ELEMENTS

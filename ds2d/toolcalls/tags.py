@@ -182,6 +182,20 @@ def unfinished(text: str, at: int, names: Collection[str] | None) -> bool:
     return normalised(name)[0] in names
 
 
+def half(text: str, at: int, names: Collection[str]) -> bool:
+    """Whether the text ends in what is plainly the beginning of a tag of one of these names: its bracket, or letters of the
+    name. What only a namespace could make one is none."""
+    if not unfinished(text, at, names):
+        return False
+    shell = _NAME.match(text, at)
+    return shell is None or shell.end() < len(text) or _begins_one(shell.group("name"), names)
+
+
+def half_closing(text: str, at: int) -> bool:
+    """Whether the beginning of a tag that stands at text[at] may become a closing one."""
+    return not text[at + 1 :].strip() or text[at + 1 :].lstrip(" \t")[0] in "/／"
+
+
 def _may_be_one(written: str, names: Collection[str]) -> bool:
     """Whether the beginning of a name, as it is written, may become one of these: by itself, or without the key of an
     attribute.
@@ -189,6 +203,11 @@ def _may_be_one(written: str, names: Collection[str]) -> bool:
     space = _NAMESPACE.match(written)
     if _WORD(written, space.end() if space else 0):
         return True  # a namespace, or the first word
+    return _begins_one(written, names)
+
+
+def _begins_one(written: str, names: Collection[str]) -> bool:
+    """The same without the namespace that may still come."""
     words = [word.lower() for word in _SEPARATORS.split(written) if word]
     whole = "".join(words)
     if not whole:

@@ -28,8 +28,8 @@ from ds2d.toolcalls.source import (
 from ds2d.toolcalls.tags import OPENING, Tag
 
 BLOCK, CALL = "toolcallsbegin", "toolcallbegin"
-_SEPARATOR, CALL_END, BLOCK_END = "toolsep", "toolcallend", "toolcallsend"
-_NAMES = frozenset({BLOCK, CALL, _SEPARATOR, CALL_END, BLOCK_END})
+SEPARATOR, CALL_END, BLOCK_END = "toolsep", "toolcallend", "toolcallsend"
+_NAMES = frozenset({BLOCK, CALL, SEPARATOR, CALL_END, BLOCK_END})
 _BRACKET = re.compile(rf"[{OPENING}]")
 _STOPS = frozenset({CALL, CALL_END, BLOCK_END})
 
@@ -110,7 +110,7 @@ def _head(source: Source) -> Reading[str]:
         raise NotACallError
     source.at = found.start()
     separator = yield from tag(source, _NAMES)
-    if separator is None or separator.name != _SEPARATOR:
+    if separator is None or separator.name != SEPARATOR:
         if separator is not None:
             source.give_back(separator.shell)
         raise NotACallError

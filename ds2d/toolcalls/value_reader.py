@@ -14,8 +14,8 @@ from collections.abc import Callable
 import msgspec
 
 from ds2d.toolcalls.drift import near
-from ds2d.toolcalls.source import Reading, Source, after_blanks, more, peek
-from ds2d.toolcalls.tags import MAX_SHELL, OPENING, Tag, lex, unfinished
+from ds2d.toolcalls.source import EndOfTextError, Reading, Source, after_blanks, more, peek
+from ds2d.toolcalls.tags import MAX_SHELL, OPENING, Tag, half, lex, unfinished
 from ds2d.toolcalls.values import CDATA_CLOSE, begun_entity, quoted, unescaped
 
 CALLS = frozenset({"toolcall", "functioncall", "tooluse", "invoke"})
@@ -81,6 +81,8 @@ def read_value(source: Source, place: Place, put: Put) -> Reading[bool]:
         if tag is None and not source.ended and unfinished(source.text, source.at, awaited):
             yield from more(source)
             continue
+        if tag is None and source.ended and half(source.text, source.at, names):
+            raise EndOfTextError  # it stays, and the caller says what it means
         inner.brackets += 1
         if tag is not None and (yield from _ends(source, place, inner, tag, blank_line)):
             return tag.closes(place.opening)
@@ -92,13 +94,21 @@ def read_value(source: Source, place: Place, put: Put) -> Reading[bool]:
 
 def _to_exact_end(source: Source, end: str, put: Put) -> Reading[None]:
     """Read up to and with the closing tag, which must be exactly this."""
+    yield from _up_to(source, end, put, literal=False)
+    source.at += len(end)
+
+
+def _up_to(source: Source, end: str, put: Put, *, literal: bool) -> Reading[None]:
+    """Read up to this text. Where it does not come, its beginning stays at the end."""
     while (at := source.text.find(end, source.at)) < 0:
-        last = max(source.at, len(source.text) - len(end) + 1)
-        put(source.text[source.at : last], False)
-        source.at = last
+        at = max(source.at, len(source.text) - len(end) + 1)
+        while source.ended and not end.startswith(source.text[at:]):
+            at += 1
+        put(source.text[source.at : at], literal)
+        source.at = at
         yield from more(source)
-    put(source.text[source.at : at], False)
-    source.at = at + len(end)
+    put(source.text[source.at : at], literal)
+    source.at = at
 
 
 class _Quoted:
@@ -183,20 +193,12 @@ def _cdata(source: Source, put: Put) -> Reading[bool]:
         yield from more(source)
     source.at = found.end()
     while True:
-        end = source.text.find(CDATA_CLOSE, source.at)
-        if end < 0:
-            end = max(source.at, len(source.text) - len(CDATA_CLOSE) + 1)
-            put(source.text[source.at : end], True)
-            source.at = end
-            yield from more(source)
-        else:
-            put(source.text[source.at : end], True)
-            source.at = end
-            if (yield from _section_ends(source)):
-                source.at += len(CDATA_CLOSE)
-                return True
-            put(CDATA_CLOSE, True)
-            source.at += len(CDATA_CLOSE)
+        yield from _up_to(source, CDATA_CLOSE, put, literal=True)
+        ends = yield from _section_ends(source)
+        source.at += len(CDATA_CLOSE)
+        if ends:
+            return True
+        put(CDATA_CLOSE, True)
 
 
 def _section_ends(source: Source) -> Reading[bool]:
