@@ -15,7 +15,7 @@ from ds2d.toolcalls import notes, plain
 from ds2d.toolcalls.allowance import BLOCK, EARNED_BY, LEFTOVER, QUOTED, Allowance
 from ds2d.toolcalls.block import Block, Kind
 from ds2d.toolcalls.calls import Calls
-from ds2d.toolcalls.formats import OPENERS, TOKENS, ends_of, opened_by
+from ds2d.toolcalls.formats import OPENERS, PARTS, TOKENS, ends_of, opened_by
 from ds2d.toolcalls.json_calls import read as read_json
 from ds2d.toolcalls.lexer import (
     JSON_HEAD,
@@ -33,7 +33,7 @@ from ds2d.toolcalls.lexer import (
     specials,
 )
 from ds2d.toolcalls.source import Source, after_blanks, run_end
-from ds2d.toolcalls.tags import OPENING, Tag, lex, only_tags, unfinished
+from ds2d.toolcalls.tags import OPENING, Tag, half, lex, only_tags, unfinished
 
 _MAX_BLANKS = 4096
 """Characters of white space that wait for what follows them."""
@@ -45,8 +45,11 @@ _MAX_FENCES = 16
 _PLACE_OR_BRACKET = re.compile(rf"[{OPENING}]|{PLACE.pattern}")
 
 _JSON_INFOS = frozenset({"", "json", "jsonc", "json5", "tool_call", "tool_calls", "toolcall", "tool", "function_call"})
-_LEFT_BEHIND = frozenset({"endofsentence", "imend", "eotid", "eot", "toolcallsend"})
-"""End marks of models' templates that servers let through behind a block, and the one that DeepSeek's blocks end with."""
+_LEFT_BEHIND = frozenset({"endofsentence", "imend", "eotid", "eot", *TOKENS})
+"""End marks of models' templates that servers let through behind a block, and those that DeepSeek's blocks end with."""
+
+_BEHIND = _LEFT_BEHIND | PARTS
+"""What the beginning of a tag right behind a block may become."""
 
 Channel = type[Text] | type[Reasoning]
 
@@ -213,7 +216,11 @@ class Lane:
             source.at = found.end
             self._blanks.clear()
             return True
-        if found is None and self._after_block and not source.ended and unfinished(text, at, _LEFT_BEHIND | OPENERS):
+        if found is None and self._after_block and source.ended and half(text, at, _BEHIND):
+            source.at = len(text)
+            self._blanks.clear()
+            return True
+        if found is None and self._after_block and not source.ended and unfinished(text, at, _BEHIND):
             return False
         self._between = False
         return True
@@ -275,6 +282,9 @@ class Lane:
             names = OPENERS.union(name for name, _ in self.torn) if self.torn else OPENERS
             if not source.ended and unfinished(source.text, source.at, names):
                 return False
+            if self.torn and source.ended and half(source.text, source.at, names):
+                source.at = len(source.text)
+                return True
             return self._pass()
         if (found.closing and (found.name, found.dsml) in self._unclosed) or self._ends_torn(found):
             source.at = found.end
@@ -411,7 +421,8 @@ class Lane:
         self._source.forget()
         if self._calls.committed:
             self._blanks.clear()
-        if not (self._calls.native and kind == "tag" and only_tags(kept)):
+        left_over = self._calls.native or (self._after_block and self._source.ended)
+        if not (left_over and kind == "tag" and only_tags(kept)):
             self._say(kept)
         if kind == "pairs" and not kept and self._source:
             self._pass()  # the reader took nothing, and must not be asked again

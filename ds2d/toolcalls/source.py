@@ -211,12 +211,13 @@ def fence(source: Source) -> Reading[bool]:
 
 
 def closing_fence(source: Source) -> Reading[bool]:
-    """Take blanks and a run of three or more backticks, if one stands here; what follows it stays."""
+    """Take blanks and a run of three or more backticks, if one stands here; what follows it stays. At the end of the text, half
+    of a run counts."""
     if (yield from blanks(source)) != "`":
         return False
     while (run := _run(source)) == len(source.text) - source.at and run <= MAX_SHELL and not source.ended:
         yield from more(source)
-    if not _FENCE <= run <= MAX_SHELL:
+    if run > MAX_SHELL or (run < _FENCE and not (source.ended and run == len(source.text) - source.at)):
         return False
     source.at += run
     return True

@@ -277,6 +277,43 @@ def test_nothing_is_no_object_for_a_tool_that_requires_some(arguments: str) -> N
     assert (args(out), outcome(out).states, shown(out)) == ("", ["broken"], "")
 
 
+# Half a tag at the end.
+
+BETWEEN, AFTER = "<｜tool▁call▁end｜>{}<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+CITY = '<｜DSML｜parameter name="city" string="true">Paris</｜DSML｜parameter>\n'
+BLOCKS = [
+    V31 + '{"city": "Paris"}' + BETWEEN.format("") + "get_time<｜tool▁sep｜>{}" + AFTER,
+    V31.replace("get_weather<｜tool▁sep｜>", "function<｜tool▁sep｜>get_weather\n```json\n")
+    + '{"city": "Paris"}\n```'
+    + BETWEEN.format("\n")
+    + "function<｜tool▁sep｜>get_time\n```json\n{}\n```"
+    + AFTER,
+    f'<｜DSML｜function_calls>\n<｜DSML｜invoke name="get_weather">\n{CITY}</｜DSML｜invoke>\n<｜DSML｜invoke name="get_time">\n'
+    "</｜DSML｜invoke>\n</｜DSML｜function_calls>",
+    '<function_calls><invoke name="get_weather">\n<parameter name="city">Paris</parameter>\n</invoke></function_calls>\n',
+    '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>\n<tool_call>\n',
+]
+
+
+@pytest.mark.parametrize("finish", ["stop", "length"])
+@pytest.mark.parametrize("block", BLOCKS)
+def test_nothing_of_a_block_that_ends_anywhere_is_shown_behind_its_call(block: str, finish: Any) -> None:
+    for end in range(block.index("Paris") + 5, len(block) + 1):
+        found = [run(Text(block[:end]), size=size, finish=finish) for size in (1, 4, 1000)]
+        assert found == found[:1] * 3
+        assert (found[0].shown, found[0].calls[0][0]) == ("", "get_weather")
+
+
+@pytest.mark.parametrize("rest", ["<b", "</div", "< 5", "Done <tool"])
+def test_what_is_no_half_of_a_tag_of_a_block_is_shown_behind_it(rest: str) -> None:
+    assert run(Text(BLOCKS[3] + rest), size=1).shown == "\n" + rest
+
+
+def test_half_of_a_closing_tag_behind_a_native_call_is_not_shown() -> None:
+    for size in (1, 1000):
+        assert run(*native("get_time", "{}"), Text("\n</tool_ca"), size=size).shown == ""
+
+
 # A channel or a native call that comes in the middle of a call.
 
 HALF = f'{DSML}{PATH}<｜DSML｜parameter name="content" string="true">first half '
