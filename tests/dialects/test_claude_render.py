@@ -95,9 +95,15 @@ def test_a_call_that_a_limit_cut_is_dropped(reason: Any) -> None:
     assert answer["stop_reason"] == {"length": "max_tokens", "content_filter": "refusal"}[reason]
 
 
-def test_only_the_last_call_can_have_been_cut() -> None:
+@pytest.mark.parametrize("arguments", ['{"a":1', '{"a":tru'])
+def test_a_call_without_an_end_was_cut_whatever_follows(arguments: str) -> None:
+    answer = whole(CallPart("c", "f", arguments), ReasoningPart("b"), ending=Ending("length"))
+    assert ([block["type"] for block in answer["content"]], answer["stop_reason"]) == (["thinking"], "max_tokens")
+
+
+def test_a_call_that_ended_before_others_was_not_cut() -> None:
     with pytest.raises(GatewayError):
-        whole(CallPart("c", "f", '{"a":tru'), TextPart("b"), ending=Ending("length"))
+        whole(CallPart("c", "f", '{"a":tru', ended=True), TextPart("b"), ending=Ending("length"))
 
 
 def test_names_come_back_as_the_client_wrote_them() -> None:

@@ -109,7 +109,7 @@ def _content(parts: list[Part], ending: Ending, reply: Reply) -> list[dict[str, 
         elif type(part) is ReasoningPart:
             _add_thinking(content, part.text, reply)
         elif type(part) is CallPart:
-            cut = ending.reason in CUTTING and part is parts[-1]
+            cut = ending.reason in CUTTING and (not part.ended or part is parts[-1])
             block = _call_block(part, reply, cut=cut)
             content += [block] if block else []
     return content
