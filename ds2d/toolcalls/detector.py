@@ -117,6 +117,8 @@ class _Choice:
         self._after_native = False
         self._behind: list[Reasoning] = []  # thoughts that came in the middle of a block of the content
         self._behind_size = 0
+        self._settled = 0  # how many of them came in a block that has ended since
+        self._blocks = 0
         self._torn: frozenset[tuple[str, bool]] = frozenset()
 
     @property
@@ -132,8 +134,8 @@ class _Choice:
             return None
         said = self._out[:]
         self._out.clear()
-        if self._behind and not lane.in_block:
-            self._release_behind(said)
+        if self._behind:
+            self._look_behind(lane, said)
         return said
 
     def _change(self, event: Text | Reasoning) -> list[Event]:
@@ -152,7 +154,8 @@ class _Choice:
         return out
 
     def _waits(self, event: Text | Reasoning) -> bool:
-        """Take thoughts that come in the middle of a block of the content: they go out behind it. Not if there are too many."""
+        """Take thoughts that come in the middle of a block of the content: they go out behind it, as they came, and the content
+        goes on. Not if there are too many."""
         lane = self._lane
         if type(event) is not Reasoning or lane is None or lane.channel is not Text or not lane.in_block:
             return False
@@ -160,36 +163,50 @@ class _Choice:
         if self._behind_size > MAX_KEPT:
             return False
         self._behind.append(event)
+        self._blocks = lane.blocks
         return True
 
-    def _release_behind(self, out: list[Event]) -> None:
-        """The block has ended, or is ended: what waited behind it is the channel now."""
-        behind, self._behind, self._behind_size = self._behind, [], 0
-        for event in behind:
-            said = self.take(event)
-            out += (event,) if said is None else said
+    def _look_behind(self, lane: Lane, out: list[Event]) -> None:
+        """Thoughts whose block has ended go out when no other is open."""
+        if lane.blocks != self._blocks:
+            self._blocks, self._settled = lane.blocks, len(self._behind)
+        if not lane.in_block:
+            out += self._take_behind()
+
+    def _take_behind(self) -> list[Reasoning]:
+        behind, self._behind, self._behind_size, self._settled = self._behind, [], 0, 0
+        return behind
+
+    def _end_behind(self, ending: HowEnded, out: list[Event], *, final: bool = False) -> None:
+        """A block was cut off: the thoughts that came in it were the next channel, and end, too."""
+        if self._behind:
+            settled = self._settled
+            behind = self._take_behind()
+            out += behind[:settled]
+            for event in behind[settled:]:
+                said = self.take(event)
+                out += (event,) if said is None else said
+            self._end_lane(ending, out, final=final)
 
     def _change_channel(self, out: list[Event]) -> None:
-        """What was open in the channel so far ends here, cut off by what comes; then what waited behind it, too."""
+        """What was open in the channel so far ends here, cut off by what comes."""
         self._end_lane("cut", out)
-        if self._behind:
-            self._release_behind(out)
-            self._end_lane("cut", out)
+        self._end_behind("cut", out)
 
-    def _end_lane(self, ending: HowEnded, out: list[Event]) -> None:
+    def _end_lane(self, ending: HowEnded, out: list[Event], *, final: bool = False) -> None:
         if self._lane is not None:
             self._calls.ending = ending
-            self._lane.finish()
+            self._lane.finish(final=final)
             self._calls.ending = "open"
             self._torn |= self._lane.torn
             self._close(self._lane, out)
 
     def finish(self, ending: Ending, out: list[Event]) -> Extra | None:
         """The answer has ended; extras that found no text are returned."""
-        self._end_lane("cut" if self._behind and _how(ending) == "whole" else _how(ending), out)
-        if self._behind:
-            self._release_behind(out)
-            self._end_lane(_how(ending), out)
+        how = _how(ending)
+        cut_off = how == "whole" and len(self._behind) > self._settled
+        self._end_lane("cut" if cut_off else how, out, final=True)
+        self._end_behind(how, out, final=True)
         self._release_native(out)
         return self._extra
 

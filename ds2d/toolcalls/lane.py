@@ -83,6 +83,9 @@ class Lane:
         self._dropping = False
         self._block = Block(calls, source)
         self._unclosed: set[tuple[str, bool]] = set()
+        self.blocks = 0
+        """How many blocks have ended."""
+        self._final = False
         self.torn: frozenset[tuple[str, bool]] = frozenset()
         """Ends of a call that broke off when the channel changed: the rest of its markup may come in this one."""
         self._idle = False  # nothing is open or held
@@ -134,9 +137,10 @@ class Lane:
             self._run()
         return False
 
-    def finish(self) -> None:
-        """The channel has ended: everything that is held goes out, as a call where only closers are missing."""
-        self._source.ended = True
+    def finish(self, *, final: bool) -> None:
+        """The channel has ended: everything that is held goes out, as a call where only closers are missing. `final`: so has
+        the answer."""
+        self._source.ended, self._final = True, final
         block = self._block
         if block.reader is not None and self._calls.started and block.opening is not None and self._calls.ending == "cut":
             self.torn = self.torn | {(name, block.opening.dsml) for name in ends_of(block.opening)}
@@ -216,7 +220,7 @@ class Lane:
             source.at = found.end
             self._blanks.clear()
             return True
-        if found is None and self._after_block and source.ended and half(text, at, _BEHIND):
+        if found is None and self._after_block and self._final and half(text, at, _BEHIND):
             source.at = len(text)
             self._blanks.clear()
             return True
@@ -282,7 +286,7 @@ class Lane:
             names = OPENERS.union(name for name, _ in self.torn) if self.torn else OPENERS
             if not source.ended and unfinished(source.text, source.at, names):
                 return False
-            if self.torn and source.ended and half(source.text, source.at, names):
+            if self.torn and self._final and half(source.text, source.at, names):
                 source.at = len(source.text)
                 return True
             return self._pass()
@@ -396,6 +400,7 @@ class Lane:
 
     def _accept(self) -> None:
         """The block was one: its markup is gone, its calls are out."""
+        self.blocks += 1
         block = self._block
         if block.ends_open and block.opening is not None:
             self._unclosed.add((block.opening.name, block.opening.dsml))
@@ -415,13 +420,14 @@ class Lane:
     def _refuse(self) -> None:
         """The block was text, as far as it was read and nothing of it went out."""
         kind = self._block.kind
+        self.blocks += 1
         self._calls.give_up()
         self._calls.discard()
         kept = self._source.kept()
         self._source.forget()
         if self._calls.committed:
             self._blanks.clear()
-        left_over = self._calls.native or (self._after_block and self._source.ended)
+        left_over = self._calls.native or (self._after_block and self._final)
         if not (left_over and kind == "tag" and only_tags(kept)):
             self._say(kept)
         if kind == "pairs" and not kept and self._source:

@@ -363,6 +363,24 @@ def test_a_mebibyte_of_thoughts_breaks_the_call_off() -> None:
 
 
 @in_pieces
+def test_thoughts_that_waited_are_not_read_again_where_another_block_has_begun(size: int) -> None:
+    call = '<tool_call>{"name": "get_time", "arguments": {}}'
+    found = run(Text(HALF), Reasoning(call), Text(REST + '<invoke name="search">'), size=size)
+    assert ([name for name, _ in found.calls], found.reasoning) == (["write_file"], call)
+
+
+@in_pieces
+def test_half_a_tag_before_thoughts_is_text(size: int) -> None:
+    assert run(Text(TWICE + "\n</"), Reasoning("hm"), Text("div>"), size=size).shown == "\n</div>"
+
+
+@in_pieces
+def test_a_call_that_goes_on_in_thoughts_shows_no_markup(size: int) -> None:
+    found = run(Text(HALF), Reasoning("hm "), Reasoning(REST), size=size)
+    assert (found.states, found.reasoning) == (["broken"], "hm second half\n\n")
+
+
+@in_pieces
 def test_a_call_that_thoughts_cut_off_is_broken(size: int) -> None:
     found = run(Text(HALF), Reasoning("hm"), size=size)
     assert (found.states, found.shown, found.reasoning) == (["broken"], "", "hm")
