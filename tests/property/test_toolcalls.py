@@ -14,13 +14,13 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ds2d.core.events import Ending, Event, Finish, Text, ToolArgs, ToolEnd, ToolStart, fold
+from ds2d.core.events import Ending, Event, Finish, Reasoning, Text, ToolArgs, ToolEnd, ToolStart, fold
 from ds2d.toolcalls import notes
 from ds2d.toolcalls.declared import Declared
 from ds2d.toolcalls.json_reader import JsonReader
 from ds2d.toolcalls.native import NativeCalls
 from tests.property.rules import assert_rules
-from tests.toolcalls.corpus import TOOLS, Outcome, cut, events_of, outcome, stages
+from tests.toolcalls.corpus import TOOLS, Outcome, cut, events_of, outcome, push, stages
 from tests.toolcalls.drift import TAGGED, drifted
 from tests.toolcalls.written import WRITERS, draw_call, draw_innocent, draw_prose, write
 
@@ -138,6 +138,41 @@ def test_any_text_means_the_same_however_it_is_cut(text: str, data: st.DataObjec
     assert_rules(events)
     assert read(text, places)[0] == whole
     assert read(text, range(0, len(text), 3))[0] == whole
+
+
+SHORT_TEXTS = st.lists(st.sampled_from([*FRAGMENTS, "</｜DSML｜par", "<｜DSML｜inv", "</div"]), min_size=1, max_size=7).map(
+    "".join
+)
+NATIVE = ToolStart(0, "native", "search"), ToolArgs(0, '{"query": "n"}'), ToolEnd(0)
+PART = st.builds(Text, SHORT_TEXTS) | st.builds(Reasoning, SHORT_TEXTS) | st.just(NATIVE) | st.just(Text("no", refusal=True))
+
+
+@settings(max_examples=400)
+@given(
+    st.lists(PART, min_size=2, max_size=5), st.sampled_from(["stop", "content_filter"]), st.sampled_from(["high", "low", "off"])
+)
+@example(
+    [Text("<function_call>"), Reasoning("1<![CDATA["), Text('{"arguments": {}, "name": "search"}}</div'), Text("x")],
+    "stop",
+    "low",
+)
+def test_what_comes_between_means_the_same_however_it_is_cut(parts: list[Any], finish: Any, confidence: str) -> None:
+    """Thoughts, native calls and refusals in the middle of calls."""
+    found = []
+    for size in (1, 3, 1000):
+        line = stages(confidence=confidence)
+        out: list[Event] = []
+        for part in parts:
+            if isinstance(part, tuple) or (isinstance(part, Text) and part.refusal):
+                events = list(part) if isinstance(part, tuple) else [part]
+            else:
+                events = [type(part)(part.text[at : at + size]) for at in range(0, len(part.text), size)]
+            for event in events:
+                out += push(line, [event])
+        out += push(line, [Finish((Ending(finish),))])
+        assert_rules(out)
+        found.append(outcome(out))
+    assert found == found[:1] * 3
 
 
 @settings(max_examples=300)
