@@ -76,7 +76,7 @@ class Block:
         return self._decide()
 
     def _text_ends(self) -> Outcome:
-        """The text ended in the block: its calls count, what is unfinished is text (if nobody has seen it)."""
+        """The text ended in the block. Without a call it is text (if nobody has seen it); else what is unfinished is dropped."""
         if not self._calls.committed or (self.kind == "fence" and self._calls.ending != "whole"):
             return "text"
         source = self._source
