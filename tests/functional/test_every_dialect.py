@@ -114,6 +114,7 @@ LEFT_OUT: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         "/v1/messages",
         {
             "model": "claude-sonnet-4-5",
+            "max_tokens": 100,
             "messages": ASK,
             "mcp_servers": [{"type": "url", "url": "https://secret.example", "name": "x"}],
             "tools": [{"type": "web_search_20250305", "name": "my_own_name"}],
