@@ -8,11 +8,14 @@ Surprise: messages are plain dictionaries with a typed view (TypedDict): unknown
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
 import msgspec
 
 from ds2d.core.events import Usage
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 IMAGE_BELOW = "[image below]"
 """What a tool's result says that is only an image: the image itself follows in the next user message."""
@@ -128,13 +131,13 @@ class ChatRequest(msgspec.Struct):
     user: str | None = None
     session: str | None = None
     images: tuple[str, ...] = ()
-    result_images: Mapping[str, str] = {}
+    result_images: Mapping[str, str] = NOTHING
     reply: Any = None
     task: str = ""
     upload: Upload | None = None
     large: bool = False
     estimate: int | None = None
-    text_tools: Mapping[str, str] = {}
+    text_tools: Mapping[str, str] = NOTHING
     notes: tuple[str, ...] = ()
 
     @property

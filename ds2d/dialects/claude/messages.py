@@ -7,6 +7,7 @@ their order; system messages in between stay where they are, but behind the resu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ import orjson
 from ds2d.core.errors import GatewayError
 from ds2d.core.gather import joined
 from ds2d.core.names import upstream_name
-from ds2d.core.request import IMAGE_BELOW, Message, ToolCall
+from ds2d.core.request import IMAGE_BELOW, NOTHING, Message, ToolCall
 from ds2d.core.validate import MAX_QUOTED, invalid
 from ds2d.dialects.claude.blocks import Content, add_block, drop, read_content
 from ds2d.dialects.claude.fields import array, mapping, one_of, text
@@ -31,7 +32,7 @@ class Conversation(msgspec.Struct, frozen=True):
 
     messages: list[Message]
     images: tuple[str, ...]
-    result_images: dict[str, str]
+    result_images: Mapping[str, str]
 
 
 class _Pending(msgspec.Struct):
@@ -95,7 +96,7 @@ class _Reader:
         self._last = last
         self._out: list[Message] = []
         self._images: list[str] = []
-        self._result_images: dict[str, str] = {}
+        self._result_images: dict[str, str] | None = None
         self._user: _UserTurn | None = None
         self._said: _AssistantTurn | None = None
         self._said_at = 0
@@ -127,7 +128,7 @@ class _Reader:
             raise invalid("messages", "at least one message with content is required.")
         if self._role == "assistant" and self._out[-1]["role"] == "assistant":
             self._out[-1]["prefix"] = True
-        return Conversation(self._out, tuple(self._images), self._result_images)
+        return Conversation(self._out, tuple(self._images), self._result_images or NOTHING)
 
     def _add_system(self, message: dict[str, Any], path: str) -> None:
         words = _system_text(message.get("content"), f"{path}.content")
@@ -183,7 +184,9 @@ class _Reader:
             answers.append(Message(role="tool", tool_call_id=call, content=prefix + words))
             shown.parts += [part for part in content.parts if part["type"] == "image_url"]
             shown.images += content.images
-            self._result_images |= dict.fromkeys(content.images, call)
+            if content.images:
+                self._result_images = self._result_images or {}
+                self._result_images |= dict.fromkeys(content.images, call)
         self._out[pending.at + 1 : pending.at + 1] = answers
         return shown
 

@@ -153,5 +153,5 @@ def _user(body: dict[str, Any]) -> str | None:
 
 def _notes(body: dict[str, Any], box: Toolbox) -> tuple[str, ...]:
     """What is left out, told by the kind and not by the client's own name for it: notes end in headers."""
-    notes = [f"tool_dropped:{kind}" for kind in sorted(set(box.dropped.values()))]
-    return (*notes, "mcp_servers_ignored") if body.get("mcp_servers") else tuple(notes)
+    notes = tuple(f"tool_dropped:{kind}" for kind in sorted(set(box.dropped.values()))) if box.dropped else ()
+    return (*notes, "mcp_servers_ignored") if body.get("mcp_servers") else notes

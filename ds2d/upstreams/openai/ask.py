@@ -105,13 +105,18 @@ def output_limit(request: ChatRequest, target: Target, prompt_tokens: int | None
     an answer that would have had room. A prompt that fills the window is the server's to refuse. None where the client set no
     limit.
     """
-    if request.max_tokens is None:
+    limit, room = request.max_tokens, target.context
+    if limit is None:
         return None
-    room = target.context
     if room is not None and prompt_tokens is not None and prompt_tokens < room:
         room -= prompt_tokens
-    of_route = MAX_FILL_TOKENS if wire_of(request, target) == "fim" else None
-    return min(bound for bound in (request.max_tokens, target.max_output, room, of_route) if bound is not None)
+    if room is not None and room < limit:
+        limit = room
+    if target.max_output is not None and target.max_output < limit:
+        limit = target.max_output
+    if request.prompt is not None and wire_of(request, target) == "fim":
+        limit = min(limit, MAX_FILL_TOKENS)
+    return limit
 
 
 def _check_prompt(request: ChatRequest, target: Target) -> None:
