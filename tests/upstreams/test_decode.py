@@ -108,6 +108,13 @@ def test_thoughts_that_are_no_text_are_a_fault(word: Any) -> None:
     assert event.error.kind is ErrorKind.UPSTREAM_GARBLED
 
 
+@pytest.mark.parametrize("event", [b"", b"ping"])
+def test_an_event_with_empty_data_says_nothing(event: bytes) -> None:
+    nothing = Record(b"", event)
+    said = decoded(ask(), nothing, chunk({"content": "a"}), nothing, chunk({}, "stop"), nothing)
+    assert said == decoded(ask(), chunk({"content": "a"}), chunk({}, "stop"))
+
+
 def test_a_piece_of_thoughts_without_text_says_nothing() -> None:
     pieces = [{"type": "text", "text": None}, {"type": "text", "text": "So."}, {"type": "other"}]
     events = decoded(ask(), chunk({"content": [{"type": "thinking", "thinking": pieces}]}, "stop"), DONE)

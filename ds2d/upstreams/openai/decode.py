@@ -181,6 +181,8 @@ class Decoder:
             self._out.append(event)
 
     def _take_carefully(self, record: Record) -> None:
+        if not record.data and record.event != b"error":
+            return  # a sign of life as a `data:` with nothing behind it
         data = record.data.strip()
         if data == b"[DONE]":
             self._end()
