@@ -375,6 +375,8 @@ def _clearer(first: GatewayError | None, second: GatewayError) -> GatewayError:
     """Of two causes the one that tells the caller more: a refusal of the question before a fault of a server."""
     if first is None or second.row.status < first.row.status:
         return second
+    if first.kind is second.kind and first.retry_after and second.retry_after:
+        first.retry_after = min(first.retry_after, second.retry_after)  # one account that is free again is enough
     return first
 
 

@@ -246,6 +246,13 @@ async def test_a_wait_for_an_account_that_does_not_come_is_no_try(tmp_path: Path
     assert not any(record.getMessage().startswith("retry") for record in caplog.records)
 
 
+async def test_of_several_accounts_that_say_when_to_come_again_the_first_counts(tmp_path: Path) -> None:
+    async with accounts(tmp_path, "abc") as (ds2d, upstream):
+        upstream.scenes += [refuse(429, {}, Retry_After=seconds) for seconds in ("60", "40", "50")]
+        status, _, headers = await ds2d.ask(CHAT, ASK)
+        assert (status, headers["retry-after"], asked(upstream)) == (429, "40", "abc")
+
+
 async def test_a_further_try_is_counted(tmp_path: Path) -> None:
     async with accounts(tmp_path, "abc") as (ds2d, upstream):
         upstream.scenes += [refuse(500, {}), refuse(500, {})]
