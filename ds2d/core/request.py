@@ -16,6 +16,7 @@ import msgspec
 from ds2d.core.events import Usage
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
+"""Shared by all questions: a dictionary for each would cost every one of them."""
 
 IMAGE_BELOW = "[image below]"
 """What a tool's result says that is only an image: the image itself follows in the next user message."""
@@ -139,6 +140,12 @@ class ChatRequest(msgspec.Struct):
     estimate: int | None = None
     text_tools: Mapping[str, str] = NOTHING
     notes: tuple[str, ...] = ()
+
+    @property
+    def prompts(self) -> int:
+        """How many prompts a legacy completion holds; 1 for every other question."""
+        prompt = self.prompt
+        return 1 if not isinstance(prompt, list) or not prompt or isinstance(prompt[0], int) else len(prompt)
 
     @property
     def choices(self) -> int:

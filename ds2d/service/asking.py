@@ -25,7 +25,7 @@ from ds2d.dialects import TELLS, tasks
 from ds2d.net.client import MAX_ERROR_BODY, Client
 from ds2d.net.exchange import Exchange
 from ds2d.service.heartbeat import Heartbeat
-from ds2d.service.question import many_prompts, prepared, think_tags
+from ds2d.service.question import prepared, think_tags
 from ds2d.service.tasks import is_streamed, passed_on
 from ds2d.service.turn import Sink, Tools, Turn
 from ds2d.service.unsaid import Unsaid
@@ -146,7 +146,7 @@ class Asking:
         An estimate says whether counting is worth its time. Several prompts in one question have a window each.
         """
         request, entry = turn.ask.request, turn.entry
-        if request.max_tokens is None or target.context is None or entry is None or many_prompts(request):
+        if request.max_tokens is None or target.context is None or entry is None or request.prompts > 1:
             return None
         if not entry.counted:
             if request.max_tokens + entry.prompt <= target.context:

@@ -74,12 +74,6 @@ def answering(route: Route) -> Route:
     return msgspec.structs.replace(route, targets=able)
 
 
-def many_prompts(request: ChatRequest) -> bool:
-    """Whether a legacy completion asks for several prompts at once."""
-    prompt = request.prompt
-    return isinstance(prompt, list) and len(prompt) > 1 and not isinstance(prompt[0], int)
-
-
 def check_servers(request: ChatRequest, route: Route) -> None:
     """Raises the refusal of the route's first server if no server of the route can do what the request wants."""
     refusal: GatewayError | None = None

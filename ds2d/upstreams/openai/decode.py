@@ -103,7 +103,7 @@ class Decoder:
         self.answer_id: str | None = None
         self._request = request
         self._per_choice_usage = request.choices > 1 or isinstance(request.prompt, list)
-        self._most_choices = request.choices * _prompts(request)
+        self._most_choices = request.choices * request.prompts
         self._echo = prompts_to_echo(request, target)
         self._choices: dict[int, _Choice] = {}
         self._called = Called(request)
@@ -372,13 +372,6 @@ def _read_json(data: bytes) -> Any:
 
 def _mended(escape: re.Match[bytes]) -> bytes:
     return rb"\ufffd" if escape["half"] else escape[0]
-
-
-def _prompts(request: ChatRequest) -> int:
-    """How many prompts a legacy completion holds."""
-    if not isinstance(request.prompt, list) or not request.prompt or isinstance(request.prompt[0], int):
-        return 1
-    return len(request.prompt)
 
 
 def _garbled(what: str) -> GatewayError:
