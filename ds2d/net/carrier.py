@@ -57,6 +57,7 @@ class Carrier:
         self._pipeline = pipeline
         self._write = write
         self._outlet = outlet
+        self._direct: Outlet | None = None  # the outlet, from the first write on
         self._clocks = clocks
         self._loop = asyncio.get_running_loop()
         self._pending: list[bytes] = []
@@ -110,6 +111,7 @@ class Carrier:
             if self._pending:
                 data, self._pending, self._pending_size = b"".join(self._pending), [], 0
                 await self._write(data)
+                self._direct = self._outlet
             elif self._outlet is not None:
                 self._full = False
                 await self._outlet.drained()
@@ -123,7 +125,7 @@ class Carrier:
 
     def data(self, piece: bytes) -> None:
         """Content of the answer."""
-        pipeline, outlet = self._pipeline, self._outlet
+        pipeline, outlet = self._pipeline, self._direct
         if pipeline.ending is not None:
             return
         try:

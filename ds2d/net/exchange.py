@@ -39,8 +39,9 @@ class Exchange(Protocol):
 
     async def pump(self, pipeline: Pipeline, write: Write, outlet: Outlet | None = None) -> None:
         """Push the body through the pipeline, one read at a time, and write what comes out; straight to `outlet` where one is
-        given and ready. Returns when the pipeline has its ending (it always has one then). Raises only what `write` raises,
-        and CancelledError."""
+        given and ready, but never its first bytes: by `write` the turn knows that its answer has begun, and a client that got
+        life signs is ready before it has. Returns when the pipeline has its ending (it always has one then). Raises only what
+        `write` raises, and CancelledError."""
 
     async def whole(self, limit: int) -> Reply:
         """The whole answer, its body cut at `limit` bytes. Raises GatewayError: UPSTREAM_TIMEOUT, UPSTREAM_DISCONNECTED."""

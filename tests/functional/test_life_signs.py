@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from tests.functional.harness import KEY, Running, config_for, running
-from tests.functional.scripted import Scene, ScriptedUpstream, Wait, say, scripted_upstream
+from tests.functional.scripted import RESET, Scene, ScriptedUpstream, Wait, say, scripted_upstream
 from tests.functional.test_every_dialect import ENDS, QUESTIONS
 
 SIGNS = dict.fromkeys(QUESTIONS, b": keep-alive\n\n") | {"gemini": b"\n"}
@@ -32,15 +32,18 @@ class World:
 
     async def ask(self, dialect: str) -> tuple[aiohttp.ClientResponse, str]:
         """A streamed question; the upstream goes on once a life sign has come."""
+        reply = await self.start(dialect)
+        return reply, (await reply.content.read()).decode()
+
+    async def start(self, dialect: str) -> aiohttp.ClientResponse:
+        """The same; what follows the life sign is still to be read."""
         _, body, path, more = QUESTIONS[dialect]
-        headers = {"Authorization": f"Bearer {KEY}"}
-        async with aiohttp.ClientSession(headers=headers) as session:
-            reply = await session.post(self.ds2d.url + path, json={**body, **more})
-            got = await reply.content.readuntil(b"\n") if dialect == "gemini" else await reply.content.readuntil(b"\n\n")
-            assert got == SIGNS[dialect]
-            for wait in self.waits:
-                wait.until.set()
-            return reply, (await reply.content.read()).decode()
+        reply = await self.ds2d.http.post(self.ds2d.url + path, json={**body, **more}, headers={"Authorization": f"Bearer {KEY}"})
+        got = await reply.content.readuntil(b"\n") if dialect == "gemini" else await reply.content.readuntil(b"\n\n")
+        assert got == SIGNS[dialect]
+        for wait in self.waits:
+            wait.until.set()
+        return reply
 
 
 @pytest.fixture
@@ -78,6 +81,29 @@ async def test_another_attempt_may_follow_them(world: World) -> None:
     assert "from the second attempt" in rest
     assert ENDS["chat"] in rest
     assert len(world.upstream.seen) == 2
+
+
+@pytest.mark.parametrize("dialect", ["chat", "responses", "claude", "gemini"])
+async def test_an_answer_that_began_after_them_and_broke_is_not_begun_again(
+    world: World, dialect: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The bytes that follow a life sign take a shorter way to the client; they are an answer's beginning all the same."""
+    held = Wait()
+    world.says_late(b"200 OK", [*say("the beginning", finish="")[:2], held, RESET])
+    world.upstream.scenes.append(Scene(say("another answer")))
+    reply = await world.start(dialect)
+    got = b""
+    while b"the beginning" not in got:
+        got += await reply.content.readany()
+    held.until.set()
+    rest = (await reply.content.read()).decode()
+    assert "another answer" not in rest
+    assert '"error":' in rest
+    assert ENDS[dialect] not in rest
+    (turn,) = world.ds2d.daemon.books.recent
+    assert [attempt["end"] for attempt in turn["tries"]] == ["upstream_disconnected"]
+    assert "first_ms=" in caplog.text
+    assert "first_ms=-" not in caplog.text
 
 
 async def test_a_whole_answer_keeps_its_status_open(world: World) -> None:
