@@ -322,7 +322,8 @@ class Service:
             turn.same_account = turn.same_account or (error.details or {}).get("native_tools") is False
             if not turn.same_account:
                 lease.report(error)
-            self._catalog.note_failure(turn.upstream, error, turn.model_there)
+            if self._catalog.watches(account.server):
+                self._catalog.note_failure(turn.upstream, error, turn.model_there)
             note["end"] = error.kind
             passing.ended(0, error)
             raise
@@ -336,7 +337,9 @@ class Service:
         """An attempt that was answered is over, well or badly: what that says of its account and its server."""
         failed = turn.failure
         lease.report(failed)
-        if failed is None:
+        if not self._catalog.watches(lease.account.server):
+            pass  # the config has another server of that name by now
+        elif failed is None:
             self._catalog.note_success(turn.upstream, turn.model_there)
         else:
             self._catalog.note_failure(turn.upstream, failed, turn.model_there)

@@ -25,7 +25,7 @@ from ds2d.state.choice import in_order
 from ds2d.state.fairness import MAX_REMEMBERED, DrainRate, FairShare
 from ds2d.state.leases import CallLater, Lane, Lease, Limits, Place, Waiter, Want
 from ds2d.state.refusals import queue_full, queue_timeout, unavailable
-from ds2d.state.roster import Roster
+from ds2d.state.roster import Roster, is_another
 from ds2d.state.slots import Outlook, Slot, Standing
 
 __all__ = ["AccountQueue", "Lease", "Limits", "Want"]
@@ -135,6 +135,8 @@ class AccountQueue:
     def reported(self, lease: Lease, outcome: GatewayError | None) -> None:
         """See `Lease.report`."""
         slot, model, now = lease.slot, lease.want.model, self.clock()
+        if is_another(lease.account, slot.account):
+            return  # the config has another token or server by now: this is no news about that one
         verdict = judge(outcome) if outcome else None
         if outcome is None:
             slot.gate.success(model, lease.probes, now)

@@ -231,6 +231,11 @@ class Catalog:
         if watch := self._watches.get(upstream):
             watch.scales.ended(turn)
 
+    def watches(self, server: UpstreamSpec) -> bool:
+        """Whether what a turn met at this server says something about the one that has its name now."""
+        watch = self._watches.get(server.name)
+        return watch is not None and watch.means(server)
+
     def note_success(self, upstream: str, model: str = "") -> None:
         """A turn on this upstream was answered, by the model of this name there."""
         self._missing.discard((upstream, model))

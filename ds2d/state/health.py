@@ -129,9 +129,14 @@ class Watch:
             self._set("ready", "embedded", models=_demo_models())
             self.looked.set()
 
+    def means(self, upstream: UpstreamSpec) -> bool:
+        """Whether this entry is of the server that is watched here."""
+        mine = self.upstream
+        return upstream is mine or all(getattr(upstream, name) == getattr(mine, name) for name in _SAME_SERVER)
+
     def takes(self, upstream: UpstreamSpec) -> bool:
         """Go on with this entry in place of the old one, if it means the same server asked in the same way."""
-        if any(getattr(upstream, name) != getattr(self.upstream, name) for name in _SAME_SERVER):
+        if not self.means(upstream):
             return False
         self.upstream = upstream
         self._set(self._state, self.why)

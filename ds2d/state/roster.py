@@ -78,7 +78,7 @@ class Roster:
 
     def _install(self, slot: Slot, account: Account, budget: Budget, limits: Limits) -> None:
         """Give a slot its place in a new config. Inflight counts of budgets are added up afterwards."""
-        if _credential(slot.account) != _credential(account):
+        if is_another(slot.account, account):
             slot.gate.close()  # what was wrong with the old one is no news about the new one
             budget.gate.close(Cause.BALANCE)
         slot.account = account
@@ -97,6 +97,11 @@ def _emptied(budget: Budget | None) -> Budget:
         return Budget()
     budget.members, budget.limit, budget.inflight = [], 0, 0
     return budget
+
+
+def is_another(one: Account, other: Account) -> bool:
+    """Whether two states of an account's entry differ in what a fault of it is about."""
+    return one is not other and _credential(one) != _credential(other)
 
 
 def _credential(account: Account) -> tuple[object, ...]:

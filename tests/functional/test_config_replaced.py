@@ -1,0 +1,69 @@
+"""A token, a server or its name is replaced in config.json while turns run on the old one or wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from tests.functional.harness import config_for, running
+from tests.functional.scripted import Scene, Seen, Wait, say, scripted_upstream
+from tests.functional.storm import ASK, CHAT, STREAM
+from tests.functional.test_queue import until
+
+
+def held_stream() -> tuple[Scene, Wait]:
+    """A streamed answer that stops in its middle, until it is let go."""
+    held = Wait()
+    frames = say("Hel", "lo")
+    return Scene([*frames[:2], held, *frames[2:]]), held
+
+
+async def test_a_late_refusal_of_the_old_token_does_not_put_the_new_one_aside(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream:
+        config = config_for(upstream.base_url, accounts=[{"name": "a", "token": "tok-old"}])
+        async with running(tmp_path, config) as ds2d:
+            held = Wait()
+            refusal = Scene([b'{"error": {"message": "no such key"}}', held], 401, content_type="application/json")
+
+            def decide(seen: Seen) -> Scene | None:
+                return refusal if seen.headers["authorization"] == "Bearer tok-old" else None
+
+            upstream.decide = decide
+            turn = asyncio.create_task(ds2d.ask(CHAT, ASK))
+            await held.reached.wait()
+            ds2d.change(accounts=[{"name": "a", "token": "tok-new"}])
+            held.until.set()
+            assert (await turn)[0] == 200, "the new token was there to be tried"
+            assert (await ds2d.ask(CHAT, ASK))[0] == 200
+
+
+async def test_streams_that_end_with_the_old_server_say_nothing_against_the_new_one(tmp_path: Path) -> None:
+    async with scripted_upstream() as old, scripted_upstream() as new:
+        config = config_for(old.base_url)
+        async with running(tmp_path, config) as ds2d:
+            scenes, helds = zip(*(held_stream() for _ in range(6)), strict=True)
+            old.scenes += scenes
+            turns = [asyncio.create_task(ds2d.ask(CHAT, STREAM)) for _ in scenes]
+            await asyncio.gather(*(held.reached.wait() for held in helds))
+            ds2d.change(upstreams=[{**config["upstreams"][0], "base_url": new.base_url, "poll_seconds": 60}])
+            await until(lambda: ds2d.daemon.catalog.states() == {"gpu": "ready"})
+            await old.stop()
+            await asyncio.gather(*turns)
+            assert ds2d.daemon.catalog.states() == {"gpu": "ready"}
+            assert (await ds2d.ask(CHAT, ASK))[0] == 200
+
+
+async def test_a_stream_that_ends_well_at_the_old_server_does_not_make_the_new_one_ready(tmp_path: Path) -> None:
+    async with scripted_upstream() as old, scripted_upstream() as new:
+        config = config_for(old.base_url)
+        await new.stop()
+        async with running(tmp_path, config) as ds2d:
+            scene, held = held_stream()
+            old.scenes.append(scene)
+            turn = asyncio.create_task(ds2d.ask(CHAT, STREAM))
+            await held.reached.wait()
+            ds2d.change(upstreams=[{**config["upstreams"][0], "base_url": new.base_url, "poll_seconds": 60}])
+            await until(lambda: ds2d.daemon.catalog.states() == {"gpu": "down"})
+            held.until.set()
+            assert (await turn)[0] == 200
+            assert ds2d.daemon.catalog.states() == {"gpu": "down"}
