@@ -47,6 +47,9 @@ T = TypeVar("T")
 FIRST_SECONDS = 3.0
 """How long a question waits for the first look at upstreams that are new. Those that run answer it within milliseconds."""
 
+REROUTES = 5
+"""How often a turn that waits follows a config which changes its servers."""
+
 
 class Service:
     """Answers questions. Owns no state but the turns that run now and the count of running retries."""
@@ -234,12 +237,7 @@ class Service:
         cause: GatewayError | None = None
         last = ""
         while True:
-            want = _want(turn, tried)
-            others = skipped(self._queue, want)
-            try:
-                lease = await self._queue.acquire(want, turn.config.runtime.queue_timeout_seconds)
-            except GatewayError as error:  # the queue had nobody (else): an earlier cause says more
-                raise cause or error from None
+            lease, others = await self._leased(turn, tried, cause)
             if cause is not None:
                 logger.info("retry attempt=%d cause=%s", turn.attempts + 1, last)
             try:
@@ -257,7 +255,53 @@ class Service:
                 tried.add(lease.account.id)
                 if turn.thread is not None:
                     self._affinity.failed(turn.thread)
-            turn.route = self._route_again(turn, cause)
+            await self._route_again(turn, cause)
+
+    async def _leased(self, turn: Turn, tried: set[str], cause: GatewayError | None) -> tuple[Lease, list[dict[str, Any]]]:
+        """The right to use an account, and who was skipped for it. Raises what the queue says, or `cause`, which says more.
+
+        The account is of the config in force now. Where that has another server under the name than the route, or another
+        name, the route is made anew: a new credential must not go to an old address, and a wait is not lost by an edit.
+        """
+        patience, waited = turn.config.runtime.queue_timeout_seconds, 0.0
+        began = self._tools.monotonic()
+        for _ in range(REROUTES):
+            want = _want(turn, tried)
+            others = skipped(self._queue, want)
+            try:
+                lease = await self._queue.acquire(want, max(0.0, patience - waited))
+            except GatewayError as error:
+                moved = error.kind is ErrorKind.MODEL_UNAVAILABLE and not self._is_in_force(turn.route)
+                if not moved:
+                    raise cause or error from None
+                await self._route_again(turn, cause or error)
+            else:
+                if await self._fits(turn, lease, cause):
+                    lease.waited += waited
+                    return lease, others
+            waited = self._tools.monotonic() - began
+        raise cause or GatewayError(ErrorKind.MODEL_UNAVAILABLE, "The servers of this model have changed: try again.")
+
+    def _is_in_force(self, route: Route) -> bool:
+        """Whether config still has every server that the route leads to."""
+        return all(self._catalog.watches(target.upstream) for target in route.targets)
+
+    async def _fits(self, turn: Turn, lease: Lease, cause: GatewayError | None) -> bool:
+        """Whether the route leads to the server that the leased account is of, at the latest once it is made anew; else the
+        lease has gone back."""
+
+        def leads_there() -> bool:
+            return any(target.upstream == lease.account.server for target in turn.route.targets)
+
+        fits = False
+        try:
+            if not (fits := leads_there()):
+                await self._route_again(turn, cause)
+                fits = leads_there()
+        finally:
+            if not fits:
+                self._queue.release(lease)
+        return fits
 
     def _note_try(self, turn: Turn, lease: Lease, others: list[dict[str, Any]], began: float) -> dict[str, Any]:
         """An attempt begins: in the turn's record, whose part of it is returned, in the books and where servers are watched."""
@@ -281,12 +325,14 @@ class Service:
         self._catalog.sent(account.upstream, turn, request.choices, request.stream)
         return note
 
-    def _route_again(self, turn: Turn, cause: GatewayError) -> Route:
-        """The route as the catalog sees it after the failure; where none is left, the failure says more than its lack."""
+    async def _route_again(self, turn: Turn, cause: GatewayError | None) -> None:
+        """Take the route as the catalog sees it now; where none is left, a failure before says more than its lack."""
+        if self._catalog.has_new:
+            await self.meet(turn.ask)
         try:
-            return self.route(turn.ask)
-        except GatewayError:
-            raise cause from None
+            turn.route = self.route(turn.ask)
+        except GatewayError as error:
+            raise cause or error from None
 
     def _may_retry(self, error: GatewayError, turn: Turn) -> bool:
         """Whether another attempt may be made: nothing but life signs sent, a cause that it can mend, and budget left."""

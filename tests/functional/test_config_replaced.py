@@ -67,3 +67,59 @@ async def test_a_stream_that_ends_well_at_the_old_server_does_not_make_the_new_o
             held.until.set()
             assert (await turn)[0] == 200
             assert ds2d.daemon.catalog.states() == {"gpu": "down"}
+
+
+async def test_who_waits_while_the_server_moves_brings_its_new_token_to_the_new_address(tmp_path: Path) -> None:
+    """The new token is the new server's: the old one must not even see it."""
+    async with scripted_upstream() as old, scripted_upstream() as new:
+        config = config_for(old.base_url, accounts=[{"name": "a", "token": "tok-old", "max_inflight": 1}])
+        async with running(tmp_path, config) as ds2d:
+            scene, held = held_stream()
+            old.scenes.append(scene)
+            first = asyncio.create_task(ds2d.ask(CHAT, STREAM))
+            await held.reached.wait()
+            second = asyncio.create_task(ds2d.ask(CHAT, ASK))
+            await until(lambda: ds2d.daemon.queue.waiting == 1)
+            moved = {**config["upstreams"][0], "base_url": new.base_url}
+            ds2d.change(upstreams=[moved], accounts=[{"name": "a", "token": "tok-new", "max_inflight": 1}])
+            held.until.set()
+            assert ((await first)[0], (await second)[0]) == (200, 200)
+            assert [seen.headers["authorization"] for seen in old.seen] == ["Bearer tok-old"]
+            assert [seen.headers["authorization"] for seen in new.seen] == ["Bearer tok-new"]
+            assert ds2d.daemon.queue.running == 0
+
+
+async def test_who_waits_while_the_server_is_renamed_is_served_under_its_new_name(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream:
+        config = config_for(upstream.base_url)
+        config["upstreams"][0]["max_inflight"] = 1
+        async with running(tmp_path, config) as ds2d:
+            scene, held = held_stream()
+            upstream.scenes.append(scene)
+            first = asyncio.create_task(ds2d.ask(CHAT, STREAM))
+            await held.reached.wait()
+            second = asyncio.create_task(ds2d.ask(CHAT, ASK))
+            await until(lambda: ds2d.daemon.queue.waiting == 1)
+            ds2d.change(upstreams=[{**config["upstreams"][0], "name": "big-gpu"}])
+            assert (await second)[0] == 200
+            held.until.set()
+            assert (await first)[0] == 200
+            assert ds2d.daemon.queue.running == 0
+
+
+async def test_who_waits_for_a_server_that_is_removed_is_refused_at_once(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream:
+        config = config_for(upstream.base_url)
+        config["upstreams"][0]["max_inflight"] = 1
+        async with running(tmp_path, config) as ds2d:
+            scene, held = held_stream()
+            upstream.scenes.append(scene)
+            first = asyncio.create_task(ds2d.ask(CHAT, STREAM))
+            await held.reached.wait()
+            second = asyncio.create_task(ds2d.ask(CHAT, ASK))
+            await until(lambda: ds2d.daemon.queue.waiting == 1)
+            ds2d.change(upstreams=[])
+            status, answer, _ = await second
+            assert (status, answer["error"]["code"]) == (503, "model_unavailable")
+            held.until.set()
+            assert (await first)[0] == 200
