@@ -143,7 +143,7 @@ class ConfigStore:
         if reading == self._seen and all(_digest(path) == digest for path, digest in self.current.files.items()):
             return Look(turn)
         try:
-            return Look(turn, reading, self._source.parse(reading))
+            return Look(turn, reading, self._source.parse(msgspec.structs.replace(reading, raw=self._meant(reading))))
         except ConfigErrors as errors:
             return Look(turn, reading, problem=Problem("invalid", errors.errors), unsure=errors.incomplete)
 
@@ -164,9 +164,10 @@ class ConfigStore:
             logger.info("the config can be read again")
             self.problem = None
         if look.reading is not None and look.config is not None:
+            raw = self._meant(look.reading)
             self._seen = look.reading
-            self.unsynced = False
-            self._take(look.reading.raw, look.config)
+            self.unsynced = self.unsynced and raw is not look.reading.raw
+            self._take(raw, look.config)
         return None
 
     def write(self, change: Callable[[dict[str, Any]], None], based_on: str | None = None) -> Config:
@@ -263,6 +264,14 @@ class ConfigStore:
         self._turn += 1  # a look that began before knows less
         for error in problem.errors:
             logger.error("config not taken up: %s", error)
+
+    def _meant(self, reading: Reading) -> bytes:
+        """The bytes that count. What was edited in memory stands until the variable itself says something else: a secret's
+        file or another variable that changes undoes no edit."""
+        seen = self._seen
+        if self.unsynced and seen is not None and (reading.variable, reading.raw) == (seen.variable, seen.raw):
+            return self._raw
+        return reading.raw
 
     def _base(self) -> tuple[bool, Reading]:
         """What a change starts from: the file as it is now, or the config in memory where a variable holds it. Without a

@@ -349,6 +349,31 @@ def test_a_config_from_a_variable_changes_in_memory_and_says_so(tmp_path: Path) 
     assert (watched.value, store.unsynced) == (5, False)
 
 
+@pytest.mark.parametrize("changed", ["secret", "variable"])
+def test_an_edit_in_memory_outlives_a_secret_that_is_renewed(tmp_path: Path, changed: str) -> None:
+    """The config comes from a variable. An edit may have been the admin's password: the old key must not count again."""
+    secret, env_file = tmp_path / "token", tmp_path / "env"
+    document = {"upstreams": [{"name": "a", "base_url": "http://a"}], "accounts": [{"token": {"$file": str(secret)}}]}
+    secret.write_text("old")
+    env_file.write_text(f"CONFIG_JSON='{json.dumps(document)}'")
+    watched = Watched(tmp_path / "none.json", environ={"DS2D_ENV_FILE": str(env_file)})
+    store = watched.store
+    store.write(set_attempts(8))
+    if changed == "secret":
+        secret.write_text("new")
+    else:
+        env_file.write_text(f"CONFIG_JSON='{json.dumps(document)}'\nDS2API_ADMIN_KEY=another\n")
+    assert store.reload() is Outcome.APPLIED
+    assert (watched.value, store.unsynced) == (8, True)
+    token = store.current.accounts[0].token
+    assert token is not None
+    assert token.reveal() == ("new" if changed == "secret" else "old")
+    assert store.reload() is Outcome.UNCHANGED
+    env_file.write_text(f"CONFIG_JSON='{text(5)}'")
+    store.reload()
+    assert (watched.value, store.unsynced) == (5, False)
+
+
 def test_a_look_that_began_before_a_write_is_not_believed(path: Path) -> None:
     watched = Watched(path)
     path.write_text(text(5))
