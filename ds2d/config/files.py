@@ -52,7 +52,9 @@ def read_stable(path: str | Path) -> bytes:
 
 
 def create(path: Path, data: bytes) -> None:
-    """A new file, mode 0600, whole from the first moment. Raises ConflictError if there is one, OSError."""
+    """A new file, mode 0600, whole from the first moment; at the end of a link where one leads nowhere yet. Raises ConflictError
+    if there is one, OSError."""
+    path = Path(os.path.realpath(path))
     with _draft(path, data) as draft:
         try:
             os.link(draft, path)  # unlike a rename it never replaces

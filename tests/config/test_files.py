@@ -35,6 +35,17 @@ def test_a_new_file_is_for_its_owner_only_and_never_replaces(tmp_path: Path) -> 
     assert path.read_bytes() == b"one"
 
 
+def test_a_new_file_is_made_where_a_link_leads_that_leads_nowhere_yet(tmp_path: Path) -> None:
+    """A link to a volume that is still empty: to call that a conflict would be one that no reading anew ends."""
+    link, target = tmp_path / "config.json", tmp_path / "volume" / "config.json"
+    target.parent.mkdir()
+    link.symlink_to("volume/config.json")
+    create(link, b"one")
+    assert (link.is_symlink(), target.read_bytes(), mode(target)) == (True, b"one", 0o600)
+    with pytest.raises(ConflictError):
+        create(link, b"two")
+
+
 @pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize("bits", [0o600, 0o640, 0o644])
 def test_a_replaced_file_keeps_its_mode_and_leaves_nothing_behind(tmp_path: Path, bits: int) -> None:
