@@ -16,9 +16,10 @@ import msgspec
 
 from ds2d.config.environment import PATHS, parse_env_file, whole_config
 from ds2d.config.files import ConflictError, create, read_stable, replace
-from ds2d.config.notices import Notice
+from ds2d.config.notices import ConfigErrors, Notice
 from ds2d.config.parse import parse
 from ds2d.config.schema import Config
+from ds2d.config.strict_json import dump, load
 
 FILE_NAME = "config.json"
 SYSTEM_FILE = Path("/var/lib/ds2d/config.json")
@@ -94,6 +95,17 @@ class Source:
             flags=self._flags,
             env_backed=reading.variable is not None,
         )
+
+    def state_dir(self, reading: Reading) -> Path:
+        """The state folder, also where what was read cannot be in force: as far as it says. Raises ConfigErrors where the
+        environment alone is wrong."""
+        try:
+            server = load(reading.raw).get("server")
+        except ConfigErrors:
+            server = None
+        folder = server.get("state_dir") if isinstance(server, dict) else None
+        said = {"server": {"state_dir": folder}} if isinstance(folder, str) else {}
+        return Path(self.parse(msgspec.structs.replace(reading, raw=dump(said))).state_dir)
 
     def write(self, raw: bytes, expected: bytes | None) -> None:
         """Replace the file if it holds `expected`; None: there must be no file yet. Raises ConflictError, OSError."""

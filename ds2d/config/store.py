@@ -185,7 +185,19 @@ class ConfigStore:
         change(document)
         if dump(document) == before:
             return self.current
-        changed = msgspec.structs.replace(reading, raw=dump(document, like=reading.raw))
+        return self._put(on_disk, reading, dump(document, like=reading.raw))
+
+    def restore(self, raw: bytes, based_on: str | None = None) -> Config:
+        """Put a whole config in force and on disk, in place of whatever stands there, which may be what makes it necessary: a
+        file that is no JSON any more. `based_on` and what is raised are as with `write`."""
+        on_disk, reading = self._base()
+        if based_on is not None and digest_of(reading.raw) != based_on:
+            raise ConflictError
+        return self.current if raw == reading.raw else self._put(on_disk, reading, raw)
+
+    def _put(self, on_disk: bool, reading: Reading, raw: bytes) -> Config:
+        """Write these bytes in place of what was read, and take them up."""
+        changed = msgspec.structs.replace(reading, raw=raw)
         config = self._source.parse(changed)
         if reading.variable is None:
             self._source.write(changed.raw, reading.raw if on_disk else None)

@@ -50,6 +50,35 @@ def test_going_back_is_a_new_generation(path: Path, capsys: Any) -> None:
     assert json.loads(path.read_text()) == NEW
 
 
+@pytest.mark.parametrize("broken", ['{"keys": [', '{"keys": "mine"}', '{"server": {"state_dir": 7}}'])
+def test_a_broken_file_is_what_going_back_is_for(path: Path, capsys: Any, broken: str) -> None:
+    assert main(["config", "diff"]) == 0  # the second generation is in force, and kept
+    path.write_text(broken)
+    path.chmod(0o600)
+    assert main(["config", "rollback"]) == 0
+    told = capsys.readouterr()
+    assert "error: " in told.err, "what is wrong with the file is said, too"
+    assert "generation 2 is in force again, as generation 2" in told.out
+    assert json.loads(path.read_text()) == NEW, "the last that was sound, where none is named"
+    path.write_text(broken)
+    assert main(["config", "rollback", "1"]) == 0
+    assert json.loads(path.read_text()) == OLD
+    path.write_text(broken)
+    assert main(["config", "rollback", "77"]) == 1
+    assert path.read_text() == broken
+
+
+def test_a_broken_file_that_names_its_state_folder_leads_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    good = {"server": {"state_dir": "elsewhere"}}
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(good))
+    assert main(["config", "diff", "1"]) == 0
+    file.write_text(json.dumps({**good, "unknown": 1}))
+    assert main(["config", "rollback"]) == 0
+    assert json.loads(file.read_text()) == good
+
+
 def test_what_is_not_kept_is_said(path: Path, capsys: Any) -> None:
     assert main(["config", "rollback", "77"]) == 1
     assert "there are: 2, 1" in capsys.readouterr().err

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ds2d.core.secrets import hash_key
 from tests.functional.admin import ACCOUNTS, ADMIN, HASH, TOKENS, administered, log_in
 from tests.functional.harness import ADMIN_KEY, KEY, config_for, running
@@ -219,6 +221,20 @@ async def test_generations_and_going_back(tmp_path: Path) -> None:
         assert answer["generation"] == 14
         assert len(ds2d.config()["keys"]) == 5
         assert ds2d.config()["admin"] == first["admin"]
+
+
+@pytest.mark.parametrize("broken", ['{"keys": [', '{"keys": "mine"}'])
+async def test_going_back_from_a_file_that_cannot_be_read(tmp_path: Path, broken: str) -> None:
+    """The operator's last edit broke the file, and a browser is all there is at hand."""
+    async with administered(tmp_path) as (ds2d, _):
+        good = ds2d.path.read_bytes()
+        await ds2d.ask("/admin/keys", {"key": "k-1"}, **ADMIN)
+        ds2d.path.write_text(broken)
+        ds2d.daemon.store.reload()
+        status, answer, _ = await ds2d.ask("/admin/config/rollback", {"generation": 1}, **ADMIN)
+        assert (status, answer.get("success")) == (200, True), answer
+        assert ds2d.path.read_bytes() == good
+        assert ds2d.daemon.store.problem is None
 
 
 async def test_merging_and_replacing(tmp_path: Path) -> None:

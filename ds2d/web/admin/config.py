@@ -138,7 +138,7 @@ class ConfigRoutes:
         """One of them, secrets masked: what it held, and what would change if it came back."""
         text = request.match_info["number"]
         number = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
-        old = self._kept(number)
+        old = load(self._kept(number))
         found = [msgspec.to_builtins(change) for change in changes(self._desk.store.document, old)]
         return self._desk.reply({"generation": number, "config": masked(old), "changes": found})
 
@@ -163,13 +163,7 @@ class ConfigRoutes:
     async def rollback(self, request: web.Request) -> web.StreamResponse:
         """Put a kept config in force again, as a new generation."""
         number = (await self._desk.body(request)).get("generation")
-        old = self._kept(number)
-
-        def edit(document: Body) -> None:
-            document.clear()
-            document.update(old)
-
-        self._desk.write(request, f"rollback to {number}", edit)
+        self._desk.restore(request, f"rollback to {number}", self._kept(number))
         return self._written(restored=number)
 
     async def add_key(self, request: web.Request) -> web.StreamResponse:
@@ -207,15 +201,17 @@ class ConfigRoutes:
         )
         return self._written()
 
-    def _kept(self, number: Any) -> Body:
-        """The document of a kept generation. Raises 404."""
+    def _kept(self, number: Any) -> bytes:
+        """A kept generation. Raises 404."""
         kept = next((kept for kept in self._desk.store.generations() if kept.number == number), None)
         if kept is None:
             raise GatewayError(ErrorKind.ROUTE_NOT_FOUND, "generation: is not one of those that are kept.")
         try:
-            return load(kept.path.read_bytes())
+            raw = kept.path.read_bytes()
+            load(raw)
         except (OSError, ConfigErrors):
             raise GatewayError(ErrorKind.ROUTE_NOT_FOUND, "generation: can no longer be read.") from None
+        return raw
 
     def _written(self, **more: Any) -> web.Response:
         """The answer to a write."""

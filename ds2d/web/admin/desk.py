@@ -74,10 +74,17 @@ class Desk:
 
     def write(self, request: web.Request, action: str, edit: Edit) -> Config:
         """Change the config through its one door. Raises 400 with the paths of what is wrong, 409, 503."""
+        return self._put(request, action, lambda based_on: self.store.write(edit, based_on))
+
+    def restore(self, request: web.Request, action: str, raw: bytes) -> Config:
+        """Put a whole config in the place of the file, also of one that cannot be read. Raises as `write` does."""
+        return self._put(request, action, lambda based_on: self.store.restore(raw, based_on))
+
+    def _put(self, request: web.Request, action: str, put: Callable[[str | None], Config]) -> Config:
         before = self.store.document
         based_on = self._based_on(request)
         try:
-            self._write(edit, based_on)
+            self._tried(put, based_on)
         except ConflictError:
             raise conflict("The config file has changed since: read it again.") from None
         except ConfigErrors as errors:
@@ -125,10 +132,10 @@ class Desk:
             content_type="application/json",
         )
 
-    def _write(self, edit: Edit, based_on: str | None) -> None:
+    def _tried(self, put: Callable[[str | None], Config], based_on: str | None) -> None:
         for attempt in range(TRIES):
             try:
-                self.store.write(edit, based_on)
+                put(based_on)
             except ConflictError:
                 if based_on is not None or attempt == TRIES - 1:
                     raise
