@@ -2,8 +2,8 @@
 
 Rule: watcher, SIGHUP and admin all come through here. What is sound is swapped whole and told to the subscribers in
 order; what is not changes nothing and is kept as `problem`; what means the same is no change.
-Surprise: bytes that are no JSON at all, or no file, are what half of a save looks like. The watcher gives them
-`PATIENCE` before they count; everybody else asks for the truth of this moment.
+Surprise: bytes that are no JSON at all, or no file, are what half of a save looks like, and so is a secret's file that is
+empty. The watcher gives them `PATIENCE` before they count; everybody else asks for the truth of this moment.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ would be most of what an idle daemon costs."""
 DEBOUNCE = 300
 """Milliseconds between two looks while something in the folder changes without end, such as a log file: a single edit is
 seen after one or two steps."""
+
+NOTHING = frozenset({"", digest_of(b"")})
+"""Digests of a file that cannot be read, and of one that is empty."""
 
 POLL = 2.0
 """Seconds between looks without any sign of a change: what the file system does not report is found then."""
@@ -143,9 +146,11 @@ class ConfigStore:
         if reading == self._seen and all(_digest(path) == digest for path, digest in self.current.files.items()):
             return Look(turn)
         try:
-            return Look(turn, reading, self._source.parse(msgspec.structs.replace(reading, raw=self._meant(reading))))
+            config = self._source.parse(msgspec.structs.replace(reading, raw=self._meant(reading)))
         except ConfigErrors as errors:
             return Look(turn, reading, problem=Problem("invalid", errors.errors), unsure=errors.incomplete)
+        held = [path for path, digest in self.current.files.items() if digest not in NOTHING]
+        return Look(turn, reading, config, unsure=any(config.files.get(path) in NOTHING for path in held))
 
     def settle(self, look: Look, now: float | None) -> float | None:
         """Let what `examine` found count. Returns the seconds after which to look again, None where nothing is open.
@@ -159,6 +164,8 @@ class ConfigStore:
                 return RETRY
             self._report(look.problem)
             return None
+        if look.unsure and now is not None and self._is_early(now):
+            return RETRY
         self._unsure_since = None
         if self.problem is not None:
             logger.info("the config can be read again")
@@ -262,8 +269,10 @@ class ConfigStore:
 
     def _is_patient(self, problem: Problem, now: float) -> bool:
         """Whether this may pass by itself; a problem that was reported already may not."""
-        if problem == self.problem:
-            return False
+        return problem != self.problem and self._is_early(now)
+
+    def _is_early(self, now: float) -> bool:
+        """Whether what is unsure has been so for less than `PATIENCE`."""
         if self._unsure_since is None:
             self._unsure_since = now
         return now - self._unsure_since < PATIENCE

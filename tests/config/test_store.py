@@ -428,3 +428,35 @@ def test_a_state_folder_that_cannot_be_written_is_said_and_changes_nothing_else(
     watched.follow()
     assert watched.value == 4
     assert "could not be kept" in caplog.text
+
+
+@pytest.mark.parametrize("half", ["empty", "missing"])
+def test_half_of_a_secret_that_is_renewed_is_given_its_time(tmp_path: Path, half: str) -> None:
+    """`command > main.token` empties the file first: requests in between must not find the account without its token."""
+    secret = tmp_path / "main.token"
+    secret.write_text("old")
+    path = tmp_path / "config.json"
+    account = {"token": {"$file": "main.token"}}
+    path.write_text(json.dumps({"upstreams": [{"name": "a", "base_url": "http://a"}], "accounts": [account]}))
+    watched = Watched(path)
+
+    def known() -> tuple[str | None, str | None]:
+        spec = watched.store.current.accounts[0]
+        return spec.problem, spec.token.reveal() if spec.token else None
+
+    def halve() -> None:
+        secret.write_text("") if half == "empty" else secret.unlink()
+
+    halve()
+    assert (watched.look(), known()) == (RETRY, (None, "old"))
+    secret.write_text("new")
+    assert (watched.look(), known()) == (None, (None, "new"))
+    halve()
+    begun = watched.time
+    watched.follow()
+    assert PATIENCE <= watched.time - begun < 1
+    problem, token = known()
+    assert problem is not None, "an empty file that stays is what counts"
+    assert token is None
+    secret.write_text("newest")
+    assert (watched.look(), known()) == (None, (None, "newest"))
