@@ -45,7 +45,8 @@ class History:
         return sorted(found, key=lambda generation: generation.number, reverse=True)
 
     def number_for(self, digest: str) -> int:
-        """The number that a config with these bytes has, as the first after a start: the newest one's if it is that."""
+        """The number that a config with these bytes has, as the first after a start, or where another process (a command, an
+        older daemon) has kept some meanwhile: the newest one's if it is that."""
         newest = next(iter(self.all()), None)
         if newest is None:
             return 1

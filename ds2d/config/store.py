@@ -316,10 +316,11 @@ class ConfigStore:
         if msgspec.structs.replace(config, generation=number, digest=current.digest, files=current.files) == current:
             self.current = msgspec.structs.replace(config, generation=number)
             return
-        self.current = msgspec.structs.replace(config, generation=number + 1)
+        number = max(number + 1, self._history.number_for(config.digest) if self._history else 0)
+        self.current = msgspec.structs.replace(config, generation=number)
         self._keep()
         self._say_warnings()
-        logger.info("config generation %d is in force", number + 1)
+        logger.info("config generation %d is in force", number)
         if pending := self.pending_restart:
             logger.warning("a restart is needed for: %s", ", ".join(pending))
         for callback in self._subscribers:

@@ -460,3 +460,16 @@ def test_half_of_a_secret_that_is_renewed_is_given_its_time(tmp_path: Path, half
     assert token is None
     secret.write_text("newest")
     assert (watched.look(), known()) == (None, (None, "newest"))
+
+
+def test_two_processes_give_no_number_twice(path: Path) -> None:
+    """A daemon, and a command that has kept an edit which the daemon never saw: whoever goes back to a number must mean one."""
+    daemon = Watched(path, keep_history=True)
+    path.write_text(text(7))
+    command = ConfigStore(Source.file(path))
+    command.write(set_attempts(5))
+    daemon.follow()
+    assert daemon.store.current.generation == command.current.generation == 3
+    path.write_text(text(4))
+    daemon.follow()
+    assert [kept.number for kept in daemon.store.generations()] == [4, 3, 2, 1]
