@@ -76,16 +76,17 @@ class Certificate:
 
 
 def unix_listener(path: str) -> socket.socket:
-    """A socket at this path, for owner and group. Raises OSError: EADDRINUSE (somebody listens), EEXIST (a file)."""
+    """A socket at this path, for owner and group. Raises OSError with the path: EADDRINUSE (somebody listens), EEXIST
+    (a file)."""
     _clear(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(path)
         os.chmod(path, SOCKET_MODE)
         listener.listen(BACKLOG)
-    except OSError:
+    except OSError as error:
         listener.close()
-        raise
+        raise OSError(error.errno, os.strerror(error.errno or 0), path) from None  # bind names no path
     listener.setblocking(False)
     return listener
 

@@ -149,6 +149,7 @@ def test_a_socket_that_somebody_serves_and_a_file_are_left_alone(tmp_path: Path)
     [
         ({"tls": {"cert_file": "cert.pem", "key_file": "other.pem"}}, "server.tls: the certificate cannot be used"),
         ({"unix_socket": "cert.pem"}, "cert.pem: File exists"),
+        ({"unix_socket": "none/ds2d.sock"}, "none/ds2d.sock: No such file or directory"),
     ],
 )
 def test_what_cannot_be_listened_with_is_named_at_the_start(tmp_path: Path, server: dict[str, Any], words: str) -> None:
