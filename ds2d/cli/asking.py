@@ -8,6 +8,7 @@ the very certificate of `server.tls` is believed.
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import os
 import ssl
@@ -17,6 +18,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from ds2d.cli.reading import read_config
 from ds2d.config.schema import Config
@@ -46,7 +48,7 @@ class Daemon:
 
     def ask(self, path: str, key: str | None = None) -> Answer | None:
         """What it says to a GET, whatever the status; None if nothing answers."""
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {"Authorization": bearer(key)} if key else {}
         request = urllib.request.Request(f"{self.url}{path}", headers=headers)  # noqa: S310 - the scheme was checked
         try:
             with self._opener.open(request, timeout=TIMEOUT) as reply:
@@ -54,12 +56,12 @@ class Daemon:
         except urllib.error.HTTPError as error:
             with error:
                 return Answer(error.code, error.read())
-        except OSError:
+        except (OSError, http.client.HTTPException):  # somebody answers there, but not in HTTP
             return None
 
     def events(self, path: str, key: str | None, body: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         """The events (name, object) that it answers a POST with, as they come. Raises OSError, ValueError."""
-        headers = {"Content-Type": "application/json", "Accept": "text/event-stream", "Authorization": f"Bearer {key}"}
+        headers = {"Content-Type": "application/json", "Accept": "text/event-stream", "Authorization": bearer(key or "")}
         request = urllib.request.Request(f"{self.url}{path}", json.dumps(body).encode(), headers)  # noqa: S310
         name = ""
         with self._opener.open(request, timeout=TIMEOUT * 10) as reply:
@@ -80,12 +82,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def find_daemon(options: argparse.Namespace) -> Daemon | None:
     """The daemon that the options lead to; None after saying why there is none."""
     if options.url is not None:
-        if options.url.startswith(("http://", "https://")):
+        if is_url(options.url):
             return Daemon(options.url)
-        print("error: --url must be http or https", file=sys.stderr)
+        print("error: --url must be an http or https URL", file=sys.stderr)
         return None
     config = read_config(options.config, os.environ, Path.cwd())
     return daemon_of(config) if config else None
+
+
+def is_url(text: str) -> bool:
+    """Whether it can be asked at all."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0  # reading the port checks it
+    except ValueError:
+        return False
 
 
 def daemon_of(config: Config) -> Daemon:
@@ -99,6 +110,17 @@ def daemon_of(config: Config) -> Daemon:
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return Daemon(f"https://{where}", context)
+
+
+def plain(key: str) -> str:
+    """A key from an option or a variable, without the end of line that a file edited elsewhere gave it. What no header takes
+    is replaced: it is refused then as any wrong key is, where the library would show it in a traceback."""
+    return "".join(character if character >= " " and character != "\x7f" else "?" for character in key.strip())
+
+
+def bearer(key: str) -> str:
+    """A key as urllib takes it for a header, in UTF-8 as the daemon reads it."""
+    return "Bearer " + plain(key).encode("utf-8", "surrogateescape").decode("latin-1")
 
 
 def harmless(text: object) -> str:

@@ -16,7 +16,7 @@ import sys
 
 import msgspec
 
-from ds2d.cli.asking import add_options, find_daemon
+from ds2d.cli.asking import add_options, find_daemon, plain
 from ds2d.core.connect import CLIENTS, Setup, connect
 
 PLACEHOLDER = "YOUR_KEY"
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     daemon = find_daemon(options)
     if daemon is None:
         return 1
-    key = options.key or os.environ.get("DS2D_KEY") or PLACEHOLDER
+    key = plain(options.key or os.environ.get("DS2D_KEY") or "") or PLACEHOLDER
     setup = connect(options.client, daemon.url, key, options.model)
     if key == PLACEHOLDER:
         print(f"note: no key is known here: put yours in place of {PLACEHOLDER} (`ds2d keys add` makes one)", file=sys.stderr)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from ds2d.cli.asking import daemon_of
+from ds2d.cli.asking import daemon_of, plain
 from ds2d.cli.doctor.checks import Found
 from ds2d.cli.doctor.examine import Examination, Line, Progress, examine, examine_endpoints, told
 from ds2d.cli.doctor.hearing import Ear, Hop
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         return _refuse(f"no upstream is called {', '.join(sorted(unknown))}")
     if not config.upstreams:
         return _refuse("the config names no upstream")
-    key = options.key or os.environ.get("DS2D_KEY")
+    key = plain(options.key or os.environ.get("DS2D_KEY") or "") or None
     return asyncio.run(_examine(config, key, options))
 
 
