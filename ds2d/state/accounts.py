@@ -168,6 +168,11 @@ class AccountQueue:
         self.limits = limits
         self.roster.apply(upstreams, accounts, limits, self._newcomer)
         now = self.clock()
+        gap_ends = now + limits.min_request_gap_ms / 1000
+        for budget in self.roster.budgets.values():
+            if budget.free_at > gap_ends:  # a gap that was longer, by mistake perhaps
+                budget.free_at = gap_ends
+                self._changes.expect(gap_ends, now, self.waiting > 0)
         for lane in self._lanes.values():
             lane.pools, lane.only = self.roster.reach(lane.want, now)
         self._refuse_hopeless(now)

@@ -70,6 +70,18 @@ async def test_an_account_that_was_removed_and_comes_back_still_counts_its_turns
         assert (await ds2d.ask(CHAT, ASK))[0] == 200
 
 
+async def test_a_gap_that_was_too_long_by_mistake_ends_with_the_mistake(tmp_path: Path) -> None:
+    runtime = {"min_request_gap_ms": 600_000}
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url, runtime=runtime)) as ds2d:
+        assert (await ds2d.ask(CHAT, ASK))[0] == 200
+        waiting = asyncio.create_task(ds2d.ask(CHAT, ASK))
+        await until(lambda: ds2d.daemon.queue.waiting == 1)
+        ds2d.change(runtime={"min_request_gap_ms": 60})
+        async with asyncio.timeout(20):
+            assert (await waiting)[0] == 200
+            assert (await ds2d.ask(CHAT, ASK))[0] == 200
+
+
 LISTED = json.dumps({"object": "list", "data": [{"id": "deepseek-tiny", "object": "model", "owned_by": "vllm"}]}).encode()
 
 
