@@ -236,6 +236,15 @@ class Daemon:
         self.metrics.ended_elsewhere(row)
         self.series.note(row)
 
+    @property
+    def bound(self) -> tuple[str, int]:
+        """Host and port of the config with which the listening sockets were made."""
+        return self.store.bound
+
+    def took_over(self, host: str, port: int) -> None:
+        """The listening sockets are an older process's: another address counts at the next start."""
+        self.store.took_over(host, port)
+
     def listeners(self) -> list[socket.socket]:
         """The sockets it listens on, once more, to be handed on."""
         return self.listener.twins()

@@ -117,6 +117,18 @@ class ConfigStore:
         return restart_paths(self._booted, self.current)
 
     @property
+    def bound(self) -> tuple[str, int]:
+        """The address with which the listening sockets were made."""
+        return self._booted.server.host, self._booted.server.port
+
+    def took_over(self, host: str, port: int) -> None:
+        """The listening sockets were made by an older process, with this address: another one still needs a restart."""
+        server = msgspec.structs.replace(self._booted.server, host=host, port=port)
+        self._booted = msgspec.structs.replace(self._booted, server=server)
+        if pending := self.pending_restart:
+            logger.warning("a restart is needed for: %s", ", ".join(pending))
+
+    @property
     def path(self) -> Path:
         """The config file, whether or not it exists or counts."""
         return self._source.path

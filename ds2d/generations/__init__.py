@@ -59,6 +59,13 @@ class Host(Protocol):
     def draining(self) -> bool:
         """Whether it takes no more connections."""
 
+    @property
+    def bound(self) -> tuple[str, int]:
+        """Host and port of the config with which they were made."""
+
+    def took_over(self, host: str, port: int) -> None:
+        """They were made with another config than this process's, perhaps."""
+
     def listeners(self) -> list[socket.socket]:
         """The sockets it listens on."""
 
@@ -115,6 +122,8 @@ class Generations:
             self._clean()
             raise
         install(switch, self._shared)
+        if switch.host:  # a version that says so
+            self._host.took_over(switch.host, switch.port)
         guest = self._welcome(predecessor.link)
         guest.adopt(switch.pid, switch.held, switch.reserved)
         predecessor.listen(guest.received, guest.lost)
@@ -293,6 +302,7 @@ class Generations:
     async def _let_go(self, link: Link, sent: dict[tuple[str, str], Entry], talk: Talk) -> None:
         """Stop taking connections, say how things stand, and follow: one step, in which nothing else happens."""
         await self._host.pause()
+        host, port = self._host.bound
         shared, now = self._shared, {}
         for entry in shared.responses.kept():
             now[entry.caller, entry.id] = entry
@@ -308,6 +318,8 @@ class Generations:
             inside=[(*place, inside) for place, inside in shared.inside.items()],
             joiners=self._processes(),
             pid=os.getpid(),
+            host=host,
+            port=port,
         )
         link.send(m.encode(switch))
         for guest in self._guests:

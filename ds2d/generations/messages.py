@@ -91,7 +91,7 @@ class Ready(Message, tag="ready"):
 
 class Switch(Message, tag="switch"):
     """The old process takes no more connections and decides nothing any more: this is how things stand. `joiners` are older
-    processes that will come by themselves."""
+    processes that will come by themselves; `host` and `port` are of the config with which the sockets were made."""
 
     accounts: list[AccountState]
     meters: list[MeterState]
@@ -100,6 +100,8 @@ class Switch(Message, tag="switch"):
     inside: list[tuple[str, str, bool]]
     joiners: int = 0
     pid: int = 0
+    host: str = ""
+    port: int = 0
 
 
 class Leading(Message, tag="leading"):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
+import sys
 from pathlib import Path
 
-from tests.functional.processes import ASK, CHAT, daemons, demo, ds2d, serving, until
+from tests.functional.processes import ASK, CHAT, daemons, demo, ds2d, free_port, serving, until
 from tests.functional.upgrades import Run, main_pids
 
 STREAMS, UPGRADES = 60, 3
@@ -53,3 +55,16 @@ def test_who_may_ask_and_who_is_there(tmp_path: Path) -> None:
         assert stat.S_IMODE(os.stat(control).st_mode) == 0o600
         assert process.end() == 0
         assert not control.exists()
+
+
+def test_another_address_is_told_to_need_a_restart_as_long_as_it_does(tmp_path: Path) -> None:
+    """The sockets are passed on as they are: an upgrade is no restart."""
+    port = free_port()
+    config = demo(server={"port": port})
+    with serving(tmp_path, config=config, port=port, command=(sys.executable,)) as process:
+        (tmp_path / "config.json").write_text(json.dumps({**config, "server": {"port": port + 1, "max_connections": 100}}))
+        for _ in range(2):
+            done = ds2d(tmp_path, "upgrade", "--state", "state")
+            assert done.returncode == 0, done.stderr
+            details = json.loads(process.ask("/readyz?verbose")[1])
+            assert details["config"]["pending_restart"] == ["server.port"]
