@@ -146,6 +146,13 @@ class ConfigStore:
             return Outcome.REJECTED
         return Outcome.UNCHANGED if self.current.generation == before else Outcome.APPLIED
 
+    def catch_up(self) -> None:
+        """Take up what somebody has just saved, if it is sound: whoever is about to edit the file looks at the config in force
+        for what the file means."""
+        look = self.examine()
+        if look.config is not None and not look.unsure:
+            self.settle(look, None)
+
     def examine(self) -> Look:
         """Read and check what is there now, without changing anything; may run in a thread."""
         turn = self._turn

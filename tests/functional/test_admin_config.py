@@ -223,6 +223,18 @@ async def test_generations_and_going_back(tmp_path: Path) -> None:
         assert ds2d.config()["admin"] == first["admin"]
 
 
+async def test_a_setting_is_compared_with_the_file_and_not_with_what_it_was(tmp_path: Path) -> None:
+    """Somebody takes a setting out by hand, and somebody else sets it to the same value in the same moment: it is set."""
+    async with administered(tmp_path, runtime={"max_attempts": 5}) as (ds2d, _):
+        await ds2d.ask("/admin/settings", **ADMIN)  # the key is known from here on, and takes no time to check
+        ds2d.path.write_text(json.dumps({**ds2d.config(), "runtime": {}, "model_aliases": {"by-hand": "deepseek-chat"}}))
+        status, answer, _ = await ds2d.ask("/admin/settings", {"runtime": {"max_attempts": 5}}, method="PUT", **ADMIN)
+        assert (status, answer["settings"]["runtime"]["max_attempts"]) == (200, 5)
+        assert ds2d.config()["runtime"] == {"max_attempts": 5}
+        audit = [json.loads(line) for line in (tmp_path / "state" / "audit.log").read_text().splitlines()]
+        assert [change["path"] for change in audit[-1]["changes"]] == ["runtime.max_attempts"], "not the other's"
+
+
 @pytest.mark.parametrize("broken", ['{"keys": [', '{"keys": "mine"}'])
 async def test_going_back_from_a_file_that_cannot_be_read(tmp_path: Path, broken: str) -> None:
     """The operator's last edit broke the file, and a browser is all there is at hand."""

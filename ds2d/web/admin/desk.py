@@ -81,6 +81,7 @@ class Desk:
         return self._put(request, action, lambda based_on: self.store.restore(raw, based_on))
 
     def _put(self, request: web.Request, action: str, put: Callable[[str | None], Config]) -> Config:
+        self.store.catch_up()
         before = self.store.document
         based_on = self._based_on(request)
         try:
