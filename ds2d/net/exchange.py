@@ -20,7 +20,7 @@ from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.pipeline import Pipeline
 from ds2d.core.settings import Timeouts
 from ds2d.net.carrier import Carrier, Clocks, Outlet
-from ds2d.net.inflate import Inflater
+from ds2d.net.inflate import Inflater, UnreadableError
 from ds2d.net.links import LinkAnswer
 
 logger = logging.getLogger("ds2d.net")
@@ -91,6 +91,8 @@ class HttpExchange:
                 await self._pump(pipeline, write)
         except TimeoutError:
             return GatewayError(ErrorKind.UPSTREAM_TIMEOUT, "The upstream stopped sending.")
+        except UnreadableError:
+            return _unreadable()
         except (aiohttp.ClientError, OSError, ValueError) as error:
             logger.info("upstream answer broke: %s", type(error).__name__)
             return GatewayError(ErrorKind.UPSTREAM_DISCONNECTED, "The upstream broke off its answer.")
@@ -145,6 +147,8 @@ class HttpExchange:
                 await self._collect(held, limit)
         except TimeoutError:
             raise GatewayError(ErrorKind.UPSTREAM_TIMEOUT, "The upstream did not answer in time.") from None
+        except UnreadableError:
+            raise _unreadable() from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise GatewayError(ErrorKind.UPSTREAM_DISCONNECTED, "The upstream broke off its answer.") from error
         return Reply(self.status, self.headers, bytes(held[:limit]))
@@ -157,6 +161,10 @@ class HttpExchange:
                 if len(held) >= limit:
                     return
                 await asyncio.sleep(0)  # as above: a read that expands leaves others their turn
+
+
+def _unreadable() -> GatewayError:
+    return GatewayError(ErrorKind.UPSTREAM_GARBLED, "The upstream sent an encoding that was not asked for.")
 
 
 class ScriptExchange:

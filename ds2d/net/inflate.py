@@ -9,30 +9,33 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
-from ds2d.core.errors import ErrorKind, GatewayError
-
 STEP = 64 * 1024
 """Bytes expanded at a time: as many as one read of the network, and some 10 ms of work if they are blank lines."""
 
 
-class Inflater:
-    """gzip or deflate, in pieces."""
+class UnreadableError(ValueError):
+    """An encoding that was not asked for, and that we do not read."""
 
-    def __init__(self) -> None:
+
+class Inflater:
+    """gzip or deflate, in pieces. `readable`: whether it is one of them; the status of an answer that is not counts all the same,
+    so only its body cannot be had."""
+
+    def __init__(self, readable: bool = True) -> None:
+        self._readable = readable
         self._expand = zlib.decompressobj(wbits=32 + zlib.MAX_WBITS)
 
     @classmethod
     def for_encoding(cls, encoding: str) -> Inflater | None:
-        """What a Content-Encoding needs: None for none. Raises GatewayError(UPSTREAM_GARBLED) for one we do not read."""
+        """What a Content-Encoding needs: None for none."""
         name = encoding.strip().lower()
-        if name in ("", "identity"):
-            return None
-        if name in ("gzip", "x-gzip", "deflate"):
-            return cls()
-        raise GatewayError(ErrorKind.UPSTREAM_GARBLED, "The upstream sent an encoding that was not asked for.")
+        return None if name in ("", "identity") else cls(readable=name in ("gzip", "x-gzip", "deflate"))
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """The expanded bytes of one read, in pieces. Raises ValueError when they are not compressed data."""
+        """The expanded bytes of one read, in pieces. Raises ValueError when they are not compressed data, UnreadableError where
+        they are compressed otherwise."""
+        if not self._readable:
+            raise UnreadableError
         rest = chunk
         more = True
         while more and not self._expand.eof:  # what follows the end is dropped; zlib would keep it

@@ -157,11 +157,13 @@ FAULTS: dict[str, Fault] = {
     "broken gzip": Fault(broken_zip, GARBLED),
     "cut gzip": Fault(cut_zip, GARBLED, middle=True),
     "an encoding nobody asked for": Fault(instead(b"xx", Content_Encoding="br"), GARBLED),
+    "an encoding nobody asked for, without an end": Fault(instead(b"xx", hang(), Content_Encoding="br"), GARBLED),
     "a redirect": Fault(instead(status=302, Location="http://127.0.0.1:9/"), GARBLED),
     "429": Fault(lambda _h, _r: refuse(429, {}), ("upstream_rate_limited",), status=429),
     "500 that breaks off": Fault(instead(b'{"error"', RESET, status=500), ("upstream_error", *BROKEN)),
     "500 that falls silent": Fault(lambda _h, _r: Scene([b'{"error"', hang()], 500), ("upstream_error", *LATE)),
     "500 in broken gzip": Fault(instead(b"xx", status=500, Content_Encoding="gzip"), ("upstream_error",)),
+    "429 in brotli": Fault(instead(b"xx", status=429, Content_Encoding="br"), ("upstream_rate_limited",), status=429),
     "500 in an unknown encoding": Fault(instead(b"xx", status=500, Content_Encoding="br"), ("upstream_error",)),
 }
 
