@@ -173,7 +173,7 @@ class Asking:
                 raise
             turn.uncancel()
             if held := pipeline.fail(turn.stopped):
-                await sink.write(held)
+                await write(held)
         ending = self._ending(turn, pipeline)
         self._learn(turn, ending)
         if type(ending) is Failure and turn.first is None and not self._is_told(ending.error, turn, sink):

@@ -1,0 +1,53 @@
+"""A turn that is ended from outside (cancelled by an administrator, or because the daemon stops), at each of its moments: its
+client gets what its row says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ds2d.core.errors import ErrorKind, GatewayError
+from tests.functional.harness import KEY, Running, config_for, running
+from tests.functional.scripted import Scene, Wait, chunk, scripted_upstream, sse
+from tests.functional.test_every_dialect import QUESTIONS
+from tests.functional.test_faults import code_in_stream
+
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+DIALECTS = ["chat", "responses", "claude", "gemini"]
+FUNCTION: dict[str, Any] = {"name": "look", "parameters": {"type": "object", "properties": {}}}
+TOOLS: dict[str, list[dict[str, Any]]] = {
+    "chat": [{"type": "function", "function": FUNCTION}],
+    "responses": [{"type": "function", **FUNCTION}],
+    "claude": [{"name": "look", "input_schema": FUNCTION["parameters"]}],
+    "gemini": [{"functionDeclarations": [FUNCTION]}],
+}
+
+
+def stop(ds2d: Running) -> None:
+    """End what runs."""
+    for turn in list(ds2d.daemon.service.turns.values()):
+        turn.stop(GatewayError(ErrorKind.SHUTTING_DOWN, "The gateway is shutting down."))
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_text_that_was_held_back_behind_life_signs_begins_the_answer_that_fails(tmp_path: Path, dialect: str) -> None:
+    """Half the mark of a call is held back. It goes out as text, so the failure is that of an answer which has begun."""
+    _, body, path, more = QUESTIONS[dialect]
+    async with scripted_upstream() as upstream:
+        config = config_for(upstream.base_url, server={"keepalive_seconds": 1})
+        async with running(tmp_path, config) as ds2d:
+            begun = sse(chunk({"role": "assistant", "content": ""}), chunk({"content": "<｜tool▁calls"}), done=False)
+            upstream.scenes.append(Scene([*begun, Wait()]))
+            asked = {**body, **more, "tools": TOOLS[dialect]}
+            async with ds2d.http.post(ds2d.url + path, json=asked, headers=HEADERS) as reply:
+                assert (await reply.content.readline()).startswith((b":", b"\n"))
+                stop(ds2d)
+                text = (await reply.content.read()).decode()
+            assert "<｜tool▁calls" in text
+            code_in_stream(dialect, text)
+            (turn,) = ds2d.daemon.books.recent
+            assert (turn["state"], turn["cause"]) == ("failed", "shutting_down")
+            assert turn["clocks"]["first_ms"] is not None
+            assert turn["tokens"]["delivered"] > 0
