@@ -365,6 +365,7 @@ class Service:
             note["end"] = note["end"] or "answered"
             passing.ended(turn.usage.total if turn.usage else 0, turn.failure)
         except GatewayError as error:
+            turn.settled = False
             turn.same_account = turn.same_account or (error.details or {}).get("native_tools") is False
             if not turn.same_account:
                 lease.report(error)

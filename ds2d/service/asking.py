@@ -178,6 +178,7 @@ class Asking:
         self._learn(turn, ending)
         if type(ending) is Failure and turn.first is None and not self._is_told(ending.error, turn, sink):
             raise ending.error
+        turn.settled = True
         last = pipeline.close(await self._counted(turn, pipeline))
         turn.ask.on_ending()
         await self._books.commit(turn)
@@ -199,6 +200,7 @@ class Asking:
         self._learn(turn, ending)
         if type(ending) is Failure and not self._is_told(ending.error, turn, None):
             raise ending.error
+        turn.settled = True
         pipeline.close(await self._counted(turn, pipeline))
         assert isinstance(encoder, Folder)
         body = turn.ask.dialect.render(encoder.completion, self.envelope(turn, pipeline))

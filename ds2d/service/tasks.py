@@ -98,7 +98,7 @@ def _named(request: ChatRequest, turn: Turn) -> ChatRequest:
 
 async def _done(turn: Turn, passed: Passed, usage: Usage | None, books: Books) -> Passed:
     """The turn is whole and on record; what is left is to send it."""
-    turn.usage = usage
+    turn.usage, turn.settled = usage, True
     turn.outcome, turn.cause = "completed", "stop"
     turn.ask.on_ending()
     await books.commit(turn)

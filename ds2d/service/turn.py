@@ -119,6 +119,8 @@ class Turn(msgspec.Struct):
     notes: list[str] = []
     task: asyncio.Task[Any] | None = None
     stopped: GatewayError | None = None
+    settled: bool = False
+    """Whether its answer has its end: what is left is to count it, to record it and to send the last of it."""
     failure: GatewayError | None = None
     """How an answer that had begun ended, if badly."""
     learning: list[tuple[tuple[str, str], Unsure]] = []
@@ -175,7 +177,10 @@ class Turn(msgspec.Struct):
             self.task.uncancel()
 
     def stop(self, error: GatewayError) -> None:
-        """End this turn from outside (shutdown, cancel): the client gets `error` in its dialect, the upstream is closed."""
+        """End this turn from outside (shutdown, cancel): the client gets `error` in its dialect, the upstream is closed. Too late
+        for an answer that has its end: its row would call whole what its client got with an error, and paid for."""
+        if self.settled:
+            return
         self.stopped = error
         if self.task is not None:
             self.task.cancel()

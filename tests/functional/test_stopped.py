@@ -3,6 +3,7 @@ client gets what its row says."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from ds2d.core.errors import ErrorKind, GatewayError
 from tests.functional.harness import KEY, Running, config_for, running
 from tests.functional.scripted import Scene, Wait, chunk, scripted_upstream, sse
-from tests.functional.test_every_dialect import QUESTIONS
+from tests.functional.test_every_dialect import ENDS, QUESTIONS, TEXT, texts
 from tests.functional.test_faults import code_in_stream
 
 HEADERS = {"Authorization": f"Bearer {KEY}"}
@@ -51,3 +52,31 @@ async def test_text_that_was_held_back_behind_life_signs_begins_the_answer_that_
             assert (turn["state"], turn["cause"]) == ("failed", "shutting_down")
             assert turn["clocks"]["first_ms"] is not None
             assert turn["tokens"]["delivered"] > 0
+
+
+@pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_an_answer_whose_end_only_waits_for_its_row_is_delivered(
+    tmp_path: Path, dialect: str, streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row says that it was: whoever got an error instead would ask and pay once more."""
+    path, body, stream_path, more = QUESTIONS[dialect]
+    where, asked = (stream_path, {**body, **more}) if streamed else (path, body)
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        closing, on_disk, close = asyncio.Event(), asyncio.Event(), ds2d.daemon.ledger.close
+
+        async def close_slowly(ticket: Any) -> None:
+            closing.set()
+            await on_disk.wait()
+            await close(ticket)
+
+        monkeypatch.setattr(ds2d.daemon.ledger, "close", close_slowly)
+        asking = asyncio.create_task(ds2d.ask(where, asked))
+        await closing.wait()
+        stop(ds2d)
+        on_disk.set()
+        status, answer, _ = await asking
+        assert status == 200
+        assert (ENDS[dialect] in answer) if streamed else (TEXT in texts(answer))
+        (turn,) = ds2d.daemon.books.recent
+        assert (turn["state"], turn["cause"]) == ("completed", "stop")
