@@ -90,7 +90,9 @@ class Asking:
 
     def failure(self, turn: Turn, error: GatewayError) -> bytes:
         """What ends a stream of which nothing but life signs was sent."""
-        return turn.ask.dialect.Encoder(self.envelope(turn, None)).feed([Failure(error)])
+        ask = turn.ask
+        encoder = tasks.Encoder() if ask.request.task else ask.dialect.Encoder(self.envelope(turn, None))
+        return encoder.feed([Failure(error)])
 
     async def _exchange(self, turn: Turn, lease: Lease, sink: Sink | None, beat: Heartbeat | None) -> Result:
         target = next(target for target in turn.route.targets if target.upstream.name == lease.account.upstream)

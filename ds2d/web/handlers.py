@@ -199,11 +199,15 @@ class Business:
         try:
             await self._service.stream(ask, sink)
         except GatewayError as error:
-            if not sink.started or error.kind is ErrorKind.CLIENT_CLOSED:
-                raise
-            await sink.write(self._service.failure(ask, error))
+            await self.tell_in_stream(ask, sink, error)
         await sink.end()
         return sink.response
+
+    async def tell_in_stream(self, ask: Ask, sink: ClientStream, error: GatewayError) -> None:
+        """A turn failed of which life signs at most were sent, which take the status. Raises the error where it is still open."""
+        if not sink.started or error.kind is ErrorKind.CLIENT_CLOSED:
+            raise error
+        await sink.write(self._service.failure(ask, error))
 
     def sink(self, request: web.Request, ask: Ask) -> ClientStream:
         """Where a streamed answer goes."""

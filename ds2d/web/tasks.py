@@ -11,6 +11,7 @@ from functools import partial
 from aiohttp import web
 
 from ds2d.core.calls import Passed
+from ds2d.core.errors import GatewayError
 from ds2d.core.request import ChatRequest, Inbound
 from ds2d.dialects import gemini
 from ds2d.dialects.tasks import TASKS, Task, question
@@ -40,9 +41,13 @@ class Tasks:
     async def _perform_form(self, task: Task, request: web.Request, dialect: str) -> web.StreamResponse:
         ask = await self._business.ask_with_form(request, dialect, task)
         sink = self._business.sink(request, ask)
-        passed = await self._service.perform(ask, sink)
-        if passed is not None:
-            return _reply(passed)
+        try:
+            passed = await self._service.perform(ask, sink)
+        except GatewayError as error:
+            await self._business.tell_in_stream(ask, sink, error)
+        else:
+            if passed is not None:
+                return _reply(passed)
         await sink.end()
         return sink.response
 

@@ -517,6 +517,23 @@ async def test_a_transcript_comes_as_it_is_made_and_ends_truthfully(tmp_path: Pa
         assert [turn["state"] for turn in ds2d.daemon.books.recent] == ["failed", "completed", "completed"]
 
 
+async def test_a_transcript_that_breaks_behind_life_signs_says_so_in_its_stream(tmp_path: Path) -> None:
+    """Its status is out: a second one in the middle of the stream was waited on for ever."""
+    async with two_servers(tmp_path, server={"keepalive_seconds": 1}) as (ds2d, _, pool):
+        pool.tell_routes("/v1/audio/transcriptions")
+        pool.models = ("openai/whisper-small",)
+        await look_anew(ds2d)
+        hold = Wait()
+        pool.scenes.append(Scene([hold, END]))
+        path, headers = ds2d.url + "/v1/audio/transcriptions", {"Authorization": f"Bearer {KEY}"}
+        async with asyncio.timeout(20), ds2d.http.post(path, data=recording("whisper-1"), headers=headers) as reply:
+            assert await reply.content.readuntil(b"\n\n") == b": keep-alive\n\n"
+            hold.until.set()
+            rest = await reply.read()
+        assert json.loads(rest.removeprefix(b"data: "))["error"]["code"] == "upstream_disconnected"
+        assert [turn["state"] for turn in ds2d.daemon.books.recent] == ["failed"]
+
+
 async def test_a_form_without_a_model_and_what_is_no_form_are_refused(tmp_path: Path) -> None:
     async with two_servers(tmp_path) as (ds2d, _, pool):
         form = aiohttp.FormData()
