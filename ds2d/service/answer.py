@@ -192,6 +192,10 @@ class Service:
             turn.uncancel()
             turn.outcome, turn.cause = "failed", turn.stopped.kind
             raise turn.stopped from None
+        except Exception:  # a bug, told like any other failure: where a stream has begun, no handler above could tell it any more
+            logger.exception("bug in a turn")
+            turn.outcome, turn.cause = "failed", ErrorKind.INTERNAL
+            raise GatewayError(ErrorKind.INTERNAL, "Internal error.") from None
         finally:
             del self.turns[key]
             self.retrying -= turn.retrying

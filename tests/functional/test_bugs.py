@@ -1,0 +1,51 @@
+"""A bug of ours in a turn: a traceback in the log, "internal" for the client, and an end for everything that waits."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ds2d.core.pipeline import Pipeline
+from tests.functional.harness import config_for, running
+from tests.functional.scripted import Scene, Wait, say, scripted_upstream
+from tests.functional.test_every_dialect import ENDS, QUESTIONS
+
+DIALECTS = ["chat", "responses", "claude", "gemini"]
+
+
+@pytest.mark.parametrize("when", ["before the first byte", "in the middle"])
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_it_ends_the_stream_in_its_own_words(
+    tmp_path: Path, dialect: str, when: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the middle, its client got another answer's head inside the stream, and waited for an end for ever."""
+    _, body, path, more = QUESTIONS[dialect]
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        held, feed = Wait(), Pipeline.feed
+        frames = say("one", " two")
+        upstream.scenes.append(Scene([*frames[:2], held, *frames[2:]]))
+
+        def fails(pipeline: Pipeline, chunk: bytes) -> bytes:
+            assert when == "in the middle"
+            assert b" two" not in chunk
+            return feed(pipeline, chunk)
+
+        monkeypatch.setattr(Pipeline, "feed", fails)
+        async with asyncio.timeout(20):
+            asking: asyncio.Task[Any] = asyncio.create_task(ds2d.ask(path, {**body, **more}))
+            await held.reached.wait()
+            if when == "in the middle":
+                while not any(turn.first for turn in ds2d.daemon.service.turns.values()):  # noqa: ASYNC110 - no event of ours
+                    await asyncio.sleep(0.01)
+            held.until.set()
+            status, answer, _ = await asking
+        assert status == (200 if when == "in the middle" else 500)
+        assert "Internal error." in str(answer)
+        assert ENDS[dialect] not in str(answer)
+        assert "bug in a turn" in caplog.text
+        (turn,) = ds2d.daemon.books.recent
+        assert (turn["state"], turn["cause"]) == ("failed", "internal")
+        assert (ds2d.daemon.queue.running, ds2d.daemon.service.turns) == (0, {})
