@@ -101,6 +101,7 @@ class Run:
 
     def _lost(self) -> None:
         if self._when_lost is not None and not self.readers and not self.grace:
+            self.joinable = False  # as below; its task hears of it later than a client may come
             self._when_lost()
 
     @property
@@ -170,7 +171,10 @@ class Run:
         self._room.set()
         if not self.joinable:
             self._trim()
-        return not (self.here or self.readers or self.task.done() or self._goes_on_alone())
+        if self.here or self.readers or self.task.done() or self._goes_on_alone():
+            return False
+        self.joinable = False  # who came in the moments until it has ended would get its end, and no answer
+        return True
 
     def forgo(self) -> None:
         """Let nobody else join, and keep no more than is still to be read."""
@@ -246,6 +250,7 @@ class Run:
         return True
 
     def _give_up(self) -> None:
+        self.joinable = False
         self._note_alone()
         self.task.cancel()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,44 @@ async def test_one_who_joined_gets_all_though_the_first_client_leaves(tmp_path: 
         assert b"answer 1" in answer
         assert b"[DONE]" in answer
         assert {turn["state"] for turn in ds2d.daemon.books.recent} == {"completed"}
+
+
+@pytest.mark.parametrize("turns", range(-1, 4))
+@pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "whole"])
+async def test_who_asks_again_in_the_moment_in_which_the_first_client_leaves_gets_an_answer(
+    tmp_path: Path, streamed: bool, turns: int
+) -> None:
+    """`turns` of the loop lie between the two (-1: the retry is there first). The turn ends with its client, which takes some of
+    them: who joined it then got half an answer, none at all, or waited for the clock of the upstream that had been closed."""
+    raw = json.dumps({**QUESTION, "stream": streamed}).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {KEY}\r\nIdempotency-Key: one\r\n"
+    asked = head.encode() + b"Content-Length: %d\r\n\r\n" % len(raw) + raw
+    async with world(tmp_path) as (ds2d, upstream):
+        wait = held(upstream)
+        first, second = socket.socket(), socket.socket()
+        for one in (first, second):
+            one.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(one, ("127.0.0.1", ds2d.port))
+        await until(lambda: ds2d.daemon.listener.connections >= 2)
+        first.send(asked)
+        await wait.reached.wait()
+        if streamed:
+            await until(lambda: any(turn.first for turn in ds2d.daemon.service.turns.values()))
+        if turns < 0:
+            second.send(asked)
+        first.close()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if turns >= 0:
+            second.send(asked)
+        reader, writer = await asyncio.open_connection(sock=second)
+        await until(lambda: joined(ds2d) == 1 or len(upstream.seen) == 2)
+        wait.until.set()
+        async with asyncio.timeout(20):
+            answer = await reader.read()
+        writer.close()
+        assert (b"data: [DONE]" if streamed else b'"content":"x"') in answer
+        await until(lambda: (ds2d.daemon.queue.running, ds2d.daemon.service.turns) == (0, {}))
 
 
 async def test_when_all_have_left_the_upstream_is_closed(tmp_path: Path) -> None:
