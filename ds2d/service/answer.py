@@ -197,6 +197,9 @@ class Service:
             turn.outcome, turn.cause = "failed", ErrorKind.INTERNAL
             raise GatewayError(ErrorKind.INTERNAL, "Internal error.") from None
         finally:
+            if turn.beat is not None:
+                turn.beat.stop()
+                turn.beat = None  # it knows the turn
             del self.turns[key]
             self.retrying -= turn.retrying
             turn.ended = tools.monotonic()

@@ -8,7 +8,6 @@ exception again only while nothing has been sent (errors.md 3).
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 import msgspec
@@ -27,7 +26,7 @@ from ds2d.net.exchange import Exchange
 from ds2d.service.heartbeat import Heartbeat
 from ds2d.service.question import prepared, think_tags
 from ds2d.service.tasks import is_streamed, passed_on
-from ds2d.service.turn import Sink, Tools, Turn
+from ds2d.service.turn import Beat, Sink, Tools, Turn
 from ds2d.service.unsaid import Unsaid
 from ds2d.state.accounts import Lease
 from ds2d.state.books import Books
@@ -71,14 +70,14 @@ class Asking:
         """Ask the leased account, and hand on what it answers. Raises GatewayError while nothing of an answer was sent."""
         if sink is None:
             return await self._exchange(turn, lease, None, None)
-        if turn.leased is None:
-            turn.leased = asyncio.get_running_loop().time()
-        seconds = turn.config.server.keepalive_seconds
-        beat = Heartbeat(sink, seconds, self._tools.spawn, lambda: self._early_sign(turn, sink), turn.leased)
+        beat = turn.beat
+        if beat is None:
+            turn.beat = beat = Heartbeat(sink, turn.config.server.keepalive_seconds, self._tools.spawn)
+        beat.go_on(lambda: self._early_sign(turn, sink))
         try:
             return await self._exchange(turn, lease, sink, beat)
-        finally:
-            beat.stop()
+        finally:  # where another attempt waits in the queue the status is still open, or there is nothing to lose
+            beat.sign = lambda: self._early_sign(turn, sink) if sink.started else b""
 
     def _early_sign(self, turn: Turn, sink: Sink) -> bytes:
         """A life sign while the upstream has not even said a status, in the form of an answer that is yet to begin."""
@@ -94,7 +93,7 @@ class Asking:
         encoder = tasks.Encoder() if ask.request.task else ask.dialect.Encoder(self.envelope(turn, None))
         return encoder.feed([Failure(error)])
 
-    async def _exchange(self, turn: Turn, lease: Lease, sink: Sink | None, beat: Heartbeat | None) -> Result:
+    async def _exchange(self, turn: Turn, lease: Lease, sink: Sink | None, beat: Beat | None) -> Result:
         target = next(target for target in turn.route.targets if target.upstream.name == lease.account.upstream)
         upstream = UPSTREAMS[target.upstream.kind]
         request = turn.ask.request

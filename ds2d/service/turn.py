@@ -42,6 +42,15 @@ class Sink(Protocol):
     async def write(self, data: bytes) -> None: ...
 
 
+class Beat(Protocol):
+    """Life signs for a client that waits: `sign` gives one."""
+
+    sign: Callable[[], bytes]
+
+    def go_on(self, sign: Callable[[], bytes]) -> None: ...
+    def stop(self) -> None: ...
+
+
 class Again(msgspec.Struct, frozen=True):
     """By what a request that is sent again is known: a hash of who asks what where, and whether it says that it is one."""
 
@@ -109,8 +118,8 @@ class Turn(msgspec.Struct):
     waited: float = 0.0
     position: int = 0
     first: float | None = None
-    leased: float | None = None
-    """The loop's time at which the turn had an account first: from then on its client gets life signs."""
+    beat: Beat | None = None
+    """What gives its client life signs, from the moment in which the turn has an account first."""
     ended: float | None = None
     outcome: str = "open"
     cause: str = ""

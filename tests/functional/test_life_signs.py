@@ -12,6 +12,7 @@ import pytest
 from tests.functional.harness import KEY, Running, config_for, running
 from tests.functional.scripted import RESET, Scene, ScriptedUpstream, Wait, say, scripted_upstream
 from tests.functional.test_every_dialect import ENDS, QUESTIONS
+from tests.functional.test_queue import until
 
 SIGNS = dict.fromkeys(QUESTIONS, b": keep-alive\n\n") | {"gemini": b"\n"}
 HEAD = b"HTTP/1.1 %b\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
@@ -104,6 +105,37 @@ async def test_an_answer_that_began_after_them_and_broke_is_not_begun_again(
     assert [attempt["end"] for attempt in turn["tries"]] == ["upstream_disconnected"]
     assert "first_ms=" in caplog.text
     assert "first_ms=-" not in caplog.text
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["after the first", "before any"])
+async def test_they_go_on_while_another_attempt_waits_in_the_queue_but_do_not_begin_there(tmp_path: Path, told: bool) -> None:
+    """Who has had one hears nothing of the attempts and their waits; who has had none may still get a status."""
+    config = {"server": {"keepalive_seconds": 1}, "runtime": {"account_max_inflight": 1, "account_max_queue": 10}}
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url, **config)) as ds2d:
+        ds2d.change(accounts=[{"name": "one", "upstream": "gpu", "token": "t"}])
+        fails, runs, frames = Wait(), Wait(), say("from", " another")
+        upstream.scenes.append(Scene([fails, HEAD % b"500 Internal Server Error", b"out of memory"], raw=True))
+        upstream.scenes.append(Scene([*frames[:2], runs, *frames[2:]]))
+        _, body, path, more = QUESTIONS["chat"]
+        asked = {**body, **more}
+        headers = {"Authorization": f"Bearer {KEY}"}
+        asking = asyncio.create_task(ds2d.http.post(ds2d.url + path, json=asked, headers=headers))
+        await fails.reached.wait()
+        if told:
+            assert await (await asking).content.readuntil(b"\n\n") == SIGNS["chat"]
+        other = asyncio.create_task(ds2d.ask(path, asked))
+        await until(lambda: ds2d.daemon.queue.waiting == 1)
+        fails.until.set()
+        await runs.reached.wait()
+        await until(lambda: ds2d.daemon.queue.waiting == 1)
+        if told:
+            assert await (await asking).content.readuntil(b"\n\n") == SIGNS["chat"]
+        else:
+            _, late = await asyncio.wait((asking,), timeout=1.5)  # longer than the clock under test
+            assert late
+        runs.until.set()
+        assert "another" in (await other)[1]
+        assert ENDS["chat"] in await (await asking).text()
 
 
 async def test_a_whole_answer_keeps_its_status_open(world: World) -> None:
