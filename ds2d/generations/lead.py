@@ -43,6 +43,7 @@ class Guest:
         self._leases: dict[int, Lease] = {}
         self._permits: dict[int, Permit] = {}
         self._waiting: dict[int, asyncio.Task[None]] = {}
+        self._admitting: dict[int, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._runs: set[str] = set()
         self.relay: Following | None = None
@@ -147,7 +148,9 @@ class Guest:
         if isinstance(message, m.RunBegan):
             self._mirror(message)
         elif isinstance(message, m.Admit):
-            self._spawn(self._admit(message))
+            permit = message.permit
+            self._admitting[permit] = admitting = self._spawn(self._admit(message))
+            admitting.add_done_callback(lambda _: self._admitting.pop(permit, None))
         else:
             number = message.lease
             self._waiting[number] = task = asyncio.get_running_loop().create_task(self._acquire(message))
@@ -213,6 +216,8 @@ class Guest:
         if permit is not None:
             permit.settle(message.prompt, message.completion)
         else:
+            if (task := self._admitting.get(message.permit)) is not None:
+                task.cancel()  # its client left before it was decided: nobody would give it back
             self._shared.quotas.used(message.caller, message.prompt, message.completion)
         if self.relay is not None:
             self.relay.settled(0, message.caller, message.prompt, message.completion)
@@ -247,7 +252,8 @@ class Guest:
             return routes.retrieve(store, caller, name)
         raise GatewayError(ErrorKind.NOT_IMPLEMENTED, "This operation is not offered here.")
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task

@@ -104,6 +104,21 @@ async def test_a_client_that_leaves_leaves_no_place_behind(make: Make) -> None:
     assert (in_use(older), in_use(newer), newer.queue.waiting) == (0, 0, 0)
 
 
+async def test_a_client_that_leaves_before_it_is_admitted_leaves_nothing_reserved(make: Make) -> None:
+    spec = KeySpec(name="k", max_inflight=1)
+    world = make()
+    older, newer = world.process(), world.process()
+    bond = await world.follow(older, newer)
+    asks = asyncio.create_task(older.quotas.enter(caller(spec), 10, 10))
+    await asyncio.sleep(0)  # put to the newer one, which has not read it yet
+    asks.cancel()
+    await asyncio.gather(asks, return_exceptions=True)
+    await through(bond)
+    meter = newer.quotas.meter("k")
+    assert (meter.inflight, meter.reserved) == (0, [0, 0])
+    newer.quotas.admit(caller(spec), 1, 1)
+
+
 async def test_the_dead_give_back_everything(make: Make) -> None:
     spec = KeySpec(name="k", max_inflight=2)
     world = make(account_max_inflight=2)
