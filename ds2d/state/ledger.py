@@ -311,6 +311,7 @@ class Ledger:
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+        self._take_sums(sums)  # also where the file was read and then not written: it is open now, and not read again
         if error is not None:
             for ticket in begins:
                 ticket.begun = False
@@ -321,7 +322,6 @@ class Ledger:
             self._waiting = []
             self._degrade(error)
         else:
-            self._take_sums(sums)
             self._say(None)
             if noted and not self._dirty:
                 self._since = self._loop.time()

@@ -213,6 +213,26 @@ async def test_a_file_that_cannot_be_opened_is_opened_later_and_sums_count_once(
     await ledger.close_file()
 
 
+async def test_sums_count_though_what_was_written_behind_them_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY", 0.01)
+    loaded: list[list[Sums]] = []
+    file = Fake()
+    file.fails = FULL
+    ledger = await started(tmp_path, file=file, loaded=loaded.append)
+    ledger.open(row())
+    file.gate.clear()
+    file.fails = None  # there is room to open it again, and then not for the rows
+    await until(lambda: file.opened == 1)
+    assert ledger.problem == "disk_full"
+    file.fails = FULL
+    file.gate.set()
+    await until(lambda: loaded)
+    file.fails = None
+    await until(lambda: ledger.problem is None)
+    assert (len(loaded), file.opened) == (1, 1)
+    await ledger.close_file()
+
+
 async def test_a_disk_that_hangs_holds_no_answer_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.01)
     file = Fake()
