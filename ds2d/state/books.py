@@ -248,17 +248,21 @@ class Books:
                 self._ledger.touch(entry.ticket)
 
     async def _count(self, entry: Entry, pipeline: Pipeline) -> Usage:
-        """What was said so far, counted here. Only what came since the last time is counted anew."""
+        """What was said so far, counted here. Only what came since the last time is counted anew.
+
+        A checkpoint may be counting when the turn ends: each counts from where it found the entry, the second notes nothing.
+        """
         said = "".join(pipeline.said)
         if len(said) < entry.seen:  # another attempt began
             entry.seen = entry.tokens = 0
-        new, entry.seen = said[entry.seen :], len(said)
-        if new:
-            entry.tokens += await self._tools.count_text(new)
-        if entry.seen > MAX_SAID:
-            pipeline.forget(entry.seen, entry.tokens)
-            entry.seen = entry.tokens = 0
-        return Usage(entry.prompt, pipeline.counted + entry.tokens, source="counted" if entry.counted else "estimated")
+        seen, before = entry.seen, pipeline.counted + entry.tokens
+        fresh = await self._tools.count_text(said[seen:]) if len(said) > seen else 0
+        if (entry.seen, pipeline.counted + entry.tokens) == (seen, before):
+            entry.seen, entry.tokens = len(said), entry.tokens + fresh
+            if entry.seen > MAX_SAID:
+                pipeline.forget(entry.seen, entry.tokens)
+                entry.seen = entry.tokens = 0
+        return Usage(entry.prompt, before + fresh, source="counted" if entry.counted else "estimated")
 
     def _close(self, entry: Entry, turn: Answering, usage: Usage | None) -> bool:
         """Give the row its last word; False if it has had it."""

@@ -227,6 +227,42 @@ async def test_of_a_long_answer_only_the_count_is_kept(tmp_path: Path, monkeypat
         assert (completion, source) == (sum([await count(word) for word in words[: 2 if left else 3]]), "counted")
 
 
+@pytest.mark.parametrize("more", ["", " four five"])
+async def test_a_checkpoint_that_is_being_counted_takes_nothing_from_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str
+) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        await until(lambda: ds2d.daemon.counter.loaded)
+        count, gate, asked = ds2d.daemon.toolbox.count_text, asyncio.Event(), asyncio.Event()
+
+        async def held(text: str) -> int:
+            asked.set()
+            await gate.wait()
+            return await count(text)
+
+        monkeypatch.setattr(ds2d.daemon.toolbox, "count_text", held)
+        hold, end = Wait(), Wait()
+        upstream.scenes.append(Scene([*SAID, hold, *(sse(chunk({"content": more}), done=False) if more else []), end]))
+        work = asyncio.create_task(ds2d.ask("/v1/chat/completions", {**ASK, "stream": True}))
+        await hold.reached.wait()
+        (turn,) = ds2d.daemon.service.turns.values()
+        await until(lambda: turn.pipeline and turn.pipeline.records == len(SAID))
+        checkpoint = asyncio.create_task(ds2d.daemon.books.checkpoint(turn))
+        await asked.wait()
+        hold.until.set()
+        await until(lambda: turn.pipeline and turn.pipeline.records == len(SAID) + bool(more))
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        await until(lambda: ds2d.daemon.books.sizes()["counting"].now == 1)
+        gate.set()
+        end.until.set()
+        await checkpoint
+        await closed(tmp_path)
+        ((state, _, _, completion, source, delivered),) = turns(tmp_path)
+        assert (state, source) == ("interrupted", "counted")
+        assert completion == delivered == await count("one two three" + more)
+
+
 async def test_an_answer_that_was_left_is_estimated_where_too_many_are_being_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
