@@ -242,9 +242,11 @@ class Books:
                 self._ledger.touch(entry.ticket)
 
     def finish(self) -> None:
-        """The daemon stops: of what is being counted still, the last checkpoint counts."""
+        """The daemon stops: what is being counted still is estimated, from the last checkpoint on."""
         for entry, turn in self._counting.values():
-            if self._close(entry, turn, None):
+            pipeline = turn.pipeline
+            usage = None if pipeline is None else pipeline.usage or _estimated(entry, pipeline)
+            if self._close(entry, turn, usage):
                 self._ledger.touch(entry.ticket)
 
     async def _count(self, entry: Entry, pipeline: Pipeline) -> Usage:

@@ -361,10 +361,13 @@ async def test_checkpoints_of_a_running_turn_survive_what_kills_the_process(tmp_
         assert [row[:4] for row in turns(tmp_path)] == [("completed", "stop", 7, 5)]
 
 
-async def test_a_stop_in_the_middle_loses_no_row(tmp_path: Path) -> None:
+@pytest.mark.parametrize("counts", [True, False])
+async def test_a_stop_in_the_middle_loses_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counts: bool) -> None:
     async with scripted_upstream() as upstream:
         hold = Wait()
         async with running(tmp_path, config_for(upstream.base_url)) as ds2d:
+            if not counts:  # in time
+                monkeypatch.setattr(ds2d.daemon.toolbox, "count_text", lambda _text: asyncio.Event().wait())
             upstream.scenes.append(Scene([*SAID, hold]))
             work = asyncio.create_task(ds2d.ask("/v1/chat/completions", {**ASK, "stream": True}))
             await hold.reached.wait()
@@ -372,8 +375,10 @@ async def test_a_stop_in_the_middle_loses_no_row(tmp_path: Path) -> None:
         hold.until.set()
         work.cancel()  # a closed session does not wake its readers
         await asyncio.gather(work, return_exceptions=True)
-        ((state, *_),) = turns(tmp_path)
+        ((state, _, prompt, completion, _, delivered),) = turns(tmp_path)
         assert state in ("interrupted", "failed")
+        assert prompt > 0
+        assert completion == delivered > 0
 
 
 async def test_what_was_decided_is_remembered_and_on_disk(tmp_path: Path) -> None:
