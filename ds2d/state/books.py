@@ -203,7 +203,8 @@ class Books:
         if entry is None or entry.closed:
             return
         usage = turn.usage
-        if turn.outcome == INTERRUPTED and pipeline is not None and usage is None:
+        is_owed = turn.outcome == INTERRUPTED or turn.first is not None  # a stop may come while the end is being counted
+        if is_owed and pipeline is not None and usage is None:
             if len(self._counting) < MAX_COUNTING:
                 self._counting[id(entry)] = entry, turn
                 self._tools.spawn(self._count_and_close(entry, turn, pipeline))

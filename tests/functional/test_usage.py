@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ds2d.core import pipeline as pipeline_module
+from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.secrets import hash_key
 from ds2d.state import books as books_module
 from ds2d.state import ledger_notes
@@ -261,6 +262,35 @@ async def test_a_checkpoint_that_is_being_counted_takes_nothing_from_the_end(
         ((state, _, _, completion, source, delivered),) = turns(tmp_path)
         assert (state, source) == ("interrupted", "counted")
         assert completion == delivered == await count("one two three" + more)
+
+
+async def test_an_answer_that_is_stopped_while_it_is_counted_costs_what_was_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        await until(lambda: ds2d.daemon.counter.loaded)
+        count, gate, asked = ds2d.daemon.toolbox.count_text, asyncio.Event(), asyncio.Event()
+
+        async def held(text: str) -> int:
+            asked.set()
+            await gate.wait()
+            return await count(text)
+
+        monkeypatch.setattr(ds2d.daemon.toolbox, "count_text", held)
+        upstream.scenes.append(Scene([*SAID, *sse(chunk({}, "stop"))]))
+        work = asyncio.create_task(ds2d.ask("/v1/chat/completions", {**ASK, "stream": True}))
+        await asked.wait()
+        (turn,) = ds2d.daemon.service.turns.values()
+        turn.stop(GatewayError(ErrorKind.SHUTTING_DOWN, "The gateway is shutting down."))
+        _, text, _ = await work
+        assert '"code":"shutting_down"' in text
+        assert "[DONE]" not in text
+        gate.set()
+        await closed(tmp_path)
+        ((state, cause, prompt, completion, source, delivered),) = turns(tmp_path)
+        assert (state, cause, source) == ("failed", "shutting_down", "counted")
+        assert prompt > 0
+        assert completion == delivered == await count("one two three")
 
 
 async def test_an_answer_that_was_left_is_estimated_where_too_many_are_being_counted(
