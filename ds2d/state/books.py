@@ -203,13 +203,12 @@ class Books:
         if entry is None or entry.closed:
             return
         usage = turn.usage
-        is_owed = turn.outcome == INTERRUPTED or turn.first is not None  # a stop may come while the end is being counted
-        if is_owed and pipeline is not None and usage is None:
+        if usage is None and _is_owed(turn):
             if len(self._counting) < MAX_COUNTING:
                 self._counting[id(entry)] = entry, turn
                 self._tools.spawn(self._count_and_close(entry, turn, pipeline))
                 return
-            usage = pipeline.usage or _estimated(entry, pipeline)
+            usage = _reported(pipeline) or _estimated(entry, pipeline)
         self._close(entry, turn, usage)
         self._ledger.touch(entry.ticket)
 
@@ -230,13 +229,13 @@ class Books:
         """The last turns' decisions, newest first."""
         return [_decisions(row, why) for row, why in reversed(self._decided)]
 
-    async def _count_and_close(self, entry: Entry, turn: Answering, pipeline: Pipeline) -> None:
-        usage = pipeline.usage
+    async def _count_and_close(self, entry: Entry, turn: Answering, pipeline: Pipeline | None) -> None:
+        usage = _reported(pipeline)
         try:
             if usage is None:
                 if not entry.counted:
                     entry.prompt, entry.counted = await self._tools.count_request(entry.request), True
-                usage = await self._count(entry, pipeline)
+                usage = await self._count(entry, pipeline) if pipeline is not None else _estimated(entry, None)
         finally:
             self._counting.pop(id(entry), None)
             if self._close(entry, turn, usage):
@@ -245,9 +244,7 @@ class Books:
     def finish(self) -> None:
         """The daemon stops: what is being counted still is estimated, from the last checkpoint on."""
         for entry, turn in self._counting.values():
-            pipeline = turn.pipeline
-            usage = None if pipeline is None else pipeline.usage or _estimated(entry, pipeline)
-            if self._close(entry, turn, usage):
+            if self._close(entry, turn, _reported(turn.pipeline) or _estimated(entry, turn.pipeline)):
                 self._ledger.touch(entry.ticket)
 
     async def _count(self, entry: Entry, pipeline: Pipeline) -> Usage:
@@ -307,8 +304,23 @@ def _with_thoughts(usage: Usage, pipeline: Pipeline | None) -> Usage:
     return with_reasoning(usage, thought)
 
 
-def _estimated(entry: Entry, pipeline: Pipeline) -> Usage:
+def _is_owed(turn: Answering) -> bool:
+    """Whether a turn of which no usage is known cost something: of its answer something came, or its client left while an
+    upstream had the question, which answers many only when they are whole. A stop may come while the end is being counted."""
+    if turn.pipeline is None:
+        return turn.outcome == INTERRUPTED and bool(turn.tries) and not turn.tries[-1]["end"]
+    return turn.outcome == INTERRUPTED or turn.first is not None
+
+
+def _reported(pipeline: Pipeline | None) -> Usage | None:
+    """What the upstream said of usage so far."""
+    return None if pipeline is None else pipeline.usage
+
+
+def _estimated(entry: Entry, pipeline: Pipeline | None) -> Usage:
     """What an answer cost so far, by its length where it was not counted yet."""
+    if pipeline is None:
+        return Usage(entry.prompt, 0, source="counted" if entry.counted else "estimated")
     uncounted = max(0, sum(map(len, pipeline.said)) - entry.seen)
     return Usage(entry.prompt, pipeline.counted + entry.tokens + -(-uncounted // CHARACTERS_A_TOKEN), source="estimated")
 

@@ -228,6 +228,49 @@ async def test_of_a_long_answer_only_the_count_is_kept(tmp_path: Path, monkeypat
         assert (completion, source) == (sum([await count(word) for word in words[: 2 if left else 3]]), "counted")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("many", [False, True])
+async def test_a_question_that_the_client_left_before_its_answer_costs_its_prompt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool, many: bool
+) -> None:
+    if many:
+        monkeypatch.setattr(books_module, "MAX_COUNTING", 0)
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        hold = Wait()
+        upstream.scenes.append(Scene([hold], raw=True))
+        work = asyncio.create_task(ds2d.ask("/v1/chat/completions", {**ASK, "stream": stream}))
+        await hold.reached.wait()
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        await upstream.seen[-1].closed.wait()
+        hold.until.set()
+        await closed(tmp_path)
+        ((state, _, prompt, completion, source, delivered),) = turns(tmp_path)
+        assert (state, completion, delivered) == ("interrupted", 0, 0)
+        assert (prompt > 0, source) == (True, "estimated" if many else "counted")
+        _, body, _ = await ds2d.ask("/v1/usage")
+        assert body["used"]["total"]["total_tokens"] == prompt
+
+
+async def test_a_question_that_the_client_left_in_the_queue_costs_nothing(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream:
+        config = config_for(upstream.base_url)
+        config["upstreams"][0]["max_inflight"] = 1
+        async with running(tmp_path, config) as ds2d:
+            hold = Wait()
+            upstream.scenes.append(Scene([hold, *say("late")]))
+            first = asyncio.create_task(ds2d.ask("/v1/chat/completions", {**ASK, "stream": True}))
+            await hold.reached.wait()
+            work = asyncio.create_task(ds2d.ask("/v1/chat/completions", ASK))
+            await until(lambda: ds2d.daemon.queue.waiting == 1)
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            await closed(tmp_path)
+            assert turns(tmp_path)[-1] == ("interrupted", "client_closed", 0, 0, "", 0)
+            hold.until.set()
+            await first
+
+
 @pytest.mark.parametrize("more", ["", " four five"])
 async def test_a_checkpoint_that_is_being_counted_takes_nothing_from_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str
