@@ -326,16 +326,16 @@ def _estimated(entry: Entry, pipeline: Pipeline | None) -> Usage:
 
 
 def reserved_output(request: ChatRequest, route: Route, prompt: int, default: int) -> int:
-    """How many tokens the answers may have at most, all choices together: what was asked for, within what any server of the
-    route can do; `default` where nothing was asked for."""
+    """How many tokens the answers may have at most, all choices to all prompts together: what was asked for, within what any
+    server of the route can do; `default` where nothing was asked for."""
     bounds = [request.max_tokens if request.max_tokens is not None else default]
     outputs = [target.max_output or target.spec.max_output for target in route.targets]
     windows = [target.context or target.spec.context for target in route.targets]
     if outputs and all(outputs):
         bounds.append(max(filter(None, outputs)))
     if windows and all(windows):
-        bounds.append(max(0, max(filter(None, windows)) - prompt))
-    return min(bounds) * max(1, request.choices)
+        bounds.append(max(0, max(filter(None, windows)) - prompt // request.prompts))  # each prompt has a window of its own
+    return min(bounds) * max(1, request.choices) * request.prompts
 
 
 def _decisions(row: Row, why: dict[str, Any]) -> dict[str, Any]:

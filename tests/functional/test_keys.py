@@ -85,6 +85,23 @@ async def test_a_running_answer_holds_its_reservation(tmp_path: Path) -> None:
         assert (await code_of(ds2d, max_tokens=5))[0] == 200
 
 
+async def test_several_prompts_hold_a_reservation_each(tmp_path: Path) -> None:
+    async with (
+        scripted_upstream() as upstream,
+        running(tmp_path, config_for(upstream.base_url, **one_key(max_tokens=100))) as ds2d,
+    ):
+        hold = Wait()
+        upstream.scenes.append(Scene([hold, b"{}"], content_type="application/json"))
+        body = {"model": "deepseek-chat", "prompt": ["one", "two", "three"], "n": 2, "max_tokens": 20}
+        first = asyncio.create_task(ds2d.ask("/v1/completions", body))
+        await hold.reached.wait()
+        (limit,) = (await ds2d.ask("/v1/usage"))[1]["quota"]["limits"]
+        assert limit["reserved"] > 3 * 2 * 20
+        assert await code_of(ds2d) == (429, "insufficient_quota")
+        hold.until.set()
+        await first
+
+
 async def test_rates_are_refused_with_the_time_to_wait_and_told_in_headers(tmp_path: Path) -> None:
     config = config_for("", **one_key(rpm=2, tpm=10_000))
     async with (
