@@ -488,6 +488,25 @@ async def test_a_recording_goes_through_as_it_is_with_the_models_own_name(tmp_pa
         assert [turn["dialect"] for turn in ds2d.daemon.books.recent] == ["translations", "transcriptions"]
 
 
+async def test_counts_by_other_names_are_on_record_too(tmp_path: Path) -> None:
+    tokens = {"type": "tokens", "input_tokens": 14, "output_tokens": 45, "total_tokens": 59}
+    async with two_servers(tmp_path) as (ds2d, _, pool):
+        pool.scenes.append(answer({"model": "up", "results": [], "usage": {"total_tokens": 9}}))
+        _, got, _ = await ds2d.ask("/rerank", {"model": "team/vectors", "query": "a", "documents": ["b"]})
+        assert got["usage"] == {"total_tokens": 9}
+        pool.tell_routes("/v1/audio/transcriptions")
+        pool.models = ("openai/whisper-small",)
+        await look_anew(ds2d)
+        done = sse({"type": "transcript.text.done", "text": "hi", "usage": tokens}, done=False)
+        pool.scenes += [answer({"text": "hi", "usage": tokens}), Scene(done)]
+        for _ in range(2):
+            assert (await ds2d.ask("/v1/audio/transcriptions", data=recording("whisper-1")))[0] == 200
+        counts = [(turn["tokens"]["prompt"], turn["tokens"]["completion"]) for turn in ds2d.daemon.books.recent]
+        assert counts == [(14, 45), (14, 45), (9, 0)]
+        _, usage, _ = await ds2d.ask("/v1/usage")
+        assert usage["used"]["total"]["total_tokens"] == 9 + 59 + 59
+
+
 WORDS_SO_FAR = [
     {"object": "transcription.chunk", "model": "up", "choices": [{"delta": {"content": word}}]} for word in ("hel", "lo")
 ]

@@ -112,7 +112,7 @@ def pass_back(request: ChatRequest, target: Target, reply: Reply) -> Passed:
         _garbled()
     usage = None
     if isinstance(answer, dict):
-        usage = read_usage(answer.get("usage"))
+        usage = _usage(answer.get("usage"))
         answer = WAYS[request.task][flavour_of(target)].read(answer, request, target)
         if "model" in answer:
             answer["model"] = request.model or target.model
@@ -171,12 +171,20 @@ class Decoder:
             _garbled()
         if event.get("error"):
             raise GatewayError(ErrorKind.UPSTREAM_ERROR, "The upstream failed.")
-        self.usage = read_usage(event.get("usage")) or self.usage
+        self.usage = _usage(event.get("usage")) or self.usage
         endings = [choice.get("finish_reason") for choice in event.get("choices") or () if isinstance(choice, dict)]
         self._over = str(event.get("type", "")).endswith(".done") or any(endings)
         if "model" in event:
             event["model"] = self._name
         return orjson.dumps(event).decode()
+
+
+def _usage(reported: Any) -> Usage | None:
+    """What a task used: a transcript's counts have names of their own, and a ranking's may be a total only, all of it read."""
+    if not isinstance(reported, dict):
+        return None
+    read = reported.get("input_tokens", reported.get("total_tokens"))
+    return read_usage(reported) or read_usage({"prompt_tokens": read, "completion_tokens": reported.get("output_tokens", 0)})
 
 
 # Calls
@@ -219,7 +227,7 @@ def _unread(request: ChatRequest, reply: Reply, kind: str) -> Passed:
     usage: Usage | None = None
     try:
         told = orjson.loads(reply.headers.get("metadata", ""))
-        usage = read_usage(told.get("usage"))
+        usage = _usage(told.get("usage"))
         if request.model and "model" in told:
             told["model"] = request.model
         headers = {"metadata": msgspec.json.encode(told).decode().encode("ascii", "backslashreplace").decode()}
