@@ -55,9 +55,17 @@ class Meter:
         self.tokens = Window()
 
     def turn_to(self, now: datetime) -> None:
-        """Begin new calendar windows where old ones are over; a clock that was set back revives none."""
+        """Begin new calendar windows where old ones are over; a clock that was set back revives none.
+
+        One that was ahead by days, and is right again, must not keep them from renewing until it gets there: what was counted
+        then is of the window that is now.
+        """
         day = now.date().isoformat()
+        if day == self.days:
+            return
         month = day[:7]
+        if self.days > (now + timedelta(days=1)).date().isoformat():
+            self.days, self.months = day, month
         if day > self.days:
             self.days, self.day = day, [0, 0]
         if month > self.months:

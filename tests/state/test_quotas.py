@@ -133,6 +133,17 @@ def test_a_clock_set_back_revives_no_quota() -> None:
     world.refused()
 
 
+@pytest.mark.parametrize(("window", "ahead"), [("day", 2), ("day", 3000), ("month", 40), ("month", 3000)])
+def test_a_clock_that_was_ahead_for_a_while_does_not_keep_a_quota_from_renewing(window: Any, ahead: int) -> None:
+    world = World(max_tokens=10, quota_window=window)
+    world.now += timedelta(days=ahead)
+    world.use(10, 0)
+    world.now -= timedelta(days=ahead)
+    world.refused()
+    world.now += timedelta(days=1 if window == "day" else 31)
+    world.use(1, 0)
+
+
 def test_what_was_used_before_a_restart_counts() -> None:
     world = World(max_tokens=100, quota_window="month")
     world.quotas.load([Sums("a", NOON.timestamp(), NOON.timestamp(), 3, (500, 500), (60, 40), (1, 1))])
