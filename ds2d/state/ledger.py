@@ -14,6 +14,7 @@ import itertools
 import logging
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,6 +54,10 @@ MAX_HELD = 200_000
 file holds as open are not, or they would stand in it as running for ever: no more than the turns that ran when it failed."""
 
 TIDY_SECONDS = 60.0
+
+LOOKS_AT_CLOCK = 60
+"""Rounds of tidying, an hour of them: a clock that is set forward deletes nothing before it has stayed there for so long."""
+
 PRUNE_ROWS = 200
 """Rows deleted in one step, so that no answer waits long for it."""
 
@@ -138,6 +143,7 @@ class Ledger:
         self._tidying: asyncio.Task[None] | None = None
         self._has_sums = False
         self._refused = (0, 0)  # second, and refusals in it
+        self._offsets: deque[float] = deque(maxlen=LOOKS_AT_CLOCK)  # of the wall clock from the loop's
 
     async def start(self) -> None:
         """Open the file and load the sums; a file that cannot be opened is a problem, not an error."""
@@ -405,7 +411,9 @@ class Ledger:
     async def tidy(self) -> None:
         """Once through both."""
         await self._call(self._file.recover)
-        before = self._wall() - self._settings.retention_days * 86400
+        now = self._loop.time()
+        self._offsets.append(self._wall() - now)
+        before = now + min(self._offsets) - self._settings.retention_days * 86400
         deleted = PRUNE_ROWS
         while deleted == PRUNE_ROWS:
             deleted = await self._call(lambda: self._file.prune(before, PRUNE_ROWS))

@@ -18,7 +18,7 @@ from ds2d.state import ledger as module
 from ds2d.state.ledger import MANY, Ledger
 from ds2d.state.ledger_file import KeyRecord, LedgerFile, Sums
 from ds2d.state.ledger_notes import Saved
-from tests.state.ledger_world import Settings, ended, look, row, started, until
+from tests.state.ledger_world import BEGAN, Settings, ended, look, row, started, until
 
 
 class Fake:
@@ -398,6 +398,22 @@ async def test_tidying_prunes_in_steps(tmp_path: Path, monkeypatch: pytest.Monke
     await until(lambda: not ledger._dirty and ledger._idle.is_set())
     await ledger.tidy()
     assert look(tmp_path, "SELECT request_id FROM turns") == [("req_new",)]
+    await ledger.close_file()
+
+
+async def test_a_clock_that_is_set_forward_deletes_nothing_for_an_hour(tmp_path: Path) -> None:
+    steps = [0.0]
+    ledger = Ledger(tmp_path, Settings(retention_days=90), wall=lambda: BEGAN + steps[0])
+    await ledger.start()
+    await ledger.close(ledger.open(ended(row())))
+    await ledger.settle()
+    await ledger.tidy()
+    steps[0] = 100 * 86400
+    for _ in range(module.LOOKS_AT_CLOCK - 1):
+        await ledger.tidy()
+        assert len(look(tmp_path, "SELECT 1 FROM turns")) == 1
+    await ledger.tidy()
+    assert look(tmp_path, "SELECT 1 FROM turns") == []
     await ledger.close_file()
 
 
