@@ -68,12 +68,14 @@ class Step:
 
 
 class Ring:
-    """The last steps of one width. Only steps in which something happened are there."""
+    """The last steps of one width. Only steps in which something happened are there. Those that are ahead of `wall` go as soon as
+    there is another: the clock was wrong, and measured by them all that is now would be long past."""
 
-    def __init__(self, seconds: int, kept: int) -> None:
+    def __init__(self, seconds: int, kept: int, wall: Callable[[], float]) -> None:
         self.seconds = seconds
         self.kept = kept
         self.steps: dict[int, Step] = {}
+        self._wall = wall
 
     def at(self, when: float) -> Step:
         """The step of this moment."""
@@ -81,8 +83,9 @@ class Ring:
         step = self.steps.get(number)
         if step is None:
             step = self.steps[number] = Step()
-            for old in [one for one in self.steps if one <= max(self.steps) - self.kept]:
-                del self.steps[old]
+            last = int(max(when, self._wall()) // self.seconds)
+            for gone in [one for one in self.steps if not last - self.kept < one <= last]:
+                del self.steps[gone]
         return step
 
     def spread(self, begin: float, end: float, tokens: int) -> None:
@@ -126,7 +129,7 @@ class Series:
 
     def __init__(self, wall: Callable[[], float]) -> None:
         self._wall = wall
-        self._rings = {"hour": Ring(*HOUR), "day": Ring(*DAY)}
+        self._rings = {"hour": Ring(*HOUR, wall), "day": Ring(*DAY, wall)}
 
     def note(self, row: Row, _turn: object = None) -> None:
         """A turn is over."""

@@ -67,3 +67,5 @@ def test_a_clock_that_was_set_back_loses_nothing_that_is_shown() -> None:
     series.note(turn(NOW + 86400))
     series.note(turn(NOW))
     assert series.sizes()["steps"].now <= series.sizes()["steps"].bound
+    for ring in series.shown().values():
+        assert [step["turns"] for step in ring["steps"]] == [*[0] * (len(ring["steps"]) - 1), 1]
