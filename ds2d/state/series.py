@@ -144,7 +144,9 @@ class Series:
                 and (row.cause in step.causes or len(step.causes) < MAX_CAUSES)
             ):
                 step.causes[row.cause] += 1
-            if row.first_ms is None:
+            if row.first_ms is None:  # made before anything was sent: an answer in one piece
+                if row.completion_tokens:
+                    ring.spread(row.began_at + (row.queue_ms or 0.0) / 1000, end, row.completion_tokens)
                 continue
             begin = row.began_at + row.first_ms / 1000
             ring.spread(begin, end, row.completion_tokens)

@@ -34,6 +34,12 @@ def test_a_turn_counts_where_it_ended_and_its_tokens_where_they_were_made() -> N
     assert sum(step["prompt_tokens"] for step in steps) == 7  # type: ignore[misc]
 
 
+def test_the_tokens_of_an_answer_in_one_piece_count_over_the_time_in_which_it_was_made() -> None:
+    steps = hour(turn(NOW, seconds=180.0, tokens=120, first=None, streamed=False, queue_ms=60_000.0), now=NOW)
+    assert [step["completion_tokens"] for step in steps[-4:]] == [0, 60, 60, 0]
+    assert steps[-1]["first_ms"] is steps[-1]["between_ms"] is None
+
+
 def test_an_answer_longer_than_what_is_kept_costs_no_more_than_that() -> None:
     steps = hour(turn(NOW, seconds=10 * 3600.0, tokens=1000))
     assert sum(step["completion_tokens"] for step in steps) == pytest.approx(1000, abs=60)  # type: ignore[arg-type,type-var]
