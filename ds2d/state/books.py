@@ -305,11 +305,10 @@ def _with_thoughts(usage: Usage, pipeline: Pipeline | None) -> Usage:
 
 
 def _is_owed(turn: Answering) -> bool:
-    """Whether a turn of which no usage is known cost something: of its answer something came, or its client left while an
-    upstream had the question, which answers many only when they are whole. A stop may come while the end is being counted."""
-    if turn.pipeline is None:
-        return turn.outcome == INTERRUPTED and bool(turn.tries) and not turn.tries[-1]["end"]
-    return turn.outcome == INTERRUPTED or turn.first is not None
+    """Whether a turn of which no usage is known cost something: an upstream had its question when it was cancelled (many answer
+    only when they are whole), or something of an answer came. A stop may come while the end is being counted."""
+    was_asking = bool(turn.tries) and not turn.tries[-1]["end"]
+    return was_asking or turn.first is not None or (turn.outcome == INTERRUPTED and turn.pipeline is not None)
 
 
 def _reported(pipeline: Pipeline | None) -> Usage | None:

@@ -252,6 +252,21 @@ async def test_a_question_that_the_client_left_before_its_answer_costs_its_promp
         assert body["used"]["total"]["total_tokens"] == prompt
 
 
+async def test_a_background_response_that_is_cancelled_before_its_answer_costs_its_prompt(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        hold = Wait()
+        upstream.scenes.append(Scene([hold], raw=True))
+        _, answer, _ = await ds2d.ask("/v1/responses", {"model": "deepseek-chat", "input": "Hello", "background": True})
+        await hold.reached.wait()
+        _, answer, _ = await ds2d.ask(f"/v1/responses/{answer['id']}/cancel", {})
+        assert answer["status"] == "cancelled"
+        hold.until.set()
+        await closed(tmp_path)
+        ((state, cause, prompt, completion, _, delivered),) = turns(tmp_path)
+        assert (state, cause, completion, delivered) == ("failed", "cancelled", 0, 0)
+        assert prompt > 0
+
+
 async def test_a_question_that_the_client_left_in_the_queue_costs_nothing(tmp_path: Path) -> None:
     async with scripted_upstream() as upstream:
         config = config_for(upstream.base_url)
