@@ -205,6 +205,7 @@ class Books:
         usage = turn.usage
         if usage is None and _is_owed(turn):
             if len(self._counting) < MAX_COUNTING:
+                entry.permit.ended()
                 self._counting[id(entry)] = entry, turn
                 self._tools.spawn(self._count_and_close(entry, turn, pipeline))
                 return

@@ -90,12 +90,13 @@ class Meter:
 class Permit:
     """An admitted request. `settle` it once, whatever became of it."""
 
-    __slots__ = ("_meter", "_owner", "_rate", "number", "reserved")
+    __slots__ = ("_meter", "_owner", "_rate", "_runs", "number", "reserved")
 
     def __init__(self, owner: Quotas, meter: Meter, reserved: Tokens, rate: Entry | None) -> None:
         self._owner: Quotas | None = owner
         self._meter = meter
         self._rate = rate
+        self._runs = True
         self.reserved = reserved
         self.number = 0
         """What tells it from others of this process (0: another process counts it)."""
@@ -105,8 +106,15 @@ class Permit:
         """Its place in the tokens of the last minute, where the key has a limit on them."""
         return self._rate
 
+    def ended(self) -> None:
+        """It runs no more, so that another may; what it used is being counted still."""
+        if self._runs:
+            self._runs = False
+            self._meter.inflight -= 1
+
     def settle(self, prompt: int, completion: int) -> None:
         """Count what was used in place of what was reserved. The second time does nothing."""
+        self.ended()
         if self._owner is not None:
             owner, self._owner = self._owner, None
             owner.settled(self._meter, self.reserved, (prompt, completion), self._rate)
@@ -182,7 +190,6 @@ class Quotas:
     def settled(self, meter: Meter, reserved: Tokens, used: Tokens, rate: Entry | None) -> None:
         """See `Permit.settle`."""
         meter.turn_to(self._now())
-        meter.inflight -= 1
         for index in (0, 1):
             meter.reserved[index] -= reserved[index]
             for window in (meter.total, meter.month, meter.day):

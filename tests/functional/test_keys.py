@@ -85,6 +85,33 @@ async def test_a_running_answer_holds_its_reservation(tmp_path: Path) -> None:
         assert (await code_of(ds2d, max_tokens=5))[0] == 200
 
 
+async def test_who_left_takes_no_place_while_its_answer_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with (
+        scripted_upstream() as upstream,
+        running(tmp_path, config_for(upstream.base_url, **one_key(max_inflight=1))) as ds2d,
+    ):
+        gate, hold = asyncio.Event(), Wait()
+
+        async def held(_request: Any) -> int:
+            await gate.wait()
+            return 6
+
+        monkeypatch.setattr(ds2d.daemon.toolbox, "count_request", held)
+        upstream.scenes.append(Scene([hold, *say("late")]))
+        first = asyncio.create_task(ds2d.ask(CHAT, {**ASK, "stream": True}))
+        await hold.reached.wait()
+        assert await code_of(ds2d) == (429, "rate_limit_exceeded")
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        hold.until.set()
+        await until(lambda: ds2d.daemon.books.sizes()["counting"].now == 1)
+        assert (await code_of(ds2d))[0] == 200
+        assert (await ds2d.ask("/v1/usage"))[1]["requests_running"] == 0
+        gate.set()
+        await until(lambda: ds2d.daemon.books.sizes()["counting"].now == 0)
+        assert ds2d.daemon.quotas.meter(hash_key(KEY).removeprefix("sha256:")).inflight == 0
+
+
 async def test_several_prompts_hold_a_reservation_each(tmp_path: Path) -> None:
     async with (
         scripted_upstream() as upstream,
