@@ -10,6 +10,7 @@ append, unless they are many; to the tables they go with all others, for a table
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import sqlite3
@@ -231,10 +232,12 @@ class Ledger:
         await done
 
     async def settle(self) -> None:
-        """Returns when the tables hold every turn that was closed before, unless they cannot be written now."""
-        await self._rest()
-        if self.problem is None and self._flush(self._dirty):
-            await self._rest()
+        """Returns when the tables hold every turn that was closed before, unless they cannot be written now, or only slowly."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await self._rest()
+                if self.problem is None and self._flush(self._dirty):
+                    await self._rest()
 
     async def _rest(self) -> None:
         while not self._idle.is_set():

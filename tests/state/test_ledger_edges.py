@@ -445,6 +445,22 @@ async def test_nobody_waits_twice_for_a_disk_that_hangs(tmp_path: Path, monkeypa
     await ledger.close_file()
 
 
+async def test_a_report_waits_for_a_disk_that_hangs_no_longer_than_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.01)
+    ledger = await started(tmp_path, file=Noting())
+    held, first = await writing(ledger)
+    async with asyncio.timeout(2):
+        await ledger.settle()
+    assert not ledger._idle.is_set()
+    held.set()
+    await first
+    await ledger.settle()
+    assert ledger.sizes()["rows_unwritten"].now == 0
+    await ledger.close_file()
+
+
 async def test_an_earlier_batch_is_planned_in_place_of_the_later_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LAZY", 1000.0)
     ledger = await started(tmp_path, file=Noting())
