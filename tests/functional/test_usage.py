@@ -517,6 +517,9 @@ async def test_operators_page_through_the_ledger(tmp_path: Path) -> None:
         assert names == ["req_0", "req_1", "req_2"]
         assert [(day["key_name"], day["requests"], day["prompt_tokens"]) for day in body["daily"]] == [("team-a", 3, 21)]
         assert HASH not in str(body)
-        for bad in ("limit=0", "since=yesterday", "state=lost", "after=x"):
+        for bad in ("limit=0", "limit=0001005", "since=yesterday", "state=lost", "after=x", f"after=1.0_{2**63}"):
             assert (await ds2d.ask(f"/admin/usage?{bad}", key=ADMIN_KEY))[0] == 400, bad
+        for far in ("since=0001-01-01T00:00:00%2B14:00", "until=9999-12-31T23:59:59-14:00"):
+            assert len((await ds2d.ask(f"/admin/usage?{far}", key=ADMIN_KEY))[1]["turns"]) == 3, far
+        assert (await ds2d.ask("/admin/usage?until=0001-01-01", key=ADMIN_KEY))[1]["turns"] == []
         assert (await ds2d.ask("/admin/usage"))[0] == 401

@@ -22,6 +22,9 @@ from ds2d.web.admin.desk import Desk
 from ds2d.web.admin.keys import bad, key_id
 
 MAX_PAGE = 500
+LATEST = 253370764800.0
+"""The last year's beginning, in Unix seconds; no turn is outside of it and 1970."""
+
 STATES = ("open", "completed", "interrupted", "failed", "rejected")
 
 
@@ -44,7 +47,7 @@ class UsageRoutes:
         return self._desk.reply(body)
 
     def _read(self, query: dict[str, str]) -> dict[str, Any]:
-        since, until = _time(query, "since", 0.0), _time(query, "until", 253370764800.0)
+        since, until = _time(query, "since", 0.0), _time(query, "until", LATEST)
         key = self._caller(query["key"]) if query.get("key") else None
         state = query.get("state")
         if state is not None and state not in STATES:
@@ -67,7 +70,7 @@ class UsageRoutes:
 
 def _limit(query: dict[str, str]) -> int:
     text = query.get("limit", "100")
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= MAX_PAGE:
+    if len(text) > 6 or not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_PAGE:
         raise bad(f"limit: must be 1 to {MAX_PAGE}")
     return int(text)
 
@@ -79,12 +82,15 @@ def _time(query: dict[str, str], name: str, default: float) -> float:
         when = datetime.fromisoformat(query[name])
     except ValueError:
         raise bad(f"{name}: must be a date or a time (RFC 3339)") from None
-    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    return min(max(1.0, (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()), LATEST)
 
 
 def _cursor(text: str) -> usage.Cursor:
     began, _, number = text.partition("_")
     try:
-        return usage.Cursor(float(began), int(number))
+        cursor = usage.Cursor(float(began), int(number))
     except ValueError:
         raise bad("after: must be the `next` of a page") from None
+    if not 0 <= cursor.id < 2**63:
+        raise bad("after: must be the `next` of a page")
+    return cursor
