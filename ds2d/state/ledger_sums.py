@@ -2,7 +2,8 @@
 
 Rule: a sum is changed in the transaction that changes its rows, by what they are now less what they were: so both agree after
 any crash, and a row that is written twice counts once.
-Surprise: open turns count nowhere, refused ones by day only.
+Surprise: open turns count nowhere, refused ones by day only. Tokens that strangers bring have sums of their own once something
+was used with them, and until then one for all: anybody can invent them, and sums stay for ever.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from ds2d.core.caller import DIRECT
 from ds2d.state.ledger_schema import FIELDS, OPEN, REJECTED
+
+STRANGERS = DIRECT.removesuffix(":")
+"""Under what the turns of all direct tokens count that used nothing."""
 
 COUNTED = (
     "key", "key_name", "began_at", "used", "upstream", "state", "ended_at", "prompt_tokens", "completion_tokens", "cached_tokens",
@@ -64,6 +69,8 @@ class Tally:
         key, name, began, used, upstream, state, ended, prompt, completion, cached, reasoning = row
         if state == OPEN:
             return
+        if key.startswith(DIRECT) and not (prompt or completion):
+            key = STRANGERS
         day = _day(int((began if ended is None else ended) // 86400))
         sums = self._daily.setdefault((day, key, used, upstream, state), [0, 0, 0, 0, 0])
         sums[0] += sign

@@ -258,6 +258,19 @@ def test_refused_turns_count_by_day_only(file: LedgerFile) -> None:
     assert look(file.path.parent, "SELECT * FROM keys") == []
 
 
+def test_tokens_that_anybody_can_invent_leave_no_sums_of_their_own_until_something_was_used(file: LedgerFile) -> None:
+    strangers = [row(f"req_{number}", key=f"direct:{number}", key_name="direct") for number in range(5)]
+    save(file, *[(number, ended(one, "failed", 0, 0)) for number, one in enumerate(strangers[:3])])
+    save(file, (3, ended(strangers[3], "rejected", 0, 0)), (4, ended(strangers[4])))
+    assert look(file.path.parent, "SELECT key, requests, prompt_tokens FROM keys ORDER BY key") == [
+        ("direct", 3, 0),
+        ("direct:4", 1, 7),
+    ]
+    daily = look(file.path.parent, "SELECT key, state, requests FROM daily ORDER BY key, state")
+    assert daily == [("direct", "failed", 3), ("direct", "rejected", 1), ("direct:4", "completed", 1)]
+    assert len(rows_of(file)) == 5
+
+
 def test_retention_deletes_turns_and_keeps_sums(file: LedgerFile) -> None:
     save(file, *((number, ended(row(began_at=BEGAN + number))) for number in range(1, 6)), (6, row(began_at=BEGAN)))
     assert [file.prune(BEGAN + 4, 2), file.prune(BEGAN + 4, 2)] == [2, 1]
