@@ -210,6 +210,8 @@ class Books:
                 self._tools.spawn(self._count_and_close(entry, turn, pipeline))
                 return
             usage = _reported(pipeline) or _estimated(entry, pipeline)
+        if usage is None:
+            _forget_usage(entry.row)
         self._close(entry, turn, usage)
         self._ledger.touch(entry.ticket)
 
@@ -367,3 +369,11 @@ def _note_usage(row: Row, usage: Usage, delivered: int) -> None:
         row.counted_prompt, row.counted_completion = usage.prompt, usage.completion
     row.delivered_tokens = delivered
     row.delivered_source = usage.source
+
+
+def _forget_usage(row: Row) -> None:
+    """A turn that failed with nothing sent owes nothing, also where a checkpoint noted what it had cost by then."""
+    row.prompt_tokens = row.completion_tokens = row.delivered_tokens = 0
+    row.usage_source = row.delivered_source = ""
+    row.reported_prompt = row.reported_completion = row.counted_prompt = row.counted_completion = None
+    row.cached_tokens = row.reasoning_tokens = None

@@ -402,6 +402,30 @@ async def test_an_error_of_the_upstream_is_a_failed_turn_without_tokens(tmp_path
         assert turns(tmp_path) == [("failed", "upstream_rejected", 0, 0, "", 0)]
 
 
+@pytest.mark.parametrize("noted", [False, True])
+async def test_a_turn_that_failed_before_its_first_byte_costs_nothing_though_a_checkpoint_saw_it_run(
+    tmp_path: Path, noted: bool
+) -> None:
+    async with (
+        scripted_upstream() as upstream,
+        running(tmp_path, config_for(upstream.base_url, runtime={"max_attempts": 1})) as ds2d,
+    ):
+        hold = Wait()
+        upstream.scenes.append(Scene([*SAID, hold, END]))
+        work = asyncio.create_task(ds2d.ask("/v1/chat/completions", ASK))
+        await hold.reached.wait()
+        (turn,) = ds2d.daemon.service.turns.values()
+        await until(lambda: turn.pipeline and turn.pipeline.records == len(SAID))
+        if noted:
+            await ds2d.daemon.books.checkpoint(turn)
+        hold.until.set()
+        assert (await work)[0] == 503
+        await closed(tmp_path)
+        assert turns(tmp_path) == [("failed", "upstream_disconnected", 0, 0, "", 0)]
+        _, body, _ = await ds2d.ask("/v1/usage")
+        assert body["used"]["total"]["total_tokens"] == 0
+
+
 async def test_refused_turns_have_rows_too(tmp_path: Path) -> None:
     limits = {"account_max_inflight": 1, "queue_timeout_seconds": 0}
     keys = [{"key": KEY, "models": ["deepseek-chat"]}]
