@@ -238,6 +238,7 @@ NOW = {"date": "Wed, 21 Oct 2026 07:28:00 GMT"}
         ({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT", **NOW}, "", 30),
         ({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT"}, "", None),
         ({"retry-after": "soon"}, "", None),
+        ({"retry-after": "Mon, 1 Jan 99999999999999999999 0:0:0", **NOW}, "", None),
         ({"retry-after": "-3"}, "", None),
         ({"retry-after": "99999999"}, "", None),
         ({}, "Upstream rate limit reached (UserByModelByDay). Retry after ~20663s.", 20663),
