@@ -82,7 +82,7 @@ class NativeCalls:
         if call is None:
             return
         if ending is None or call.whole or ending.reason not in ("length", "content_filter"):
-            call.close(out, self._notes)
+            call.close(out, self._notes, cut=ending is not None and ending.stop is not None)
         out += call.behind
 
 
@@ -120,15 +120,16 @@ class _Open:
             text = "" if self._outer.done else self._outer.feed(text)
         self._read(text, out)
 
-    def close(self, out: list[Event], said: dict[str, None]) -> None:
-        """No more arguments will come, though the model was done: mend what lacks closers, mark what cannot be mended."""
+    def close(self, out: list[Event], said: dict[str, None], *, cut: bool) -> None:
+        """No more arguments will come, though the model was done: mend what lacks closers, mark what cannot be mended. `cut`: a
+        stop string ended the answer, so what lacks may be more than closers."""
         repairs = list(self._reader.repairs)
         broken = self.broken or self._reader.fault
         if not self._began and not broken:
-            broken = not self._complete("{}", out)
+            broken = cut or not self._complete("{}", out)
             repairs = [notes.NO_ARGUMENTS]
         elif not self.whole and not broken:
-            closers = self._reader.finish()
+            closers = None if cut else self._reader.finish()
             broken = closers is None or not self._complete(closers, out)
             self._send(self._reader.unsent() if broken else "", out)
             repairs.append(notes.CLOSERS)
@@ -202,10 +203,10 @@ class _OpenText(_Open):
         else:
             super().take(text, out)
 
-    def close(self, out: list[Event], said: dict[str, None]) -> None:
+    def close(self, out: list[Event], said: dict[str, None], *, cut: bool) -> None:
         """No more will come."""
         if self._bare is False and not self._reader.fault:
-            super().close(out, said)
+            super().close(out, said, cut=cut)
             return
         self._send(self._doubt, out)
         said.update(self._reader.repairs)

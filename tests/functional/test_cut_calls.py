@@ -1,0 +1,68 @@
+"""Calls that did not come whole, in every dialect and both modes: half of one never looks whole (mapping.md 7, toolcalls.md 3)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.functional.harness import config_for, running
+from tests.functional.scripted import Scene, answer, chunk, scripted_upstream, sse, usage
+from tests.functional.test_tool_choice import DIALECTS, question
+
+
+def called(*arguments: str, finish: str, stream: bool, stop_reason: str | None = None) -> Scene:
+    """An answer of native calls with these arguments, cut as they may be."""
+    calls = [
+        {"id": f"call_{number}", "type": "function", "function": {"name": "weather", "arguments": written}}
+        for number, written in enumerate(arguments)
+    ]
+    if stream:
+        events = [chunk({"tool_calls": [{"index": index, **call}]}) for index, call in enumerate(calls)]
+        last = chunk({}, finish)
+        last["choices"][0]["stop_reason"] = stop_reason
+        return Scene(sse(*events, last, usage()))
+    message = {"role": "assistant", "content": None, "tool_calls": calls}
+    choice = {"index": 0, "message": message, "finish_reason": finish, "stop_reason": stop_reason}
+    return answer({"object": "chat.completion", "model": "up", "choices": [choice], "usage": usage()["usage"]})
+
+
+def written_in(said: Any) -> str:
+    """The arguments that the client got, from a chat or Responses answer."""
+    if isinstance(said, dict):
+        calls = said["choices"][0]["message"]["tool_calls"] if "choices" in said else [{"function": said["output"][0]}]
+        return str(calls[0]["function"]["arguments"])
+    events = [json.loads(line[6:]) for line in said.splitlines() if line.startswith("data: {")]
+    if "choices" not in events[0]:
+        return str(events[-1]["response"]["output"][0]["arguments"])
+    deltas = [choice["delta"] for event in events for choice in event["choices"]]
+    return "".join(delta["tool_calls"][0]["function"]["arguments"] for delta in deltas if "tool_calls" in delta)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_a_call_that_a_stop_string_cut_off_is_not_closed(tmp_path: Path, dialect: str, stream: bool) -> None:
+    """What lacks may be more than closers: the model would have gone on."""
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        cut = called('{"city": "Kyiv"', finish="stop", stop_reason=",", stream=stream)
+        upstream.decide = lambda _: cut  # a whole answer that cannot be told is asked for again
+        path, body = question(dialect, stream=stream, forced=False)
+        status, said, _ = await ds2d.ask(path, body)
+        if dialect == "claude":
+            assert (status, "are not a JSON object" in str(said)) == (200 if stream else 503, True)
+        elif dialect == "gemini":
+            assert ("MALFORMED_FUNCTION_CALL" in str(said), "functionCall" in str(said)) == (True, False)
+        else:
+            assert written_in(said) == '{"city": "Kyiv"'
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_that_a_filter_cut_off_is_told_as_filtered(tmp_path: Path, stream: bool) -> None:
+    """Nobody malformed it, and to ask again would not mend it."""
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        upstream.scenes.append(called('{"city": "Ky', finish="content_filter", stream=stream))
+        status, said, _ = await ds2d.ask(*question("gemini", stream=stream, forced=False))
+        assert status == 200, said
+        assert ("SAFETY" in str(said), "MALFORMED" in str(said), "functionCall" in str(said)) == (True, False, False)
