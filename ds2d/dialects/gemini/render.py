@@ -107,8 +107,8 @@ def call_part(call_id: str, name: str, args: Any, thoughts: str, seal: Callable[
 
 
 def finish_reason(ending: Ending, *, malformed: bool, called: bool, notes: Sequence[str]) -> str:
-    """The finish reason of a candidate; a call that could not be shown is one, unless the token limit cut it (mapping.md 7)."""
-    if malformed and ending.reason != "length":
+    """The finish reason of a candidate; a call that could not be shown is one, unless limit or filter cut it (mapping.md 7)."""
+    if malformed and ending.reason not in ("length", "content_filter"):
         return "MALFORMED_FUNCTION_CALL"
     if not called and _UNDECLARED in notes and ending.reason in ("stop", "tool_calls"):
         return "UNEXPECTED_TOOL_CALL"
