@@ -47,7 +47,7 @@ class Policy:
         for event in batch[same:]:
             self._take(event, out)
         if self.done and not (out and isinstance(out[-1], Finish | Failure)):
-            out.append(self._end(Finish(tuple(Ending("tool_calls") for _ in range(self._request.choices)))))
+            out.append(self._end(Finish(self._done_endings())))
         return out
 
     def finish(self) -> list[Event]:
@@ -76,6 +76,8 @@ class Policy:
                     self._ended(choice, broken)
             case Finish():
                 out.append(self._end(event))
+            case Failure() if self.done:  # of what would have been dropped: the answer was over
+                out.append(self._end(Finish(self._done_endings(), event.usage)))
             case Failure():
                 out.append(event)
 
@@ -84,6 +86,9 @@ class Policy:
         if choice is None:
             choice = self._choices[index] = _Choice()
         return choice
+
+    def _done_endings(self) -> tuple[Ending, ...]:
+        return (Ending("tool_calls"),) * self._request.choices
 
     def _start(self, choice: _Choice, event: ToolStart, out: list[Event]) -> None:
         choice.calling = False
@@ -119,13 +124,13 @@ class Policy:
 
     def _end(self, event: Finish) -> Finish | Failure:
         choices = [self._choices.get(index) or _Choice() for index in range(len(event.endings))]
-        whole = all(_is_whole(ending) for ending in event.endings)
+        endings = tuple(_ending(ending, choice) for ending, choice in zip(event.endings, choices, strict=True))
+        whole = all(map(_is_whole, endings))
         if whole and self._request.tool_choice.mode == "required" and not any(choice.valid for choice in choices):
             return Failure(_violation(), event.usage)
         cause = _why_empty(choices, event, self._request)
         if cause is not None:
             return Failure(_empty(cause), event.usage)
-        endings = tuple(_ending(ending, choice) for ending, choice in zip(event.endings, choices, strict=True))
         said = tuple(dict.fromkeys([*event.notes, *self._notes]))
         return msgspec.structs.replace(event, endings=endings, notes=said)
 
@@ -166,6 +171,8 @@ def _is_whole(ending: Ending) -> bool:
 
 def _ending(ending: Ending, choice: _Choice) -> Ending:
     reason = ending.reason
+    if choice.over:  # its answer ended with the call, whatever became of the rest
+        return msgspec.structs.replace(ending, reason="tool_calls", stop=None)
     if choice.calls and reason == "stop":
         reason = "tool_calls"
     elif not choice.calls and reason == "tool_calls":

@@ -1,4 +1,4 @@
-"""Calls that did not come whole, in every dialect and both modes: half of one never looks whole (mapping.md 7, toolcalls.md 3)."""
+"""Calls that did not come whole, in every dialect and mode: half of one never looks whole (mapping.md 7, toolcalls.md 3)."""
 
 from __future__ import annotations
 
@@ -66,3 +66,25 @@ async def test_a_call_that_a_filter_cut_off_is_told_as_filtered(tmp_path: Path, 
         status, said, _ = await ds2d.ask(*question("gemini", stream=stream, forced=False))
         assert status == 200, said
         assert ("SAFETY" in str(said), "MALFORMED" in str(said), "functionCall" in str(said)) == (True, False, False)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_end_of_what_came_behind_the_only_call_is_not_the_answers(tmp_path: Path, stream: bool) -> None:
+    """Without parallel calls the answer is over with the first, whether or not the server's further words came in time."""
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        upstream.scenes.append(called('{"city": "Kyiv"}', '{"city": "Lv', finish="length", stream=stream))
+        path, body = question("chat", stream=stream, forced=False)
+        status, said, _ = await ds2d.ask(path, body | {"parallel_tool_calls": False})
+        assert (status, written_in(said)) == (200, '{"city": "Kyiv"}')
+        assert "tool_calls" in str(said)
+        assert "length" not in str(said)
+
+
+async def test_a_fault_behind_the_only_call_is_not_the_answers(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        calls = {"tool_calls": [{"index": 0, "id": "call_0", "function": {"name": "weather", "arguments": '{"city": "Kyiv"}'}}]}
+        behind = {"tool_calls": [{"index": 1, "id": "call_1", "function": {"name": "weather", "arguments": "{"}}]}
+        upstream.scenes.append(Scene([b"".join(sse(chunk(calls), chunk(behind), chunk({}, "abort")))]))
+        path, body = question("chat", stream=True, forced=False)
+        status, said, _ = await ds2d.ask(path, body | {"parallel_tool_calls": False})
+        assert (status, written_in(said), "[DONE]" in said) == (200, '{"city": "Kyiv"}', True)
