@@ -88,3 +88,27 @@ async def test_a_fault_behind_the_only_call_is_not_the_answers(tmp_path: Path) -
         path, body = question("chat", stream=True, forced=False)
         status, said, _ = await ds2d.ask(path, body | {"parallel_tool_calls": False})
         assert (status, written_in(said), "[DONE]" in said) == (200, '{"city": "Kyiv"}', True)
+
+
+@pytest.mark.parametrize("chained", [False, True])
+@pytest.mark.parametrize("finish", ["length", "tool_calls"])
+async def test_a_response_that_ended_in_half_a_call_can_be_continued(tmp_path: Path, finish: str, chained: bool) -> None:
+    """Nobody can have run it, so it has no output, and the model need not see it again."""
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        upstream.scenes.append(called('{"city": "Kyiv"}', '{"city": "Lv', finish=finish, stream=False))
+        path, body = question("responses", stream=False, forced=False)
+        _, first, _ = await ds2d.ask(path, body)
+        assert [item["status"] for item in first["output"]] == ["completed", "incomplete"]
+        output = {"type": "function_call_output", "call_id": "call_0", "output": "Rain."}
+        more = [output, {"role": "user", "content": "Go on."}]
+        before = {"previous_response_id": first["id"], "input": more}
+        if not chained:
+            before = {"input": [{"role": "user", "content": "Weather?"}, *first["output"], *more]}
+        status, said, _ = await ds2d.ask(path, body | before)
+        assert status == 200, said
+        messages = upstream.seen[-1].body["messages"]
+        assert [message["role"] for message in messages] == ["user", "assistant", "tool", "user"]
+        assert [call["id"] for call in messages[1]["tool_calls"]] == ["call_0"]
+        late = [{"role": "user", "content": "Go on."}, {**output, "call_id": "call_1"}]
+        status, said, _ = await ds2d.ask(path, body | {"previous_response_id": first["id"], "input": [output, *late]})
+        assert (status, said["error"]["param"]) == (400, "input")

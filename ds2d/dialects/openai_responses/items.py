@@ -56,6 +56,7 @@ class Talk:
         self._rounds: list[Round] = []
         self._calls: dict[str, Round] = {}
         self._unanswered: dict[str, Round] = {}
+        self._half: set[str] = set()  # calls that a limit or a fault cut off: nobody can have run them
         self._open: Round | None = None  # the assistant's turn that further items still join
         self._last_was_call = False
         self.images = Images()
@@ -160,6 +161,8 @@ class Talk:
         entry.outputs[call_id] = None
         entry.waiting += 1
         self._calls[call_id] = self._unanswered[call_id] = entry
+        if item.get("status") == "incomplete":
+            self._half.add(call_id)
         call = ToolCall(id=call_id, type="function", function={"name": name, "arguments": arguments})
         entry.message.setdefault("tool_calls", []).append(call)
 
@@ -203,12 +206,24 @@ class Talk:
         return "\n".join(str(part["text"]) for part in content if part["type"] == "text")
 
     def _check_answered(self, *, trailing: bool) -> None:
-        """Every call so far has its output; `trailing`: calls at the very end may still wait for theirs."""
+        """Every call so far has its output; `trailing`: calls at the very end may still wait for theirs. Half a call may do
+        without one, and is left out then: an incomplete response may be continued."""
+        for call_id in [call_id for call_id in self._half if call_id in self._unanswered]:
+            self._leave_out(call_id)
         for call_id, entry in self._unanswered.items():  # the first of them, if there is any
             if trailing and entry is self._rounds[-1]:
                 return
             message = f"No tool output found for function call {call_id}."
             raise GatewayError(ErrorKind.INVALID_REQUEST, message, param="input")
+
+    def _leave_out(self, call_id: str) -> None:
+        """Make as if there had been no such call."""
+        entry = self._unanswered.pop(call_id)
+        del self._calls[call_id], entry.outputs[call_id]
+        entry.waiting -= 1
+        calls = [call for call in entry.message.pop("tool_calls", []) if call["id"] != call_id]
+        if calls:
+            entry.message["tool_calls"] = calls
 
 
 def normalise(item: Any, path: str) -> Item:
