@@ -15,9 +15,11 @@ from ds2d import toolcalls
 from ds2d.core.caller import Caller
 from ds2d.core.calls import Compute, Preparation
 from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.layouts import text_of
 from ds2d.core.models import CHAT_ROUTE, Route, Target
 from ds2d.core.request import IMAGE_BELOW, ChatRequest, Message, ReasoningWish
 from ds2d.toolcalls import prompt
+from ds2d.toolcalls.thinktags import CLOSE, OPEN
 from ds2d.upstreams import REGISTRY as UPSTREAMS
 
 OMITTED = {"type": "text", "text": "[image omitted]"}
@@ -27,13 +29,17 @@ OMITTED = {"type": "text", "text": "[image omitted]"}
 def think_tags(target: Target, request: ChatRequest) -> toolcalls.Think:
     """Whether thinking is split out of this server's text, and whether its answer begins inside (upstreams.md 4).
 
-    Models that always think are told by their name.
+    Models that always think are told by their name. An answer that the client began itself goes on where that stops: outside,
+    unless the client opened a thought.
     """
     if target.upstream.think_tags == "no" or request.prompt is not None or target.facts.flavour == "deepseek":
         return "no"
     thinks = request.reasoning.mode == "on" or (request.reasoning.mode is None and "r1" in target.model.lower())
     if not thinks:
         return "outside"
+    if request.messages and request.messages[-1].get("prefix") is True:
+        begun = text_of(request.messages[-1])
+        return "inside" if begun.rfind(OPEN) > begun.rfind(CLOSE) else "outside"
     return "inside" if target.upstream.think_tags == "yes" else "unsure"
 
 

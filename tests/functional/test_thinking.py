@@ -14,9 +14,10 @@ from tests.functional.scripted import Scene, chunk, say, scripted_upstream, sse,
 RAW = "I think.\nHard.</think>\n\nHello."
 
 
-async def ask(ds2d: Running, *, stream: bool, model: str = "deepseek-reasoner") -> tuple[str, str]:
-    """Reasoning and text of one answer."""
+async def ask(ds2d: Running, *, stream: bool, model: str = "deepseek-reasoner", begun: str = "") -> tuple[str, str]:
+    """Reasoning and text of one answer, of which the client may have written the beginning."""
     body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "stream": stream}
+    body["messages"] += [{"role": "assistant", "content": begun, "prefix": True}] * bool(begun)
     status, answer, _ = await ds2d.ask("/v1/chat/completions", body)
     assert status == 200, answer
     if not stream:
@@ -93,3 +94,24 @@ async def test_what_was_learnt_wrongly_is_forgotten_with_the_next_answer(tmp_pat
         assert await answer(RAW) == ("I think.\nHard.", "Hello.")
         assert await answer("Plain.") == ("Plain.", "Plain.")  # a stream that was taken for thoughts is not, either
         assert await answer("Plain.") == ("", "Plain.")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("setting", ["auto", "yes"])
+async def test_an_answer_that_the_client_began_goes_on_where_that_stops(tmp_path: Path, stream: bool, setting: str) -> None:
+    """Nobody opens a thought for the model there: its answer was taken for one, and shown as none, or twice."""
+    async with scripted_upstream() as upstream:
+        config = config_for(upstream.base_url)
+        config["upstreams"][0]["think_tags"] = setting
+        async with running(tmp_path, config) as ds2d:
+            upstream.scenes.append(whole({"content": RAW}))
+            assert await ask(ds2d, stream=False) == ("I think.\nHard.", "Hello.")  # learnt: answers begin inside
+            for begun, text, found in (
+                ("Ber", "lin is it.", ("", "lin is it.")),
+                ("<think>I", " think.</think>Hello.", (" think.", "Hello.")),
+                ("<think>I think.</think>Hel", "lo.", ("", "lo.")),
+            ):
+                upstream.scenes.append(Scene(say(*text)) if stream else whole({"content": text}))
+                assert await ask(ds2d, stream=stream, begun=begun) == found
+            upstream.scenes.append(Scene(say(*RAW)))
+            assert await ask(ds2d, stream=True) == ("I think.\nHard.", "Hello.")  # and that still holds
