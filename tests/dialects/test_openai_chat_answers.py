@@ -271,7 +271,7 @@ def test_usage_that_nobody_counted_is_estimated_never_left_out() -> None:
 
 def test_with_several_choices_usage_comes_once_after_all_have_finished() -> None:
     frames = stream([[Text("a", 1), Text("b", 0), Text("c", 1)], [Finish((Ending("stop"), Ending("length")), USAGE)]])
-    assert [frame["choices"][0]["index"] for frame in frames[:-1]] == [1, 1, 0, 0, 1, 0, 1]
+    assert [frame["choices"][0]["index"] for frame in frames[:-1]] == [0, 1, 1, 0, 1, 0, 1]
     assert ["usage" in frame for frame in frames[:-1]] == [False] * 6 + [True]
     assert [frame["choices"][0]["finish_reason"] for frame in frames[-3:-1]] == ["stop", "length"]
 

@@ -257,3 +257,13 @@ async def test_leaving_a_stream_early_frees_the_upstream(tmp_path: Path) -> None
         await stream.close()
         async with asyncio.timeout(20):
             await sdk.upstream.seen[0].closed.wait()
+
+
+async def test_the_stream_helper_keeps_choices_apart_in_whatever_order_they_speak(tmp_path: Path) -> None:
+    async with setup(tmp_path) as here:
+        said = [chunk({"content": text}, index=index) for index, text in ((2, "c"), (1, "b"), (2, "C"), (0, "a"), (1, "B"))]
+        ends = [chunk({}, "stop", index=index) for index in (2, 0, 1)]
+        here.upstream.scenes.append(Scene(sse(*said, *ends, usage())))
+        async with here.client.chat.completions.stream(model="deepseek-chat", messages=HELLO, n=3) as stream:
+            made = await stream.get_final_completion()
+        assert [(choice.index, choice.message.content) for choice in made.choices] == [(0, "a"), (1, "bB"), (2, "cC")]

@@ -105,10 +105,13 @@ class Encoder:
         return self._head + b',"choices":[{"index":%d,"delta":' % index
 
     def _begin(self, index: int, out: list[bytes]) -> _Choice:
-        before = self._before(index)
-        out.append(before + b'{"role":"assistant","content":""' + self._tail)
-        choice = self._choices[index] = _Choice(before)
-        return choice
+        """The first chunks of this choice and of all before it that have none yet. The SDK's helper takes a new choice for what
+        comes next in its list, whatever index it has, and puts the text of one into another."""
+        for number in range(len(self._choices), index + 1):
+            before = self._before(number)
+            out.append(before + b'{"role":"assistant","content":""' + self._tail)
+            self._choices[number] = _Choice(before)
+        return self._choices[index]
 
     def _delta(self, index: int, delta: dict[str, Any], extra: Extra | None) -> bytes:
         """A chunk with fields besides the delta: the slow way."""
