@@ -24,7 +24,7 @@ from ds2d.dialects import TELLS, tasks
 from ds2d.net.client import MAX_ERROR_BODY, Client
 from ds2d.net.exchange import Exchange
 from ds2d.service.heartbeat import Heartbeat
-from ds2d.service.question import prepared, think_tags
+from ds2d.service.question import as_it_thinks, prepared, think_tags
 from ds2d.service.tasks import is_streamed, passed_on
 from ds2d.service.turn import Beat, Sink, Tools, Turn
 from ds2d.service.unsaid import Unsaid
@@ -230,6 +230,7 @@ class Asking:
         settings, request = turn.config.toolcall, turn.ask.request
         if request.task:
             return []
+        request = as_it_thinks(request, target)
         place = (target.upstream.name, target.model)
         stages = toolcalls.build(
             request,

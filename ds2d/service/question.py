@@ -21,6 +21,7 @@ from ds2d.core.request import IMAGE_BELOW, ChatRequest, Message, ReasoningWish
 from ds2d.toolcalls import prompt
 from ds2d.toolcalls.thinktags import CLOSE, OPEN
 from ds2d.upstreams import REGISTRY as UPSTREAMS
+from ds2d.upstreams.openai.thinking import mode_of
 
 OMITTED = {"type": "text", "text": "[image omitted]"}
 """What stands in the place of an image that is left out (mapping.md 9)."""
@@ -107,6 +108,15 @@ def with_thinking(request: ChatRequest, route: Route) -> ChatRequest:
     if request.reasoning.mode is not None or route.thinking == "switch":
         return request
     return msgspec.structs.replace(request, reasoning=ReasoningWish(route.thinking))
+
+
+def as_it_thinks(request: ChatRequest, target: Target) -> ChatRequest:
+    """The request as its answer must be read: with thinking as this server was told. A model entry, or template arguments of the
+    client's own, may say otherwise than its wish."""
+    mode = mode_of(request, target)
+    if mode is None or mode == request.reasoning.mode:
+        return request
+    return msgspec.structs.replace(request, reasoning=ReasoningWish(mode))
 
 
 def with_images_checked(request: ChatRequest, route: Route, policy: str) -> ChatRequest:

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from tests.functional.harness import Running, config_for, running
-from tests.functional.scripted import Scene, chunk, say, scripted_upstream, sse, whole
+from tests.functional.scripted import Scene, Seen, chunk, say, scripted_upstream, sse, whole
 
 RAW = "I think.\nHard.</think>\n\nHello."
 
 
-async def ask(ds2d: Running, *, stream: bool, model: str = "deepseek-reasoner", begun: str = "") -> tuple[str, str]:
+async def ask(ds2d: Running, *, stream: bool, model: str = "deepseek-reasoner", begun: str = "", **more: Any) -> tuple[str, str]:
     """Reasoning and text of one answer, of which the client may have written the beginning."""
-    body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "stream": stream}
+    body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "stream": stream, **more}
     body["messages"] += [{"role": "assistant", "content": begun, "prefix": True}] * bool(begun)
     status, answer, _ = await ds2d.ask("/v1/chat/completions", body)
     assert status == 200, answer
@@ -115,3 +115,37 @@ async def test_an_answer_that_the_client_began_goes_on_where_that_stops(tmp_path
                 assert await ask(ds2d, stream=stream, begun=begun) == found
             upstream.scenes.append(Scene(say(*RAW)))
             assert await ask(ds2d, stream=True) == ("I think.\nHard.", "Hello.")  # and that still holds
+
+
+WISHES: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "a wish for it": {"thinking": {"type": "enabled"}},
+    "a wish against it": {"reasoning_effort": "none"},
+    "a template's argument for it": {"chat_template_kwargs": {"thinking": True}},
+    "another against it": {"chat_template_kwargs": {"enable_thinking": False}},
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("setting", ["auto", "yes"])
+@pytest.mark.parametrize("wish", WISHES)
+async def test_an_answer_is_read_as_the_server_was_told_to_think(tmp_path: Path, wish: str, setting: str, stream: bool) -> None:
+    """Whatever said so: the model's name, its entry, the client's wish, or template arguments of the client's own."""
+
+    def think(seen: Seen) -> Scene:
+        told = [told for told in seen.body.get("chat_template_kwargs", {}).values() if isinstance(told, bool)]
+        text = RAW if told and told[0] else "Hello."
+        return Scene(say(*text)) if seen.body.get("stream") else whole({"content": text})
+
+    async with scripted_upstream() as upstream:
+        upstream.decide = think
+        models: dict[str, Any] = {name: {"upstream": "gpu", "model": "deepseek-tiny", "thinking": name} for name in ("off", "on")}
+        constant = {"chat_template_kwargs": dict.fromkeys(("thinking", "enable_thinking"), True)}
+        models["constant"] = {"upstream": "gpu", "model": "deepseek-tiny", "extra_body": constant}
+        config = config_for(upstream.base_url, models=models)
+        config["upstreams"][0]["think_tags"] = setting
+        async with running(tmp_path, config) as ds2d:
+            for model in ("deepseek-chat", "deepseek-reasoner", *models):
+                found = await ask(ds2d, stream=stream, model=model, **WISHES[wish])
+                told = [told for told in upstream.seen[-1].body["chat_template_kwargs"].values() if isinstance(told, bool)]
+                assert found == (("I think.\nHard.", "Hello.") if told[0] else ("", "Hello.")), model

@@ -50,6 +50,13 @@ def switch(request: ChatRequest, target: Target) -> Switch:
     return Switch(mode)
 
 
+def mode_of(request: ChatRequest, target: Target) -> Mode | None:
+    """Whether the model will think, for those who read its answer: `switch`, and the model entry's constants, which win."""
+    constant = target.spec.extra_body.get("chat_template_kwargs")
+    told = _told(constant) if isinstance(constant, dict) else None
+    return switch(request, target).mode if told is None else told
+
+
 def forces_a_call(request: ChatRequest) -> bool:
     """Whether the answer must call a tool."""
     return bool(request.tools) and request.tool_choice.mode == "required"
@@ -59,9 +66,9 @@ def _by_template(request: ChatRequest, mode: Mode | None, effort: str | None, fi
     """vLLM, SGLang, llama-server: arguments of the chat template. A client's own beat its wish, not the configuration."""
     own = request.extra.get("chat_template_kwargs")
     kwargs = dict(own) if isinstance(own, dict) else {}
-    told = next((kwargs[name] for name in _SWITCHES if isinstance(kwargs.get(name), bool)), None)
+    told = _told(kwargs)
     if told is not None and not fixed:
-        mode = "on" if told else "off"
+        mode = told
     elif mode is not None:
         kwargs |= dict.fromkeys(_SWITCHES, mode == "on")
     fields: dict[str, Any] = {"chat_template_kwargs": kwargs} if kwargs else {}
@@ -70,6 +77,12 @@ def _by_template(request: ChatRequest, mode: Mode | None, effort: str | None, fi
     elif mode == "on" and effort:
         fields["reasoning_effort"] = _TEMPLATE_EFFORT.get(effort, effort)
     return Switch(mode, fields)
+
+
+def _told(kwargs: dict[str, Any]) -> Mode | None:
+    """What a template's arguments say of thinking."""
+    told = next((kwargs[name] for name in _SWITCHES if isinstance(kwargs.get(name), bool)), None)
+    return None if told is None else "on" if told else "off"
 
 
 def _by_field(mode: Mode | None, effort: str | None) -> Switch:
