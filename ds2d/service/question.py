@@ -38,7 +38,7 @@ def think_tags(target: Target, request: ChatRequest) -> toolcalls.Think:
     thinks = request.reasoning.mode == "on" or (request.reasoning.mode is None and "r1" in target.model.lower())
     if not thinks:
         return "outside"
-    if request.messages and request.messages[-1].get("prefix") is True:
+    if request.messages and True in (request.messages[-1].get("prefix"), request.extra.get("continue_final_message")):
         begun = text_of(request.messages[-1])
         return "inside" if begun.rfind(OPEN) > begun.rfind(CLOSE) else "outside"
     return "inside" if target.upstream.think_tags == "yes" else "unsure"

@@ -113,6 +113,10 @@ async def test_an_answer_that_the_client_began_goes_on_where_that_stops(tmp_path
             ):
                 upstream.scenes.append(Scene(say(*text)) if stream else whole({"content": text}))
                 assert await ask(ds2d, stream=stream, begun=begun) == found
+            vllms = {"continue_final_message": True, "add_generation_prompt": False}
+            history = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "Ber"}]
+            upstream.scenes.append(Scene(say("lin.")) if stream else whole({"content": "lin."}))
+            assert await ask(ds2d, stream=stream, messages=history, **vllms) == ("", "lin.")
             upstream.scenes.append(Scene(say(*RAW)))
             assert await ask(ds2d, stream=True) == ("I think.\nHard.", "Hello.")  # and that still holds
 
