@@ -267,3 +267,16 @@ async def test_the_stream_helper_keeps_choices_apart_in_whatever_order_they_spea
         async with here.client.chat.completions.stream(model="deepseek-chat", messages=HELLO, n=3) as stream:
             made = await stream.get_final_completion()
         assert [(choice.index, choice.message.content) for choice in made.choices] == [(0, "a"), (1, "bB"), (2, "cC")]
+
+
+async def test_a_refusal_that_was_streamed_goes_back_as_what_was_said(tmp_path: Path) -> None:
+    async with setup(tmp_path) as here:
+        for words in ([], [chunk({"content": "Hm. "})]):
+            said = [*words, chunk({"refusal": "I will"}), chunk({"refusal": " not."}), chunk({}, "stop"), usage()]
+            here.upstream.scenes.append(Scene(sse(*said)))
+            async with here.client.chat.completions.stream(model="deepseek-chat", messages=HELLO) as stream:
+                made = (await stream.get_final_completion()).choices[0].message
+            assert made.refusal == "I will not."
+            await here.chat(messages=[*HELLO, made.to_dict(), *HELLO])
+            whole_text = f"{made.content or ''}I will not."
+            assert here.upstream.seen[-1].body["messages"][1] == {"role": "assistant", "content": whole_text}

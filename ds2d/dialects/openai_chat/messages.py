@@ -97,10 +97,10 @@ def _assistant(raw: Raw, view: Assistant, path: str, index: int, calls: _Calls) 
     for call in tool_calls:
         calls.begin(call["id"], call["function"]["name"])
     content = raw.get("content")
-    if content is None:
-        content = view.refusal
-        if content is None and not tool_calls:
-            raise invalid(f"{path}.content", "required without tool_calls, function_call or refusal.")
+    if view.refusal is not None and (not content or isinstance(content, str)):  # folded from a stream it has "" beside it
+        content = (content or "") + view.refusal
+    if content is None and not tool_calls:
+        raise invalid(f"{path}.content", "required without tool_calls, function_call or refusal.")
     reasoning = view.reasoning_content if view.reasoning_content is not None else view.reasoning
     if tool_calls or reasoning is not None or content is None or not GONE.isdisjoint(raw):
         raw = {name: value for name, value in raw.items() if name not in GONE}
