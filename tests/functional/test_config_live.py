@@ -114,6 +114,22 @@ async def test_it_waits_no_longer_than_that_and_not_for_one_that_refuses(tmp_pat
         assert (await ds2d.ask(CHAT, ASK))[0] == 503
 
 
+@pytest.mark.parametrize("there", [True, False], ids=["another in its place", "none"])
+async def test_who_waits_for_an_upstream_that_goes_is_answered_by_the_one_in_its_place(tmp_path: Path, there: bool) -> None:
+    limit = {"runtime": {"account_max_inflight": 1}, "accounts": [{"name": "a", "upstream": "gpu", "token": "t"}]}
+    async with streaming(tmp_path, **limit) as (ds2d, _, held, turn), scripted_upstream() as second:
+        second.answer_text = "from the second"
+        waiting = asyncio.create_task(ds2d.ask(CHAT, ASK))
+        await until(lambda: ds2d.daemon.queue.waiting == 1)
+        (upstream,) = ds2d.config()["upstreams"]
+        others = [{**upstream, "name": "second", "base_url": second.base_url}]
+        ds2d.change(accounts=[], upstreams=others if there else [])
+        status, answer, _ = await waiting
+        assert (status, "from the second" in str(answer)) == ((200, True) if there else (503, False))
+        assert await finished(held, turn)
+        assert (ds2d.daemon.queue.running, ds2d.daemon.queue.waiting) == (0, 0)
+
+
 async def test_a_higher_limit_wakes_those_who_wait(tmp_path: Path) -> None:
     listed = [{"name": "a", "token": "tok-a"}]
     async with streaming(tmp_path, accounts=listed, runtime={"account_max_inflight": 1}) as (ds2d, _, held, turn):

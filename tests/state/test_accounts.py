@@ -336,6 +336,22 @@ async def test_accounts_of_a_group_share_slots_and_gap() -> None:
     blocked.cancel()
 
 
+@pytest.mark.parametrize(("gap", "wait"), [(0, 0.0), (2000, 2.0), (900_000, 600.0)])
+async def test_a_gap_that_was_made_shorter_is_waited_for_no_longer(gap: int, wait: float) -> None:
+    world = World("a", min_request_gap_ms=600_000, account_max_inflight=10)
+    await world.run()
+    second = world.ask(patience=3600)
+    await settle()
+    world.apply(min_request_gap_ms=gap)
+    if wait:
+        world.time.advance(wait - 0.1)
+        await settle()
+        assert not second.done()
+        world.time.advance(0.1)
+    await settle()
+    assert second.done()
+
+
 async def test_a_throttled_request_waits_its_gap_and_is_not_refused() -> None:
     world = World("a", min_request_gap_ms=2000, account_max_inflight=10)
     await world.run()
