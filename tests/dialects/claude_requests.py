@@ -42,7 +42,7 @@ def said(*blocks: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": blocks[0] if isinstance(blocks[0], str) else list(blocks)}
 
 
-def use(call: str, **given: Any) -> dict[str, Any]:
+def use(call: str, /, **given: Any) -> dict[str, Any]:
     return {"type": "tool_use", "id": call, "name": "read", "input": given}
 
 
