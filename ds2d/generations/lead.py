@@ -22,7 +22,7 @@ from ds2d.state import response_routes as routes
 from ds2d.state.leader import LeaderLost
 from ds2d.state.leases import Lease
 from ds2d.state.quotas import Permit
-from ds2d.state.shared_accounts import Held, as_guest
+from ds2d.state.shared_accounts import Held
 from ds2d.state.shared_quotas import Reserved
 from ds2d.state.shared_responses import AnswerState
 
@@ -188,7 +188,7 @@ class Guest:
     async def _acquire(self, message: m.Acquire) -> None:
         await self._opened.wait()
         try:
-            lease = await self._shared.queue.acquire(as_guest(message.want), message.patience)
+            lease = await self._shared.queue.acquire_for(message.want, message.patience)
         except GatewayError as error:
             self.tell(m.Answered(number=message.number, fault=m.Fault.of(error)))
             return

@@ -8,17 +8,23 @@ Surprise: requests that waited here when another process took over wait there fr
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from ds2d.core.errors import GatewayError
+from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.settings import AccountSpec, UpstreamSpec
 from ds2d.state.accounts import AccountQueue
 from ds2d.state.breakers import Cause
 from ds2d.state.leader import Leader, LeaderLost
-from ds2d.state.leases import Lease, Waiter, Want
+from ds2d.state.leases import CallLater, Lease, Limits, Waiter, Want
 from ds2d.state.refusals import unavailable
 from ds2d.state.slots import BUSY, Slot
+
+AGREE = 2.0
+"""Seconds in which two processes that read one file have taken up the same config."""
 
 
 class BreakerState(msgspec.Struct):
@@ -56,8 +62,10 @@ class Held(msgspec.Struct):
 class SharedQueue(AccountQueue):
     """An account queue that can lead and follow. `leader` is None while it decides itself."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, limits: Limits, *, call_later: CallLater | None = None, **kwargs: Any) -> None:
+        super().__init__(limits, call_later=call_later, **kwargs)
+        self._later = call_later
+        self._disagreeing: set[asyncio.Future[None]] = set()
         self.leader: Leader | None = None
         self._own: dict[int, Lease] = {}
         self._moving: set[asyncio.Task[None]] = set()
@@ -104,6 +112,7 @@ class SharedQueue(AccountQueue):
         began, number = self.clock(), next(self._numbers)
         try:
             account = await leader.acquire(number, want, patience)
+            await self._agreed(lambda: self._slot(account) is not None)
         except LeaderLost:
             return await self.acquire(want, max(0.0, began + patience - self.clock()))
         except asyncio.CancelledError:
@@ -138,7 +147,46 @@ class SharedQueue(AccountQueue):
         task.add_done_callback(self._moving.discard)
         waiter.future.add_done_callback(lambda future: task.cancel() if future.cancelled() else None)
 
+    def apply(self, upstreams: Sequence[UpstreamSpec], accounts: Iterable[AccountSpec], limits: Limits) -> None:
+        super().apply(upstreams, accounts, limits)
+        for future in self._disagreeing:
+            _look_again(future)
+
+    async def _agreed(self, known: Callable[[], bool]) -> bool:
+        """Whether this process's config knows of something, at the latest once it is the one that the other process has. Both
+        read the same file, but not in the same moment, and no request fails because of a reload."""
+        end = self.clock() + AGREE
+        later = self._later or asyncio.get_running_loop().call_later
+        while not known() and self.clock() < end:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            timer = later(end - self.clock(), partial(_look_again, future))
+            self._disagreeing.add(future)
+            try:
+                await future
+            finally:
+                timer.cancel()
+                self._disagreeing.discard(future)
+        return known()
+
     # Leading
+
+    async def acquire_for(self, want: Want, patience: float) -> Lease:
+        """A lease for another process, which counts here like an own one. Raises like `acquire`."""
+        want = msgspec.structs.replace(want, guest=True)
+        try:
+            return await self.acquire(want, patience)
+        except GatewayError as error:
+            if (
+                error.kind is not ErrorKind.MODEL_UNAVAILABLE
+                or self._knows(want)
+                or not await self._agreed(lambda: self._knows(want))
+            ):
+                raise
+        return await self.acquire(want, patience)
+
+    def _knows(self, want: Want) -> bool:
+        """Whether there are accounts here for all that is wanted."""
+        return set(want.upstreams) <= {slot.account.upstream for slot in self.roster.slots.values()}
 
     def adopt(self, held: Held) -> Lease | None:
         """Count a lease that another process holds already, whatever the limits say; None: there is no such account here."""
@@ -146,7 +194,7 @@ class SharedQueue(AccountQueue):
         if slot is None:
             return None
         probed = {breaker for breaker in slot.breakers(held.want.model) if breaker.probing}
-        lease = self._give(as_guest(held.want), slot, 0.0, self.clock())
+        lease = self._give(msgspec.structs.replace(held.want, guest=True), slot, 0.0, self.clock())
         if not held.probe:  # it began before the breaker opened: no verdict on it
             for breaker in lease.probes:
                 breaker.probing = breaker in probed
@@ -194,9 +242,9 @@ class SharedQueue(AccountQueue):
         return lease
 
 
-def as_guest(want: Want) -> Want:
-    """The same wish, asked by another process: that one counts it as its own."""
-    return msgspec.structs.replace(want, guest=True)
+def _look_again(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _breakers(whole: Any, models: dict[str, Any]) -> list[BreakerState]:

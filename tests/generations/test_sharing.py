@@ -13,9 +13,11 @@ import pytest
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.settings import BreakerSpec, KeySpec
 from ds2d.generations import follow
-from ds2d.state.leases import Lease
+from ds2d.state.leases import Lease, Want
 from ds2d.state.ledger_schema import Row
+from ds2d.state.shared_accounts import AGREE
 from tests.generations.world import WANT, World, ask, caller, in_use, through, until
+from tests.state.world import account, upstream
 
 Make = Callable[..., World]
 DOWN = GatewayError(ErrorKind.UPSTREAM_ERROR, "500")
@@ -289,3 +291,57 @@ async def test_any_order_of_events_keeps_the_limit_and_leaks_nothing(make: Make,
     if not bond.left:
         await through(bond)
     assert (in_use(newer), newer.queue.waiting, newer.queue.running) == (0, 0, 0)
+
+
+async def test_a_config_that_one_process_has_first_fails_nobody(make: Make) -> None:
+    """Both read the same file, but not in the same moment: whoever is ahead waits for the other."""
+    world = make()
+    older, newer = world.process(), world.process()
+    bond = await world.follow(older, newer)
+    more = ([upstream(), upstream("other")], [*world.accounts, account("b", "other")], world.limits)
+    other = Want(("other",), "m", caller="k")
+    older.queue.apply(*more)
+    asked = ask(older, want=other)
+    await through(bond)
+    assert not asked.done()
+    newer.queue.apply(*more)
+    older.queue.release(await asked)
+    less = ([upstream("new")], [account("c", "new")], world.limits)
+    newer.queue.apply(*less)
+    asked = ask(older, want=other)
+    await through(bond)
+    assert not asked.done()
+    older.queue.apply(*less)
+    world.time.advance(AGREE)
+    with pytest.raises(GatewayError) as refused:  # its servers have gone: the turn looks for its model's new ones
+        await asked
+    assert refused.value.kind is ErrorKind.MODEL_UNAVAILABLE
+    older.queue.release(await ask(older, want=Want(("new",), "m", caller="k")))
+    await through(bond)
+    assert (in_use(older), in_use(newer)) == (0, 0)
+
+
+async def test_an_account_that_only_the_leader_has_read_of_is_waited_for(make: Make) -> None:
+    world = make()
+    older, newer = world.process(), world.process()
+    bond = await world.follow(older, newer)
+    more = ([upstream()], [account("b")], world.limits)
+    newer.queue.apply(*more)
+    asked = ask(older)
+    await through(bond)
+    assert not asked.done()
+    older.queue.apply(*more)
+    lease = await asked
+    assert lease.account.label == "b"
+    older.queue.release(lease)
+    gone = ask(older)
+    await through(bond)
+    newer.queue.apply([upstream()], [account("c")], world.limits)
+    older.queue.release(await gone)
+    late = ask(older)
+    await through(bond)
+    assert in_use(newer) == 1
+    late.cancel()
+    await asyncio.gather(late, return_exceptions=True)
+    await through(bond)
+    assert (in_use(older), in_use(newer)) == (0, 0)
