@@ -11,15 +11,18 @@ import contextlib
 import json
 import random
 import re
+import sqlite3
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 
-from tests.functional.harness import KEY, Running, running
+from tests.functional import processes
+from tests.functional.harness import KEY, running
 from tests.functional.scripted import END, RESET, Scene, Seen, Wait, refuse, say, scripted_upstream, sse, whole
 from tests.functional.test_every_dialect import ENDS, QUESTIONS, texts
 from tests.functional.test_queue import until
@@ -34,8 +37,6 @@ MARKER = len("<｜DSML｜function_calls")
 KEEPALIVE = 1
 """Seconds of silence until a life sign: the least that config takes."""
 SILENCE = 1.15
-BUSY = 2.5
-"""Seconds in which config is changed."""
 GAP = 2.5
 """Seconds after which a silent server is given up."""
 KINDS = {"whole": 50, "cut": 16, "no end": 6, "refusal": 12, "no answer": 6, "empty": 4, "hangs": 3, "error in it": 3}
@@ -51,6 +52,20 @@ _SECTIONS: dict[str, Any] = {
     "server": {"keepalive_seconds": KEEPALIVE},
 }
 _TIMEOUTS = {"headers": GAP * 1.5, "first_payload": GAP * 1.5, "payload_gap": GAP, "answer": GAP * 1.5}
+
+
+SECONDS_AN_UPGRADE = 4.0
+
+
+class Stage(Protocol):
+    """A daemon as clients and operators see it."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def http(self) -> aiohttp.ClientSession: ...
+    def config(self) -> dict[str, Any]: ...
+    def change(self, **sections: Any) -> None: ...
 
 
 @dataclass
@@ -186,8 +201,8 @@ class Chaos:
 
     # The clients' side
 
-    async def run(self, ds2d: Running, count: int) -> list[Client]:
-        """So many questions, all at once; some are asked by two clients."""
+    async def run(self, ds2d: Stage, count: int, seconds: float = 1.0) -> list[Client]:
+        """So many questions in so many seconds; some are asked by two clients."""
         clients: list[Client] = []
         for number in range(count):
             leaves = self.dice.uniform(0, 2) if self.dice.random() < 0.15 else None
@@ -199,14 +214,16 @@ class Chaos:
                 clients.append(Client(number, client.dialect, client.stream, leaves, client.repeat))
         async with asyncio.TaskGroup() as group:
             operator = group.create_task(self._operate(ds2d))
+            comes: dict[int, float] = {}  # by question: whoever asks the same comes about then
             for client in clients:
-                group.create_task(self._ask(ds2d, client, self.dice.uniform(0, 1)))
-            await asyncio.sleep(BUSY)
+                first = comes.setdefault(client.question, self.dice.uniform(0, seconds))
+                group.create_task(self._ask(ds2d, client, first + self.dice.uniform(0, 1)))
+            await asyncio.sleep(seconds + 1.5)
             operator.cancel()
         self.hung.until.set()
         return clients
 
-    async def _operate(self, ds2d: Running) -> None:
+    async def _operate(self, ds2d: Stage) -> None:
         """Somebody changes the config all the time: servers come, go and move, slots become few and many."""
         upstreams, runtime = ds2d.config()["upstreams"], ds2d.config()["runtime"]
         while True:
@@ -215,7 +232,7 @@ class Chaos:
             slots = self.dice.choice((3, 20, 200))
             ds2d.change(upstreams=few, runtime={**runtime, "account_max_inflight": slots, "account_max_queue": 1000})
 
-    async def _ask(self, ds2d: Running, client: Client, comes: float) -> None:
+    async def _ask(self, ds2d: Stage, client: Client, comes: float) -> None:
         path, body, stream_path, more = QUESTIONS[client.dialect]
         where, what = (stream_path, {**body, **more}) if client.stream else (path, body)
         what = {**what, "tools": [TOOLS[client.dialect]]}
@@ -355,13 +372,75 @@ def told(clients: list[Client]) -> str:
 async def one_round(folder: Path, seed: int, count: int = 150, carrier: str | None = None) -> tuple[list[str], list[Client]]:
     """So many questions to a daemon before three servers: what was done wrong, and what the clients got."""
     chaos = Chaos(random.Random(seed))
+    async with _servers(chaos) as config, running(folder, config, carrier=carrier) as ds2d:
+        clients = await chaos.run(ds2d, count)
+        service, queue = ds2d.daemon.service, ds2d.daemon.queue
+        await until(lambda: not service.turns and queue.running == queue.waiting == 0)
+        return chaos.faults(clients, ds2d.daemon.books.recent), clients
+
+
+async def upgraded_round(folder: Path, seed: int, count: int = 300, upgrades: int = 3) -> tuple[list[str], list[Client]]:
+    """The same with processes: while clients come, a newer one takes over from the one that runs, so many times."""
+    chaos = Chaos(random.Random(seed))
+    async with _servers(chaos) as config, aiohttp.ClientSession() as http:
+        with processes.serving(folder, config=config) as process:
+            await asyncio.to_thread(processes.until, lambda: process.ask("/readyz")[0] == 200)
+            stage = _Folder(f"http://127.0.0.1:{process.port}", http, folder)
+            asking = asyncio.create_task(chaos.run(stage, count, SECONDS_AN_UPGRADE * upgrades))
+            found = [await stage.upgrade() for _ in range(upgrades)]
+            clients = await asking
+            ledger = folder / "state" / "ledger.sqlite3"
+            await asyncio.to_thread(processes.until, lambda: len(processes.daemons(folder)) == 1 and not _open(ledger))
+            return [*filter(None, found), *chaos.faults(clients, _recorded(ledger))], clients
+
+
+@dataclass
+class _Folder:
+    """A daemon that runs there, whichever process it is by now."""
+
+    url: str
+    http: aiohttp.ClientSession
+    folder: Path
+
+    def config(self) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads((self.folder / "config.json").read_text())
+        return loaded
+
+    def change(self, **sections: Any) -> None:
+        draft = self.folder / "config.draft"
+        draft.write_text(json.dumps({**self.config(), **sections}))
+        draft.rename(self.folder / "config.json")
+
+    async def upgrade(self) -> str:
+        """After a while; what it said if it failed."""
+        await asyncio.sleep(SECONDS_AN_UPGRADE * 0.8)
+        command = [sys.executable, "-m", "ds2d", "upgrade", "--state", str(self.folder / "state")]
+        done = await asyncio.create_subprocess_exec(
+            *command,
+            cwd=self.folder,
+            env=processes.environment(),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        words, _ = await done.communicate()
+        return words.decode() if done.returncode else ""
+
+
+def _recorded(ledger: Path) -> list[dict[str, str]]:
+    with contextlib.closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as db:
+        return [{"request_id": name, "state": state} for name, state in db.execute("SELECT request_id, state FROM turns")]
+
+
+def _open(ledger: Path) -> bool:
+    return any(row["state"] == "open" for row in _recorded(ledger))
+
+
+@contextlib.asynccontextmanager
+async def _servers(chaos: Chaos) -> AsyncIterator[dict[str, Any]]:
+    """Three servers, and a config that leads to them."""
     async with scripted_upstream() as a, scripted_upstream() as b, scripted_upstream() as c:
         upstreams = []
         for name, server in (("a", a), ("b", b), ("c", c)):
             server.decide = chaos.scene
             upstreams.append({"name": name, "base_url": server.base_url, "timeouts": _TIMEOUTS})
-        async with running(folder, {"keys": [KEY], "upstreams": upstreams, **_SECTIONS}, carrier=carrier) as ds2d:
-            clients = await chaos.run(ds2d, count)
-            service, queue = ds2d.daemon.service, ds2d.daemon.queue
-            await until(lambda: not service.turns and queue.running == queue.waiting == 0)
-            return chaos.faults(clients, ds2d.daemon.books.recent), clients
+        yield {"keys": [KEY], "upstreams": upstreams, **_SECTIONS}
