@@ -389,6 +389,7 @@ async def upgraded_round(folder: Path, seed: int, count: int = 300, upgrades: in
             asking = asyncio.create_task(chaos.run(stage, count, SECONDS_AN_UPGRADE * upgrades))
             found = [await stage.upgrade() for _ in range(upgrades)]
             clients = await asking
+            await http.close()  # an older process lasts as long as somebody is connected to it
             ledger = folder / "state" / "ledger.sqlite3"
             await asyncio.to_thread(processes.until, lambda: len(processes.daemons(folder)) == 1 and not _open(ledger))
             return [*filter(None, found), *chaos.faults(clients, _recorded(ledger))], clients
