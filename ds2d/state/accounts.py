@@ -263,6 +263,7 @@ class AccountQueue:
             waiter = lane.first()
             self._leave(waiter)
             if waiter.future.done():  # its task is cancelled and has not run since
+                self._forgo(waiter)
                 continue
             lease = self._give(waiter.want, slot, waiter.place[0], now)
             lease.waited, lease.position = now - waiter.arrived, waiter.position
@@ -347,15 +348,22 @@ class AccountQueue:
         self._end(waiter, queue_timeout(waiter.deadline - waiter.arrived, self.expected_wait()))
 
     def _end(self, waiter: Waiter, error: GatewayError) -> None:
-        if self._leave(waiter) and not waiter.future.done():
-            waiter.future.set_exception(error)
+        if self._leave(waiter):
+            self._forgo(waiter)
+            if not waiter.future.done():
+                waiter.future.set_exception(error)
 
     def _abandon(self, waiter: Waiter) -> None:
         """The one who waited was cancelled: it leaves its place, or returns what it was granted in the same tick."""
-        if self._leave(waiter) or waiter.future.cancelled():
-            return
-        if waiter.future.exception() is None:
+        if self._leave(waiter):
+            self._forgo(waiter)
+        elif not waiter.future.cancelled() and waiter.future.exception() is None:
+            self._forgo(waiter)
             self.release(waiter.future.result())
+
+    def _forgo(self, waiter: Waiter) -> None:
+        """It left unserved: its caller has used nothing of what it was taken to use."""
+        self._share.settle(waiter.want.caller, waiter.want.weight, 0)
 
     def _leave(self, waiter: Waiter) -> bool:
         """Take it out of the queue; whether it was in it."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from ds2d.state.accounts import Lease
 from ds2d.state.fairness import MAX_LEAD, USUAL_COST, DrainRate, FairShare
 from tests.state.world import World, settle
@@ -73,6 +75,28 @@ async def test_who_used_many_tokens_lately_comes_after_who_used_few() -> None:
     asks = {"s": crowd(world, "s", 5), "p": crowd(world, "p", 5)}
     await settle()
     assert await served(world, lease, asks, 10) == "pppppsssss"
+
+
+@pytest.mark.parametrize("how", ["left", "expired"])
+async def test_who_left_the_queue_unserved_has_used_nothing(how: str) -> None:
+    world, lease = await one_slot()
+    gone = [world.ask(patience=10, caller="p") for _ in range(10)]
+    asks = {"s": crowd(world, "s", 10)}
+    await settle()
+    if how == "left":
+        for ask in gone:
+            ask.cancel()
+    else:
+        world.time.advance(10)
+    await settle()
+    assert world.queue.waiting_by_caller == {"s": 10}
+    await asyncio.gather(*gone, return_exceptions=True)
+    asks["p"] = crowd(world, "p", 1)
+    await settle()
+    assert "p" in await served(world, lease, asks, 2)
+    for ask in asks["s"]:
+        ask.cancel()
+    await settle()
 
 
 def test_the_past_holds_nobody_back_for_longer_than_its_bound() -> None:
