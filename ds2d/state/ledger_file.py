@@ -360,13 +360,14 @@ def _myself() -> tuple[int, str]:
 
 
 def _start_of(pid: int) -> str:
-    """What tells this process from others that had or will have its number: boot and start time; empty if there is none."""
+    """What tells this process from others that had or will have its number: boot and start time; empty if there is none, or one
+    that has ended and that its parent has not asked about."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
         return ""
-    return f"{boot} {fields[19].decode()}"
+    return "" if fields[0] in b"ZX" else f"{boot} {fields[19].decode()}"
 
 
 def _runs(pid: int, started: str) -> bool:

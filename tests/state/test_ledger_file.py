@@ -8,6 +8,7 @@ import os
 import re
 import sqlite3
 import stat
+import subprocess
 import threading
 from itertools import count
 from pathlib import Path
@@ -145,6 +146,16 @@ def test_a_process_that_is_gone_does_not_run() -> None:
     gone = 2**30  # above the kernel's highest
     assert ledger_file._start_of(gone) == ""
     assert not ledger_file._runs(gone, "")
+
+
+def test_a_process_that_ended_does_not_run_though_nobody_has_asked_about_it() -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    started = ledger_file._start_of(process.pid)
+    assert ledger_file._runs(process.pid, started)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert not ledger_file._runs(process.pid, started)
+    process.wait()
 
 
 def test_opened_again_its_rows_keep_their_ids(file: LedgerFile) -> None:
