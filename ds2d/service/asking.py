@@ -295,7 +295,8 @@ class Asking:
         if usage is None:
             prompt = await self._tools.count_request(turn.ask.request)
             before, said = pipeline.counted, "".join(pipeline.said)
-            usage = Usage(prompt, before + await self._tools.count_text(said), source="counted")
+            said_tokens = await self._tools.count_text(said)
+            usage = Usage(prompt, before + said_tokens, source="counted" if self._tools.exact else "estimated")
         if not usage.reasoning and (pipeline.thoughts or pipeline.thought_tokens):
             thought = pipeline.thought_tokens + await self._tools.count_text("".join(pipeline.thoughts))
             usage = with_reasoning(usage, thought)

@@ -62,7 +62,7 @@ async def passed_on(turn: Turn, target: Target, exchange: Exchange, tools: Tools
     passed = await _read(request, target, reply)
     usage = passed.usage
     if usage is None and request.prompt:
-        usage = Usage(await tools.count_request(request), 0, source="counted")
+        usage = Usage(await tools.count_request(request), 0, source="counted" if tools.exact else "estimated")
     return await _done(turn, passed, usage, books)
 
 
@@ -89,7 +89,8 @@ async def made_here(turn: Turn, tools: Tools, books: Books) -> Passed:
 
     big = len(texts) * dimensions > OFF_LOOP // 16
     body = await asyncio.get_running_loop().run_in_executor(None, make) if big else make()
-    return await _done(turn, Passed(body), Usage(tokens, 0, source="counted"), books)
+    usage = Usage(tokens, 0, source="counted" if tools.exact else "estimated")
+    return await _done(turn, Passed(body), usage, books)
 
 
 def _named(request: ChatRequest, turn: Turn) -> ChatRequest:

@@ -42,8 +42,10 @@ CHARACTERS_A_TOKEN = 4
 
 
 class Tools(Protocol):
-    """What is needed of the world: token counts, exact or rough, and work that nobody waits for."""
+    """What is needed of the world: token counts, exact or rough, and work that nobody waits for. `exact`: counts are so now."""
 
+    @property
+    def exact(self) -> bool: ...
     async def count_text(self, text: str) -> int: ...
     async def count_request(self, request: ChatRequest) -> int: ...
     def rough_request(self, request: ChatRequest) -> int: ...
@@ -135,8 +137,8 @@ class Books:
         `default_output` is reserved for an answer without `max_tokens`. Raises QUOTA_EXHAUSTED, RATE_LIMITED,
         LEDGER_UNAVAILABLE.
         """
-        counted = counts_tokens(caller.spec)
-        prompt = await self._tools.count_request(request) if counted else self._tools.rough_request(request)
+        counts = counts_tokens(caller.spec)
+        prompt = await self._tools.count_request(request) if counts else self._tools.rough_request(request)
         output = reserved_output(request, route, prompt, default_output)
         row.used, row.reserved_tokens = route.public, prompt + output
         try:
@@ -151,7 +153,7 @@ class Books:
             row.state, row.cause = REJECTED, error.kind
             self._tell(row, None)
             raise
-        return Entry(ticket, permit, request, prompt, counted)
+        return Entry(ticket, permit, request, prompt, counts and self._tools.exact)
 
     def joined(self, row: Row, turn: Answering) -> Ticket:
         """A request that got the answer of an earlier one of its client, as far as it got it: a row that cost nothing.
@@ -237,7 +239,7 @@ class Books:
         try:
             if usage is None:
                 if not entry.counted:
-                    entry.prompt, entry.counted = await self._tools.count_request(entry.request), True
+                    entry.prompt, entry.counted = await self._tools.count_request(entry.request), self._tools.exact
                 usage = await self._count(entry, pipeline) if pipeline is not None else _estimated(entry, None)
         finally:
             self._counting.pop(id(entry), None)

@@ -192,6 +192,7 @@ SAID = sse(chunk({"role": "assistant", "content": ""}), chunk({"content": "one t
 
 async def test_a_stream_that_the_client_left_is_counted_here(tmp_path: Path) -> None:
     async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        await until(lambda: ds2d.daemon.counter.loaded)
         await leave_in_the_middle(ds2d, upstream, *SAID)
         await closed(tmp_path)
         ((state, cause, prompt, completion, source, delivered),) = turns(tmp_path)
@@ -206,6 +207,7 @@ async def test_of_a_long_answer_only_the_count_is_kept(tmp_path: Path, monkeypat
     words = ["one two three ", "four five six ", "seven eight nine"]
     frames = sse(*[chunk({"content": word}) for word in words], done=False)
     async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        await until(lambda: ds2d.daemon.counter.loaded)
         count = ds2d.daemon.toolbox.count_text
         holds = [Wait(), Wait()]
         end = sse(chunk({}, "stop"))
@@ -236,6 +238,7 @@ async def test_a_question_that_the_client_left_before_its_answer_costs_its_promp
     if many:
         monkeypatch.setattr(books_module, "MAX_COUNTING", 0)
     async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        await until(lambda: ds2d.daemon.counter.loaded)
         hold = Wait()
         upstream.scenes.append(Scene([hold], raw=True))
         work = asyncio.create_task(ds2d.ask("/v1/chat/completions", {**ASK, "stream": stream}))
@@ -250,6 +253,34 @@ async def test_a_question_that_the_client_left_before_its_answer_costs_its_promp
         assert (prompt > 0, source) == (True, "estimated" if many else "counted")
         _, body, _ = await ds2d.ask("/v1/usage")
         assert body["used"]["total"]["total_tokens"] == prompt
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+@pytest.mark.parametrize("loads", [False, True])
+async def test_an_estimate_is_called_one_and_is_none_of_what_can_be_counted_in_the_end(
+    tmp_path: Path, leaves: bool, loads: bool
+) -> None:
+    keys = [{"key": KEY, "max_tokens": 10_000}]
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url, keys=keys)) as ds2d:
+        await until(lambda: ds2d.daemon.counter.loaded)
+        ds2d.daemon.counter.loaded = False  # as in the first seconds, and where it cannot be started
+        hold = Wait()
+        upstream.scenes.append(Scene([*SAID, hold, *sse(chunk({}, "stop"))]))
+        work = asyncio.create_task(ds2d.ask("/v1/chat/completions", {**ASK, "stream": True}))
+        await hold.reached.wait()
+        await until(lambda: any(turn.pipeline and turn.pipeline.said for turn in ds2d.daemon.service.turns.values()))
+        ds2d.daemon.counter.loaded = loads
+        if leaves:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+        hold.until.set()
+        await asyncio.gather(work, return_exceptions=True)
+        await closed(tmp_path)
+        ((_, _, prompt, completion, source, _),) = turns(tmp_path)
+        assert source == ("counted" if loads else "estimated")
+        ds2d.daemon.counter.loaded = True
+        exact = await ds2d.daemon.toolbox.count_text("one two three")
+        assert (completion == exact, prompt < 8) == (loads, loads)
 
 
 async def test_a_background_response_that_is_cancelled_before_its_answer_costs_its_prompt(tmp_path: Path) -> None:
@@ -385,6 +416,7 @@ async def test_what_the_client_never_saw_is_not_delivered(tmp_path: Path) -> Non
 
 async def test_a_stream_that_the_upstream_broke_off_failed_with_its_tokens(tmp_path: Path) -> None:
     async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        await until(lambda: ds2d.daemon.counter.loaded)
         upstream.scenes.append(Scene([*SAID, END]))
         await ds2d.ask("/v1/chat/completions", {**ASK, "stream": True})
         await closed(tmp_path)
