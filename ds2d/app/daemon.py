@@ -91,7 +91,7 @@ class Daemon:
         self.sealer = Sealer(load_key(self.state_dir, "seal.key"))
         self.quotas = SharedQuotas(time.monotonic, utc_now)
         self.callers = Callers(secrets.token_bytes(32), utc_now, self.quotas.first_used)
-        self.ledger = Ledger(self.state_dir, store.current.ledger, loaded=self.quotas.load)
+        self.ledger = Ledger(self.state_dir, store.current.ledger, loaded=self.quotas.load, recovered=self.quotas.recovered)
         self.observed = Observed(time.monotonic, time.time)
         self.metrics = Metrics(self._is_listed)
         self.tracing = tracing(os.environ, time.monotonic, time.time)

@@ -25,7 +25,7 @@ import msgspec
 
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.sizes import Size, Sizes
-from ds2d.state.ledger_file import KeyRecord, LedgerFile, Sums
+from ds2d.state.ledger_file import KeyRecord, LedgerFile, Recovered, Sums
 from ds2d.state.ledger_notes import Saved
 from ds2d.state.ledger_schema import OPEN, REJECTED, Row
 from ds2d.state.ledger_thread import Worker
@@ -88,7 +88,7 @@ class File(Protocol):
     def write(self, batch: Sequence[Saved], synchronous: str) -> None: ...
     def sums(self, month: str, day: str) -> list[Sums]: ...
     def save_keys(self, keys: Iterable[KeyRecord], now: float) -> None: ...
-    def recover(self) -> int: ...
+    def recover(self) -> list[Recovered]: ...
     def prune(self, before: float, limit: int) -> int: ...
 
 
@@ -107,7 +107,8 @@ class Ticket:
 
 
 class Ledger:
-    """Owner of the ledger. `wall` is Unix seconds. `loaded` gets what every key has used, before the first request.
+    """Owner of the ledger. `wall` is Unix seconds. `loaded` gets what every key has used, before the first request; `recovered`
+    what turns had used of processes that died beside this one.
 
     `problem` says why rows stay in memory (disk_full, locked, slow, damaged or unwritable), None while all is well.
     """
@@ -119,6 +120,7 @@ class Ledger:
         *,
         wall: Callable[[], float] = time.time,
         loaded: Callable[[list[Sums]], None] = lambda _: None,
+        recovered: Callable[[list[Recovered]], None] = lambda _: None,
         file: File | None = None,
     ) -> None:
         self.path = folder
@@ -127,6 +129,7 @@ class Ledger:
         self._settings = settings
         self._wall = wall
         self._loaded = loaded
+        self._recovered = recovered
         self._file = file or LedgerFile(folder)
         self._thread = Worker("ledger")
         self._dirty: dict[int, Ticket] = {}  # nobody waits for these
@@ -413,7 +416,7 @@ class Ledger:
 
     async def tidy(self) -> None:
         """Once through both."""
-        await self._call(self._file.recover)
+        self._recovered(await self._call(self._file.recover))
         now = self._loop.time()
         self._offsets.append(self._wall() - now)
         before = now + min(self._offsets) - self._settings.retention_days * 86400

@@ -16,7 +16,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -24,7 +24,7 @@ from ds2d.state import ledger_notes as notes
 from ds2d.state import ledger_schema as schema
 from ds2d.state.ledger_notes import Notes, Owner, Saved, force
 from ds2d.state.ledger_schema import FIELDS, LATER, OPEN, PROCESS_BITS
-from ds2d.state.ledger_sums import ABANDONED, STOOD, Tally, counted
+from ds2d.state.ledger_sums import ABANDONED, COUNTED, STOOD, Tally, counted
 
 logger = logging.getLogger("ds2d.ledger")
 
@@ -55,6 +55,17 @@ class Sums(msgspec.Struct, frozen=True):
     total: tuple[int, int]
     month: tuple[int, int]
     day: tuple[int, int]
+
+
+class Recovered(NamedTuple):
+    """What a turn had used whose process ended."""
+
+    key: str
+    prompt: int
+    completion: int
+
+
+_USED = (COUNTED.index("key"), COUNTED.index("prompt_tokens"), COUNTED.index("completion_tokens"))
 
 
 class KeyRecord(msgspec.Struct, frozen=True):
@@ -221,21 +232,23 @@ class LedgerFile:
             db.executemany("UPDATE keys SET deleted_at = ? WHERE key = ?", [(now, key) for key in sorted(gone)])
             db.executemany(schema.SAVE_KEY, [msgspec.structs.astuple(record) for record in records])
 
-    def recover(self) -> int:
-        """Close the turns whose process no longer runs with what their last checkpoint says; how many there were."""
+    def recover(self) -> list[Recovered]:
+        """Close the turns whose process no longer runs with what their last checkpoint says, which is returned."""
         if not self._counts:
             self._renew()
         dead = [number for number, pid, started in self._db.execute(schema.OWNERS) if not _runs(pid, started)]
         self._take_over()
+        found: list[Recovered] = []
         if not dead:
-            return 0
-        found, tally = 0, Tally()
+            return found
+        tally = Tally()
         with self._transaction() as db:
             for number in dead:
                 bounds = (number << PROCESS_BITS, (number + 1) << PROCESS_BITS)
                 for row in db.execute(ABANDONED, bounds):
                     tally.add(row)
-                found += db.execute(schema.RECOVER, bounds).rowcount
+                    found.append(Recovered(*map(row.__getitem__, _USED)))
+                db.execute(schema.RECOVER, bounds)
             self._count(tally)
         return found
 
@@ -283,7 +296,7 @@ class LedgerFile:
         self._register()
         self._renew()
         if found := self.recover():
-            logger.warning("the ledger held %d turns of a process that ended without closing them: interrupted", found)
+            logger.warning("the ledger held %d turns of a process that ended without closing them: interrupted", len(found))
 
     def _register(self) -> None:
         """Take a number for this process, once a file: opened again, its rows must keep their ids."""

@@ -8,6 +8,7 @@ Surprise: the ledger knows what closed turns used, but not what runs, nor the la
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from datetime import datetime
 from itertools import count
 from typing import Any
@@ -16,6 +17,7 @@ import msgspec
 
 from ds2d.core.caller import Caller
 from ds2d.state.leader import Leader, LeaderLost
+from ds2d.state.ledger_file import Recovered
 from ds2d.state.quotas import Permit, Quotas
 from ds2d.state.windows import Entry, Window
 
@@ -85,6 +87,13 @@ class SharedQuotas(Quotas):
         for window in (meter.total, meter.month, meter.day):
             window[0] += prompt
             window[1] += completion
+
+    def recovered(self, found: Iterable[Recovered]) -> None:
+        """Count what turns had used of a process that was killed: with it went what it had reserved for them, and no more."""
+        for one in found:
+            self.used(*one)
+            if self.leader is not None:
+                self.leader.settled(0, *one)
 
     def held(self) -> list[Reserved]:
         """What turns of this process have reserved."""

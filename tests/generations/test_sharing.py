@@ -14,6 +14,7 @@ from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.settings import BreakerSpec, KeySpec
 from ds2d.generations import follow
 from ds2d.state.leases import Lease, Want
+from ds2d.state.ledger_file import Recovered
 from ds2d.state.ledger_schema import Row
 from ds2d.state.shared_accounts import AGREE
 from tests.generations.world import WANT, World, ask, caller, in_use, through, until
@@ -236,6 +237,16 @@ async def test_what_was_used_is_counted_though_nobody_knows_the_permit(make: Mak
     bond.following.settled(77, "k", 3, 4)
     await through(bond)
     assert newer.quotas.meter("k").total == [3, 4]
+
+
+async def test_what_a_killed_process_had_used_is_counted_whoever_finds_it(make: Make) -> None:
+    world = make()
+    older, newer = world.process(), world.process()
+    bond = await world.follow(older, newer)
+    older.quotas.recovered([Recovered("k", 3, 4)])
+    await through(bond)
+    newer.quotas.recovered([Recovered("k", 1, 1)])
+    assert newer.quotas.meter("k").total == [4, 5]
 
 
 async def test_turns_that_end_in_an_older_process_are_told_once(make: Make) -> None:

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.state import ledger as module
 from ds2d.state.ledger import MANY, Ledger
-from ds2d.state.ledger_file import KeyRecord, LedgerFile, Sums
+from ds2d.state.ledger_file import KeyRecord, LedgerFile, Recovered, Sums
 from ds2d.state.ledger_notes import Saved
 from tests.state.ledger_world import BEGAN, Settings, ended, look, row, started, until
 
@@ -61,8 +62,8 @@ class Fake:
     def save_keys(self, keys: Iterable[KeyRecord], now: float) -> None:
         self.keys = list(keys)
 
-    def recover(self) -> int:
-        return 0
+    def recover(self) -> list[Recovered]:
+        return []
 
     def prune(self, before: float, limit: int) -> int:
         return 0
@@ -398,6 +399,23 @@ async def test_tidying_prunes_in_steps(tmp_path: Path, monkeypatch: pytest.Monke
     await until(lambda: not ledger._dirty and ledger._idle.is_set())
     await ledger.tidy()
     assert look(tmp_path, "SELECT request_id FROM turns") == [("req_new",)]
+    await ledger.close_file()
+
+
+async def test_what_turns_of_a_killed_process_had_used_is_told_once(tmp_path: Path) -> None:
+    told: list[list[Recovered]] = []
+    ledger = await started(tmp_path, recovered=told.append)
+    other = LedgerFile(tmp_path)
+    other.open()
+    other.write([(1, msgspec.structs.astuple(row(prompt_tokens=7, completion_tokens=3)))], "normal")
+    await ledger.tidy()
+    with sqlite3.connect(other.path) as db:
+        db.execute("UPDATE processes SET started = 'another boot' WHERE number = 2")
+    db.close()
+    await ledger.tidy()
+    await ledger.tidy()
+    assert told == [[], [Recovered("a", 7, 3)], []]
+    other.close()
     await ledger.close_file()
 
 

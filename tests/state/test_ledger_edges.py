@@ -16,7 +16,7 @@ from ds2d.core.errors import GatewayError
 from ds2d.core.sizes import Size
 from ds2d.state import ledger as module
 from ds2d.state.ledger import Ledger, Ticket
-from ds2d.state.ledger_file import KeyRecord, Sums
+from ds2d.state.ledger_file import KeyRecord, Recovered, Sums
 from ds2d.state.ledger_notes import Saved
 from tests.state.ledger_world import BEGAN, Settings, ended, look, row, started, until
 
@@ -61,10 +61,10 @@ class Noting:
     def save_keys(self, keys: Iterable[KeyRecord], now: float) -> None:
         self._note("save_keys", [key.key for key in keys], now)
 
-    def recover(self) -> int:
+    def recover(self) -> list[Recovered]:
         self._note("recover")
         self.gate.wait(5)
-        return 0
+        return []
 
     def prune(self, before: float, limit: int) -> int:
         self._note("prune", before, limit)
