@@ -109,6 +109,7 @@ FIXED = {
     "Accounts._tested": "one an account that an operator tested",
     "Business.*": "one a route",
     "Ledger._keys": "one a key in config",
+    "Ledger._offsets": "sixty",
     "Ops._turns": "the service's own",
     "Live._turns": "the service's own",
     "Feed._state": "what is there now, of turns 200",
