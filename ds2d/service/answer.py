@@ -371,8 +371,13 @@ class Service:
             self._note_answer(turn, lease)
             note["end"] = note["end"] or "answered"
             passing.ended(turn.usage.total if turn.usage else 0, turn.failure)
+        except asyncio.CancelledError:
+            lease.charge(self._books.so_far(turn))  # who leaves has used it all the same
+            raise
         except GatewayError as error:
             turn.settled = False
+            if turn.first is not None:
+                lease.charge(self._books.so_far(turn))
             turn.same_account = turn.same_account or (error.details or {}).get("native_tools") is False
             if not turn.same_account:
                 lease.report(error)

@@ -217,6 +217,10 @@ class Books:
         self._close(entry, turn, usage)
         self._ledger.touch(entry.ticket)
 
+    def so_far(self, turn: Answering) -> int:
+        """Tokens that a turn has used by now, about."""
+        return 0 if turn.entry is None else (_reported(turn.pipeline) or _estimated(turn.entry, turn.pipeline)).total
+
     def sizes(self) -> Sizes:
         """Turns that are over: those remembered, and those whose tokens are being counted."""
         return {

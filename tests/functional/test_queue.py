@@ -15,7 +15,19 @@ from urllib.parse import parse_qs
 import pytest
 
 from tests.functional.harness import Running, config_for, running
-from tests.functional.scripted import RESET, Scene, ScriptedUpstream, Seen, Wait, refuse, say, scripted_upstream, whole
+from tests.functional.scripted import (
+    RESET,
+    Scene,
+    ScriptedUpstream,
+    Seen,
+    Wait,
+    chunk,
+    refuse,
+    say,
+    scripted_upstream,
+    sse,
+    whole,
+)
 from tests.functional.test_every_dialect import QUESTIONS
 
 CHAT = "/v1/chat/completions"
@@ -124,6 +136,41 @@ async def test_who_leaves_the_queue_frees_the_place_and_reaches_nobody(tmp_path:
         assert (await fourth)[0] == 200
         await until(lambda: queue.running == 0)
         assert clients.order() == [0, 2, 3]
+
+
+async def test_who_leaves_answers_in_the_middle_has_used_them_all_the_same(tmp_path: Path) -> None:
+    long, short, other = "sk-long-0123456789abcdef", "sk-short-0123456789abcdef", "sk-other-0123456789abcdef"
+    async with scripted_upstream() as upstream:
+        config = config_for(upstream.base_url, keys=[long, short, other], runtime={"account_max_queue": 2})
+        config["upstreams"][0]["max_inflight"] = 1
+        async with running(tmp_path, config) as ds2d:
+            queue = ds2d.daemon.queue
+
+            def ask(key: str, stream: bool = False) -> asyncio.Task[Answer]:
+                body = {"model": "deepseek-chat", "messages": [{"role": "user", "content": key[3:8]}], "stream": stream}
+                return asyncio.create_task(ds2d.ask(CHAT, body, key=key))
+
+            hold = Wait()
+            upstream.scenes.append(Scene([*sse(chunk({"content": "word " * 8000}), done=False), hold]))
+            left = ask(long, stream=True)
+            await hold.reached.wait()
+            await until(lambda: any(turn.first is not None for turn in ds2d.daemon.service.turns.values()))
+            left.cancel()
+            await until(lambda: not queue.running)
+            hold.until.set()
+            used = {"prompt_tokens": 1000, "completion_tokens": 2000, "total_tokens": 3000}
+            upstream.scenes.append(whole({"content": "x"}, usage=used))
+            assert (await ask(short))[0] == 200
+            hold = Wait()
+            upstream.scenes.append(Scene([hold, *whole({"content": "x"}).pieces], content_type="application/json"))
+            tasks = [ask(other)]
+            await hold.reached.wait()
+            for number, key in enumerate((long, short), 1):
+                tasks.append(ask(key))
+                await until(lambda number=number: queue.waiting == number)
+            hold.until.set()
+            await asyncio.gather(*tasks)
+            assert [seen.body["messages"][0]["content"] for seen in upstream.seen[-2:]] == ["short", "long-"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
