@@ -107,7 +107,7 @@ def with_thinking(request: ChatRequest, route: Route) -> ChatRequest:
     """The request with what the model's name says of thinking, where the request says nothing (mapping.md 6)."""
     if request.reasoning.mode is not None or route.thinking == "switch":
         return request
-    return msgspec.structs.replace(request, reasoning=ReasoningWish(route.thinking))
+    return msgspec.structs.replace(request, reasoning=msgspec.structs.replace(request.reasoning, mode=route.thinking))
 
 
 def as_it_thinks(request: ChatRequest, target: Target) -> ChatRequest:

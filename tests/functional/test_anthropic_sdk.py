@@ -279,3 +279,10 @@ async def test_what_was_asked_for_reaches_the_upstream(tmp_path: Path) -> None:
         assert (body["stop"], body["temperature"], body["top_k"], body["max_tokens"]) == (["END"], 0.3, 5, 4000)
         assert body["parallel_tool_calls"] is False
         assert body["tools"][0]["function"]["parameters"] == WEATHER["input_schema"]
+
+
+@pytest.mark.parametrize(("model", "wanted"), [("claude-opus-4-6", "high"), ("claude-sonnet-4-6", "none")])
+async def test_an_effort_alone_counts_where_the_models_name_thinks(tmp_path: Path, model: str, wanted: str) -> None:
+    async with setup(tmp_path) as (client, upstream, _):
+        await client.messages.create(**ASK | {"model": model}, output_config={"effort": "high"})
+        assert upstream.seen[0].body["reasoning_effort"] == wanted
