@@ -254,3 +254,25 @@ async def test_what_is_not_offered_is_refused_by_name(tmp_path: Path, path: str,
         assert (status, answer["error"]["message"]) == (404, f"{what} are not offered here.")
         status, answer, _ = await ds2d.ask("/v1/filesystem", {})
         assert (status, answer["error"]["message"]) == (404, "There is no such route.")
+
+
+SCORES = {
+    "chat": {"logprobs": True},
+    "responses": {"include": ["message.output_text.logprobs"]},
+    "gemini": {"generationConfig": {"responseLogprobs": True}},
+}
+
+
+@pytest.mark.parametrize("scores", [5, [5], [{"token": "a", "logprob": [], "top_logprobs": 5}], [{"top_logprobs": [[]]}]])
+@pytest.mark.parametrize("dialect", SCORES)
+async def test_scores_that_cannot_be_read_do_not_cost_the_answer(tmp_path: Path, dialect: str, scores: Any) -> None:
+    path, body, stream_path, more = QUESTIONS[dialect]
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        said = [chunk({"content": TEXT}), chunk({}, "stop"), usage()]
+        said[0]["choices"][0]["logprobs"] = {"content": scores}
+        for asked, extra in ((path, {}), (stream_path, more)):
+            upstream.scenes.append(Scene(sse(*said)))
+            status, answer, _ = await ds2d.ask(asked, {**body, **SCORES[dialect], **extra})
+            assert status == 200, answer
+            assert TEXT in str(answer)
+            assert "Internal" not in str(answer)

@@ -186,7 +186,7 @@ def _candidate(
     }
     if result := logprobs_result(choice.extra.get("logprobs")):
         candidate["logprobsResult"] = result
-        chosen = [entry["logProbability"] for entry in result["chosenCandidates"] if entry["logProbability"] is not None]
+        chosen = [given for entry in result["chosenCandidates"] if isinstance(given := entry["logProbability"], int | float)]
         if chosen:
             candidate["avgLogprobs"] = sum(chosen) / len(chosen)
     return candidate

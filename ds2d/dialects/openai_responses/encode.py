@@ -304,7 +304,13 @@ def logprobs(extra: Mapping[str, Any]) -> list[Item]:
     """Token scores of chat form as this dialect has them: `bytes` is never null here."""
     given = extra.get("logprobs")
     content = given.get("content") if isinstance(given, dict) else None
-    return [_score(entry) | {"top_logprobs": [_score(top) for top in entry.get("top_logprobs") or []]} for entry in content or []]
+    scored = [(entry, _entries(entry.get("top_logprobs"))) for entry in _entries(content)]
+    return [_score(entry) | {"top_logprobs": [_score(top) for top in tops]} for entry, tops in scored]
+
+
+def _entries(given: Any) -> list[Item]:
+    """What can be read of a list of scores: a server's own idea of them is no reason to lose its answer."""
+    return [entry for entry in given if isinstance(entry, dict)] if isinstance(given, list) else []
 
 
 def _score(entry: Mapping[str, Any]) -> Item:
