@@ -213,6 +213,11 @@ class Business:
         """Where a streamed answer goes."""
         return ClientStream(request, common_headers(ask.request_id, ask.dialect_name), self._draining())
 
+    @property
+    def silence(self) -> float:
+        """Seconds of it after which a stream gets a life sign."""
+        return self._config().server.keepalive_seconds
+
     async def count(self, request: web.Request, dialect: str) -> web.StreamResponse:
         """How many tokens a question has."""
         ask = await self.ask(request, dialect)

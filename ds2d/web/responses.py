@@ -19,6 +19,7 @@ from ds2d.core.pipeline import Encoding
 from ds2d.core.request import Envelope
 from ds2d.dialects import openai_responses as dialect
 from ds2d.service import Ask, Service
+from ds2d.service.heartbeat import Heartbeat
 from ds2d.state import response_routes as routes
 from ds2d.state.background import BackgroundResponse
 from ds2d.state.responses import ResponseStore, prepare
@@ -179,8 +180,14 @@ class Responses:
     async def _follow(self, request: web.Request, frames: Any) -> web.StreamResponse:
         sink = ClientStream(request, common_headers(request[REQUEST_ID], NAME))
         sink.content_type = dialect.Encoder.content_type
-        async for piece in frames:
-            await sink.write(piece)
+        now = asyncio.get_running_loop().time()
+        # Those of its turn are not kept: they are no part of the answer.
+        beat = Heartbeat(sink, self._business.silence, self._spawn, lambda: dialect.KEEP_ALIVE, now)
+        try:
+            async for piece in frames:
+                await sink.write(piece)
+        finally:
+            beat.stop()
         await sink.end()
         return sink.response
 

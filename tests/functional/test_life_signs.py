@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +148,25 @@ async def test_a_whole_answer_keeps_its_status_open(world: World) -> None:
     hold.until.set()
     status, _, _ = await asking
     assert status == 400
+
+
+async def test_who_follows_a_background_response_gets_them_too(world: World) -> None:
+    """From its own request, and from a later one that asks for the events again."""
+    world.says_late(b"200 OK", say("late but whole"))
+    body = {"model": "deepseek-chat", "input": "Hello", "background": True, "stream": True}
+    key = {"Authorization": f"Bearer {KEY}"}
+    begun = await world.ds2d.http.post(world.ds2d.url + "/v1/responses", json=body, headers=key)
+    first = await begun.content.readuntil(b"\n\n")
+    made = json.loads(first.partition(b"data: ")[2])["response"]["id"]
+    try:
+        async with asyncio.timeout(5):
+            again = await world.ds2d.http.get(f"{world.ds2d.url}/v1/responses/{made}?stream=true&starting_after=1", headers=key)
+            assert await again.content.readuntil(b"\n\n") == b": keep-alive\n\n"
+            await begun.content.readuntil(b": keep-alive\n\n")
+    finally:
+        world.waits[0].until.set()
+    for reply in (begun, again):
+        rest = (await reply.content.read()).decode()
+        assert ("late but whole" in rest, rest.endswith("data: [DONE]\n\n")) == (True, True)
+    status, whole, _ = await world.ds2d.ask(f"/v1/responses/{made}?stream=true")
+    assert (status, "keep-alive" in whole) == (200, False)
