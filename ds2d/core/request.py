@@ -82,12 +82,13 @@ class ToolChoice(msgspec.Struct, frozen=True):
 class ReasoningWish(msgspec.Struct, frozen=True):
     """What the client wants of thinking, first rule of mapping.md 6 that matched; `mode` None: it said nothing.
 
-    `effort` is one of minimal, low, medium, high, xhigh, max; `budget` is tokens.
+    `effort` is one of minimal, low, medium, high, xhigh, max; `budget` is tokens. `by_name`: only the model's name says so.
     """
 
     mode: Literal["off", "on"] | None = None
     effort: str | None = None
     budget: int | None = None
+    by_name: bool = False
 
 
 class Upload(Protocol):

@@ -111,3 +111,21 @@ async def test_without_parallel_calls_the_upstream_is_closed_after_the_first(tmp
         assert answer.count('"name":"weather"') == 1
         assert '"finish_reason":"tool_calls"' in answer
         assert "[DONE]" in answer
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("dialect", "model"), [("chat", "deepseek-reasoner"), ("claude", "claude-opus-4-6")])
+async def test_a_name_that_thinks_gives_way_to_a_forced_call_where_a_server_has_not_both(
+    tmp_path: Path, dialect: str, model: str, stream: bool
+) -> None:
+    """The DeepSeek API: only a request that asks for thinking itself keeps it, and does without the choice (mapping.md 4)."""
+    asking: dict[str, Any] = {"thinking": {"type": "enabled"} | ({"budget_tokens": 1024} if dialect == "claude" else {})}
+    async with scripted_upstream() as upstream:
+        config = config_for(upstream.base_url)
+        config["upstreams"][0]["flavour"] = "deepseek"
+        async with running(tmp_path, config) as ds2d:
+            path, body = question(dialect, stream=stream, forced=True)
+            for more, thinks, choice in (({}, "disabled", "required"), (asking, "enabled", None)):
+                await ds2d.ask(path, body | {"model": model} | more)
+                sent = upstream.seen[-1].body
+                assert (sent["thinking"], sent.get("tool_choice")) == ({"type": thinks}, choice)
