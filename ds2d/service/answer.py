@@ -23,7 +23,7 @@ from ds2d.net.client import Client
 from ds2d.service.asking import Asking, Result
 from ds2d.service.question import (
     answering,
-    check_servers,
+    with_able_servers,
     with_images_checked,
     with_rights,
     with_thinking,
@@ -228,7 +228,7 @@ class Service:
         check_image_sizes(request, turn.config.images.max_bytes)
         request = with_rights(request, turn.ask.caller)
         request = with_thinking(request, turn.route)
-        check_servers(request, turn.route)
+        turn.route = with_able_servers(request, turn.route)
         if request.large:
             steps = self._tools.reasoning.restoring(turn.ask.caller.id, request)
             request, restored, lost = await by_and_by(steps)
@@ -337,7 +337,7 @@ class Service:
         if self._catalog.has_new:
             await self.meet(turn.ask)
         try:
-            turn.route = self.route(turn.ask)
+            turn.route = with_able_servers(turn.ask.request, self.route(turn.ask))
         except GatewayError as error:
             raise cause or error from None
 

@@ -81,17 +81,21 @@ def answering(route: Route) -> Route:
     return msgspec.structs.replace(route, targets=able)
 
 
-def check_servers(request: ChatRequest, route: Route) -> None:
-    """Raises the refusal of the route's first server if no server of the route can do what the request wants."""
+def with_able_servers(request: ChatRequest, route: Route) -> Route:
+    """The route without servers that cannot do what the request wants. Raises the refusal of its first one if none can."""
+    able: list[Target] = []
     refusal: GatewayError | None = None
     for target in route.targets:
         try:
             UPSTREAMS[target.upstream.kind].check(request, target)
-            return
+            able.append(target)
         except GatewayError as error:
             refusal = refusal or error
-    if refusal is not None:
+    if refusal is None:
+        return route
+    if not able:
         raise refusal
+    return msgspec.structs.replace(route, targets=tuple(able))
 
 
 def with_rights(request: ChatRequest, caller: Caller) -> ChatRequest:

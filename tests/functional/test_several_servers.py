@@ -230,3 +230,28 @@ async def test_affinity_is_switched_while_the_daemon_runs(tmp_path: Path) -> Non
         for _ in range(4):
             await ds2d.ask(CHAT, QUESTION, headers=named)
         assert 0 in (len(a.seen) - before[0], len(b.seen) - before[1])
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "able"),
+    [
+        (CHAT, {**QUESTION, "n": 2}, "a"),
+        ("/v1/completions", {"model": "deepseek-tiny", "prompt": [1, 2]}, "a"),
+        ("/v1/completions", {"model": "deepseek-tiny", "prompt": "a", "suffix": "c"}, "b"),
+    ],
+)
+async def test_a_question_goes_to_a_server_that_can_answer_it(tmp_path: Path, path: str, more: dict[str, Any], able: str) -> None:
+    """The other, which is as free, would refuse it, and that refusal is final."""
+    async with scripted_upstream() as a, scripted_upstream() as b:
+        servers = {"a": (a, "vllm"), "b": (b, "deepseek")}
+        upstreams = [
+            {"name": name, "kind": "openai", "base_url": one.base_url, "flavour": flavour}
+            for name, (one, flavour) in servers.items()
+        ]
+        async with running(tmp_path, {"keys": [KEY], "upstreams": upstreams}) as ds2d:
+            for _ in range(4):
+                status, said, _ = await ds2d.ask(path, more)
+                assert status == 200, said
+            servers[able][0].scenes.append(Scene([b"{}"], 500, content_type="application/json"))
+            assert (await ds2d.ask(path, more))[0] in (200, 503)  # nor does a retry go to the other
+            assert {name for name, (one, _) in servers.items() if one.seen} == {able}
