@@ -109,7 +109,7 @@ class Recording:
 
     def asked(self, call: object, account: str, flavour: str = "", model: str = "") -> None:
         """An attempt begins; what the one before it brought is forgotten. `flavour` and `model` are the server's."""
-        self._flavour, self._model = flavour, model
+        self._flavour, self._model, self._status, self._content_type = flavour, model, 0, ""
         self._upstream, self._timing, self._call, self._account = _Side(self._limit), [], _Side(self._limit), account
         if isinstance(call, Call):
             self._call.add(call.body or b"")

@@ -13,7 +13,7 @@ from ds2d.cli.replay import comparable, replay
 from ds2d.cli.scrub import scrubbed
 from tests.functional.admin import ADMIN, administered
 from tests.functional.harness import ADMIN_KEY, KEY
-from tests.functional.scripted import refuse
+from tests.functional.scripted import RESET, Scene, refuse
 
 QUESTIONS = {
     "chat": ("/v1/chat/completions", {"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "Hi"}]}),
@@ -95,6 +95,16 @@ async def test_a_refusal_of_the_upstream_is_captured_as_it_came(tmp_path: Path) 
     assert item["status_code"] == 400
     assert "temperature is odd" in item["response_body"]
     assert item["error"]
+
+
+async def test_of_several_attempts_the_last_is_captured_and_nothing_of_those_before(tmp_path: Path) -> None:
+    path, body = QUESTIONS["whole"]
+    async with administered(tmp_path, capture={"enabled": True}) as (ds2d, upstream):
+        upstream.scenes += [refuse(500, {"error": {"message": "boom"}}), *[Scene([RESET], raw=True) for _ in range(4)]]
+        assert (await ds2d.ask(path, body))[0] == 503
+        [item] = (await ds2d.ask("/admin/dev/captures", key=ADMIN_KEY))[1]["items"]
+    assert (item["status_code"], item["content_type"], item["response_body"]) == (0, "", "")
+    assert item["error"] == "upstream_error"
 
 
 async def test_known_secrets_are_not_kept_wherever_they_stand(tmp_path: Path) -> None:
