@@ -171,8 +171,8 @@ class Run:
         self._room.set()
         if not self.joinable:
             self._trim()
-        if self.here or self.readers or self.task.done() or self._goes_on_alone():
-            return False
+        if self.here or self.readers or self.task.done() or self.last is not None or self._goes_on_alone():
+            return False  # (with its end it has its row, which is paid for: a retry shall find it)
         self.joinable = False  # who came in the moments until it has ended would get its end, and no answer
         return True
 

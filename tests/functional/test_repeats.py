@@ -177,6 +177,32 @@ async def test_one_who_joined_gets_all_though_the_first_client_leaves(tmp_path: 
         assert {turn["state"] for turn in ds2d.daemon.books.recent} == {"completed"}
 
 
+@pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "whole"])
+async def test_who_left_when_the_answer_only_waited_for_its_row_finds_it(
+    tmp_path: Path, streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row says that it was delivered: a second answer would be paid for once more."""
+    async with world(tmp_path) as (ds2d, upstream):
+        closing, on_disk, close = asyncio.Event(), asyncio.Event(), ds2d.daemon.ledger.close
+
+        async def close_slowly(ticket: Any) -> None:
+            closing.set()
+            await on_disk.wait()
+            await close(ticket)
+
+        monkeypatch.setattr(ds2d.daemon.ledger, "close", close_slowly)
+        first = send(ds2d, FIRST, stream=streamed)
+        await closing.wait()
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        await until(lambda: ds2d.daemon.listener.connections == 0)
+        on_disk.set()
+        assert (b"[DONE]" in await send(ds2d, RETRY, stream=streamed)) == streamed
+        assert len(upstream.seen) == 1
+        assert [turn["state"] for turn in ds2d.daemon.books.recent] == ["completed", "completed"]
+        await until(lambda: (ds2d.daemon.queue.running, ds2d.daemon.service.turns) == (0, {}))
+
+
 @pytest.mark.parametrize("turns", range(-1, 4))
 @pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "whole"])
 async def test_who_asks_again_in_the_moment_in_which_the_first_client_leaves_gets_an_answer(
