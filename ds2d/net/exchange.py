@@ -154,13 +154,16 @@ class HttpExchange:
         return Reply(self.status, self.headers, bytes(held[:limit]))
 
     async def _collect(self, held: bytearray, limit: int) -> None:
-        """Read into `held` until the end, or until there is as much as wanted."""
+        """Read into `held` until the end, or until there is as much as wanted. Raises what breaks it, ValueError where it is cut
+        though its framing is whole: a text has no end of its own."""
         while chunk := await self._answer.readany():
             for piece in [chunk] if self._inflater is None else self._inflater.feed(chunk):
                 held += piece
                 if len(held) >= limit:
                     return
                 await asyncio.sleep(0)  # as above: a read that expands leaves others their turn
+        if held and self._inflater is not None and self._inflater.is_cut:
+            raise ValueError("cut compressed data")
 
 
 def _unreadable() -> GatewayError:

@@ -31,6 +31,11 @@ class Inflater:
         name = encoding.strip().lower()
         return None if name in ("", "identity") else cls(readable=name in ("gzip", "x-gzip", "deflate"))
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether more would have to come."""
+        return not self._expand.eof
+
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """The expanded bytes of one read, in pieces. Raises ValueError when they are not compressed data, UnreadableError where
         they are compressed otherwise."""

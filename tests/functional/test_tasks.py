@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import struct
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -534,6 +535,23 @@ async def test_a_transcript_comes_as_it_is_made_and_ends_truthfully(tmp_path: Pa
         assert json.loads(text.split("\n\n")[-2][6:])["error"]["code"] == "upstream_disconnected"
         assert "[DONE]" not in text
         assert [turn["state"] for turn in ds2d.daemon.books.recent] == ["failed", "completed", "completed"]
+
+
+@pytest.mark.parametrize("cut", [True, False])
+async def test_a_compressed_transcript_that_is_cut_is_none(tmp_path: Path, cut: bool) -> None:
+    """Its framing is whole, and a text says nowhere that it is."""
+    packer = zlib.compressobj(wbits=31)
+    data = packer.compress(b"the words of a recording") + packer.flush(zlib.Z_SYNC_FLUSH if cut else zlib.Z_FINISH)
+    async with two_servers(tmp_path) as (ds2d, _, pool):
+        pool.tell_routes("/v1/audio/transcriptions")
+        pool.models = ("openai/whisper-small",)
+        await look_anew(ds2d)
+        pool.scenes.append(Scene([data], headers={"Content-Encoding": "gzip"}, content_type="text/plain"))
+        status, got, _ = await ds2d.ask("/v1/audio/transcriptions", data=recording("whisper-1"))
+        if cut:
+            assert (status, got["error"]["code"]) == (503, "upstream_disconnected")
+        else:
+            assert (status, got) == (200, "the words of a recording")
 
 
 async def test_a_transcript_that_breaks_behind_life_signs_says_so_in_its_stream(tmp_path: Path) -> None:
