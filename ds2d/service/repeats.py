@@ -176,8 +176,10 @@ class Repeats:
                 if are_last:
                     await closing.commit()
                 sink.content_type = run.content_type
+                begun = run.begun  # before this is written: what came meanwhile is not in it
                 await sink.write(data)
-                closing.turn.first = closing.turn.first or self._tools.monotonic()
+                if begun:
+                    closing.turn.first = closing.turn.first or self._tools.monotonic()
             elif run.task.done():
                 return
             else:

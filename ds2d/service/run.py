@@ -80,6 +80,12 @@ class Run:
         """Its turn, once it has begun and as long as it is not over."""
         return self._ask.turn if self._ask is not None else None
 
+    @property
+    def begun(self) -> bool:
+        """Whether more than life signs was written, as far as its turn still knows."""
+        turn = self.turn
+        return turn is None or turn.first is not None
+
     # A sink, and an outlet
 
     @property

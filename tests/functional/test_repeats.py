@@ -203,6 +203,23 @@ async def test_who_left_when_the_answer_only_waited_for_its_row_finds_it(
         await until(lambda: (ds2d.daemon.queue.running, ds2d.daemon.service.turns) == (0, {}))
 
 
+async def test_life_signs_are_no_beginning_of_a_joined_answer(tmp_path: Path) -> None:
+    async with scripted_upstream() as upstream:
+        config = config_for(upstream.base_url, server={"keepalive_seconds": 1})
+        async with running(tmp_path, config) as ds2d:
+            wait, sign = Wait(), b": keep-alive\n\n"
+            upstream.scenes.append(Scene([wait, *say("one")]))
+            sent = {"Authorization": f"Bearer {KEY}", "Idempotency-Key": "one"}
+            asked = {"json": {**QUESTION, "stream": True}, "headers": sent}
+            async with ds2d.http.post(ds2d.url + CHAT, **asked) as reply, ds2d.http.post(ds2d.url + CHAT, **asked) as other:
+                for _ in range(2):
+                    assert await reply.content.readuntil(b"\n\n") == await other.content.readuntil(b"\n\n") == sign
+                wait.until.set()
+                assert await reply.read() == await other.read()
+            one, two = (turn["clocks"] for turn in ds2d.daemon.books.recent)
+            assert all(clocks["total_ms"] - clocks["first_ms"] < 500 for clocks in (one, two))  # not since the first sign
+
+
 @pytest.mark.parametrize("turns", range(-1, 4))
 @pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "whole"])
 async def test_who_asks_again_in_the_moment_in_which_the_first_client_leaves_gets_an_answer(
