@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 from yarl import URL
@@ -134,10 +134,14 @@ class Connection(RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Also what aiohttp answers by itself, before any handler, names us and not it."""
+        """Also what aiohttp answers by itself, before any handler, names us and not it. A stream to a client of HTTP/1.0 ends
+        with the connection, which aiohttp would keep where the client asked for that."""
         if not resp.prepared:
             resp.headers.setdefault(hdrs.SERVER, SERVER)
-        return await super().finish_response(request, resp, start_time)
+        reply, is_lost = await super().finish_response(request, resp, start_time)
+        if request.version < HttpVersion11 and reply.content_length is None:
+            reply.force_close()
+        return reply, is_lost
 
     @property
     def owes_an_answer(self) -> bool:

@@ -146,12 +146,15 @@ def open_links(ds2d: Running) -> set[links.Link]:
     return pool.links
 
 
-async def test_a_client_of_http_1_0_gets_its_stream(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", ["", "Connection: keep-alive\r\n"])
+async def test_a_client_of_http_1_0_gets_its_stream(tmp_path: Path, more: str) -> None:
+    """Without chunks its end is the end of the connection: one that was to be kept was waited on until it was idle for long."""
     async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
         reader, writer = await asyncio.open_connection("127.0.0.1", ds2d.port)
         body = b'{"model":"deepseek-chat","stream":true,"messages":[{"role":"user","content":"x"}]}'
-        writer.write(head_of("1.0", body) + body)
-        head, _, text = (await reader.read()).partition(b"\r\n\r\n")
+        writer.write(head_of("1.0", body).replace(b"\r\n\r\n", f"\r\n{more}\r\n".encode()) + body)
+        async with asyncio.timeout(20):
+            head, _, text = (await reader.read()).partition(b"\r\n\r\n")
         assert b"chunked" not in head.lower()
         assert text.endswith(b"data: [DONE]\n\n")
         writer.close()
