@@ -200,7 +200,7 @@ class Books:
             await self._ledger.close(turn.entry.ticket)
 
     def end(self, turn: Answering) -> None:
-        """The turn is over, however it went. What its client did not wait for is counted afterwards."""
+        """The turn is over, however it went. What its client did not wait for, or got before a bug, is counted afterwards."""
         entry, pipeline = turn.entry, turn.pipeline
         if entry is None or entry.closed:
             return

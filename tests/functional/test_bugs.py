@@ -12,6 +12,7 @@ from ds2d.core.pipeline import Pipeline
 from tests.functional.harness import config_for, running
 from tests.functional.scripted import Scene, Wait, say, scripted_upstream
 from tests.functional.test_every_dialect import ENDS, QUESTIONS
+from tests.functional.test_queue import until
 
 DIALECTS = ["chat", "responses", "claude", "gemini"]
 
@@ -46,6 +47,8 @@ async def test_it_ends_the_stream_in_its_own_words(
         assert "Internal error." in str(answer)
         assert ENDS[dialect] not in str(answer)
         assert "bug in a turn" in caplog.text
+        await until(lambda: ds2d.daemon.books.recent)
         (turn,) = ds2d.daemon.books.recent
         assert (turn["state"], turn["cause"]) == ("failed", "internal")
+        assert (turn["tokens"]["delivered"] > 0) == (when == "in the middle")
         assert (ds2d.daemon.queue.running, ds2d.daemon.service.turns) == (0, {})
