@@ -26,6 +26,7 @@ from ds2d.config.importers import REGISTRY, ImportProblem, Taken
 from ds2d.config.notices import ConfigErrors
 from ds2d.config.source import Source, SourceError
 from ds2d.config.store import ConfigStore
+from ds2d.config.strict_json import edited
 from ds2d.core.errors import GatewayError
 from ds2d.web.admin.imports import merge
 
@@ -63,8 +64,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _take(store: ConfigStore, taken: Taken, options: argparse.Namespace) -> int:
     before = store.document
-    after = store.document
-    merge(after, taken.document, store.current)
+    after = edited(store.document, lambda document: merge(document, taken.document, store.current))
     found = changes(before, after)
     store.check(after)
     if not options.dry_run and found:

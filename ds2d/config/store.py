@@ -26,7 +26,7 @@ from ds2d.config.notices import ConfigErrors, Notice
 from ds2d.config.references import digest_of
 from ds2d.config.schema import Config
 from ds2d.config.source import Reading, Source, SourceError
-from ds2d.config.strict_json import dump, load
+from ds2d.config.strict_json import dump, edited, load
 
 logger = logging.getLogger("ds2d.config")
 
@@ -208,7 +208,11 @@ class ConfigStore:
             raise ConflictError
         document = load(reading.raw)
         before = dump(document)
-        change(document)
+        try:
+            document = edited(document, change)
+        except (AttributeError, TypeError):  # a list where a section belongs, say: then the file is what is wrong
+            self._source.parse(reading)
+            raise
         if dump(document) == before:
             return self.current
         return self._put(on_disk, reading, dump(document, like=reading.raw))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ds2d.config.notices import ConfigErrors, Notice, child
@@ -48,6 +49,16 @@ def load(raw: bytes) -> dict[str, Any]:
 def dump(document: dict[str, Any], like: bytes = b"") -> bytes:
     """The document as bytes to write: key order as it is, indented like `like`, two blanks where that says nothing."""
     return (json.dumps(document, ensure_ascii=False, indent=_indent(like), allow_nan=False) + "\n").encode()
+
+
+def edited(document: dict[str, Any], change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """What `change` makes of a document. A section that is null, as the reference system writes an empty one, is not there for
+    it, and stays null unless it is given a value."""
+    order = list(document)
+    said = {name: value for name, value in document.items() if value is not None}
+    change(said)
+    kept = {name: said.pop(name, None) for name in order if name in said or document[name] is None}
+    return kept | said
 
 
 def _indent(raw: bytes) -> str | int:

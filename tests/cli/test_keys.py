@@ -57,6 +57,16 @@ def test_a_new_key_is_shown_once_and_stored_as_a_hash(here: Path, capsys: pytest
     assert json.loads(said(capsys, "keys", "show", key, "--json"))["max_tokens"] == 500
 
 
+def test_a_key_is_added_where_the_list_is_null_and_refused_where_it_is_none(here: Path, capsys: Any) -> None:
+    (here / "config.json").write_text('{"keys": null, "accounts": null}')
+    assert main(["keys", "add", "a"]) == 0
+    assert [entry["name"] for entry in config(here)["keys"]] == ["a"]
+    assert config(here)["accounts"] is None
+    (here / "config.json").write_text('{"keys": "mine"}')
+    assert main(["keys", "add", "b"]) == 1
+    assert "error: keys: " in capsys.readouterr().err
+
+
 def test_a_config_that_is_made_by_the_way_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["keys", "add", "a"]) == 0
     assert capsys.readouterr().err == ""

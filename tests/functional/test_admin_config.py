@@ -249,6 +249,44 @@ async def test_going_back_from_a_file_that_cannot_be_read(tmp_path: Path, broken
         assert ds2d.daemon.store.problem is None
 
 
+ADDED: dict[str, dict[str, Any]] = {
+    "/admin/keys": {"key": "k-added"},
+    "/admin/accounts": {"name": "added", "token": "tok-added"},
+    "/admin/import": {"keys": ["k-more"], "accounts": [{"name": "more", "token": "tok-more"}]},
+    "/admin/config/import": {
+        "keys": ["k-most"],
+        "accounts": [{"name": "most", "token": "tok-most"}],
+        "model_aliases": {"a": "b"},
+    },
+}
+
+
+async def test_sections_that_are_null_take_entries(tmp_path: Path) -> None:
+    """The reference system writes its empty lists so, and its file loads as it is."""
+    empty = {"keys": None, "api_keys": None, "accounts": None, "model_aliases": None, "runtime": None}
+    async with administered(tmp_path, **empty) as (ds2d, _):
+        order = list(ds2d.config())
+        for path, body in ADDED.items():
+            dry = "?dry_run=1" if path.endswith("config/import") else ""
+            for query in dict.fromkeys((dry, "")):
+                status, answer, _ = await ds2d.ask(path + query, body, **ADMIN)
+                assert (status, answer["success"]) == (200, True), answer
+        written = ds2d.config()
+        assert (len(written["keys"]), len(written["accounts"])) == (3, 3)
+        assert (written["api_keys"], written["runtime"]) == (None, None), "what nobody touched stays as it is written"
+        assert list(written) == order, "and where it is"
+
+
+@pytest.mark.parametrize("section", ["keys", "accounts"])
+@pytest.mark.parametrize("wrong", ["mine", 5, {"a": 1}])
+async def test_a_section_of_another_type_is_named(tmp_path: Path, section: str, wrong: Any) -> None:
+    async with administered(tmp_path) as (ds2d, _):
+        ds2d.path.write_text(json.dumps({**ds2d.config(), section: wrong}))
+        for path, body in ADDED.items():
+            status, answer, _ = await ds2d.ask(path, body, **ADMIN)
+            assert (status, answer["detail"].partition(":")[0]) == (400, section), (path, answer)
+
+
 async def test_merging_and_replacing(tmp_path: Path) -> None:
     async with administered(tmp_path, accounts=ACCOUNTS, _note="kept", runtime={"max_attempts": 2}) as (ds2d, _):
         newcomer = {

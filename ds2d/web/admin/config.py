@@ -17,7 +17,7 @@ from ds2d.config.describe import json_schema
 from ds2d.config.diff import changes, masked
 from ds2d.config.notices import ConfigErrors
 from ds2d.config.show import shown
-from ds2d.config.strict_json import dump, load
+from ds2d.config.strict_json import dump, edited, load
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.secrets import hash_key
 from ds2d.web.admin import account_edits, imports, keys, settings
@@ -224,8 +224,8 @@ class ConfigRoutes:
 
     def _tried(self, edit: Any) -> list[Any]:
         """What an edit would change, once it is known to be valid. Raises 400."""
-        before, after = self._desk.store.document, self._desk.store.document
-        edit(after)
+        before = self._desk.store.document
+        after = edited(self._desk.store.document, edit)
         try:
             self._desk.store.check(after)
         except ConfigErrors as errors:
