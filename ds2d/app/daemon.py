@@ -27,7 +27,7 @@ from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.load import Load
 from ds2d.core.metrics import Family
 from ds2d.core.seal import Sealer
-from ds2d.core.settings import UpstreamSpec
+from ds2d.core.settings import AccountSpec, UpstreamSpec
 from ds2d.core.sizes import Sizes
 from ds2d.generations import Generations, Predecessor, Shared, UpgradeError
 from ds2d.net.client import Client
@@ -113,6 +113,7 @@ class Daemon:
             "series": self.series,
         }
         """Whoever holds something that may grow, by name: the one list of them. `start` adds its own."""
+        self._accounts: dict[str, list[AccountSpec]] = {}
         self._background: list[asyncio.Task[None]] = []
         self._counting: list[asyncio.Task[None]] = []
         """What turns may need to their very end: it ends after them."""
@@ -172,6 +173,7 @@ class Daemon:
             self._apply_responses,
             self._apply_certificate,
             self.catalog.apply,
+            self._look_anew,
             self.metrics.apply,
             self._apply_captures,
         ):
@@ -385,6 +387,14 @@ class Daemon:
         self.queue.apply(config.upstreams, config.accounts, config.runtime)
         self.affinity.apply(config.runtime.affinity, {upstream.name for upstream in config.upstreams})
         self.logins.retain(slot.account.id for slot in self.queue.slots)
+
+    def _look_anew(self, config: Config) -> None:
+        """Servers whose accounts are others now: a server that refused the look before is not looked at again so soon."""
+        before, self._accounts = self._accounts, {}
+        for spec in config.accounts:
+            self._accounts.setdefault(spec.upstream or "", []).append(spec)
+        names = before.keys() | self._accounts.keys()
+        self.catalog.hurry(name for name in names if before.get(name) != self._accounts.get(name))
 
     def _apply_captures(self, _: Config) -> None:
         self.captures.trim()

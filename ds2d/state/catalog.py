@@ -132,6 +132,12 @@ class Catalog:
                 task.cancel()
             await asyncio.gather(*tasks.values(), return_exceptions=True)
 
+    def hurry(self, upstreams: Iterable[str]) -> None:
+        """Have these upstreams looked at at once: what spoke against them may be mended."""
+        for name in upstreams:
+            if watch := self._watches.get(name):
+                watch.hurry()
+
     async def look(self) -> None:
         """Look at every upstream once, now; returns when the slowest has answered or run out of time."""
         await asyncio.gather(*(watch.look() for watch in self._watches.values()))

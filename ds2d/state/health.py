@@ -145,16 +145,21 @@ class Watch:
     async def run(self) -> None:
         """Look again and again, until cancelled. A look of its own bug's making must not end the looking."""
         while True:
+            self._hurry.clear()
             try:
                 await self.look()
             except Exception:
                 logger.exception("looking at upstream %s failed", self.upstream.name)
-            self._hurry.clear()
             try:
                 async with asyncio.timeout(self.pause()):
                     await self._hurry.wait()
             except TimeoutError:
                 continue
+
+    def hurry(self) -> None:
+        """Look again at once, and once more after a look that is under way: it may have been with another credential."""
+        self._refused = False
+        self._hurry.set()
 
     async def look(self) -> None:
         """One look at the server."""

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from tests.functional.harness import config_for, running
-from tests.functional.scripted import Scene, Seen, Wait, say, scripted_upstream
+from tests.functional.scripted import Scene, Seen, Wait, refuse, say, scripted_upstream
 from tests.functional.storm import ASK, CHAT, STREAM
 from tests.functional.test_queue import until
 
@@ -123,3 +123,19 @@ async def test_who_waits_for_a_server_that_is_removed_is_refused_at_once(tmp_pat
             assert (status, answer["error"]["code"]) == (503, "model_unavailable")
             held.until.set()
             assert (await first)[0] == 200
+
+
+async def test_a_token_that_is_mended_has_its_server_looked_at_at_once(tmp_path: Path) -> None:
+    """A server that refuses the look is left alone for a minute: for so long its models were unknown, whatever was done."""
+    async with scripted_upstream() as upstream:
+        upstream.pages["/v1/models"] = refuse(401, {"error": {"message": "no such key"}})
+        config = config_for(upstream.base_url, accounts=[{"name": "a", "token": "tok-mistyped"}])
+        async with running(tmp_path, config) as ds2d:
+            by_name = {**ASK, "model": "deepseek-tiny"}
+            await until(lambda: upstream.polls > 2)
+            assert (await ds2d.ask(CHAT, by_name))[0] == 404
+            del upstream.pages["/v1/models"]
+            ds2d.change(accounts=[{"name": "a", "token": "tok-right"}])
+            await until(lambda: ds2d.daemon.catalog.states() == {"gpu": "ready"}, 10)
+            await until(lambda: bool(ds2d.daemon.catalog.details()["gpu"]["models"]), 10)
+            assert (await ds2d.ask(CHAT, by_name))[0] == 200
