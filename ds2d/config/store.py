@@ -3,7 +3,8 @@
 Rule: watcher, SIGHUP and admin all come through here. What is sound is swapped whole and told to the subscribers in
 order; what is not changes nothing and is kept as `problem`; what means the same is no change.
 Surprise: bytes that are no JSON at all, or no file, are what half of a save looks like, and so is a secret's file that is
-empty. The watcher gives them `PATIENCE` before they count; everybody else asks for the truth of this moment.
+empty, or an environment file that lacks what it had. The watcher gives them `PATIENCE` before they count; everybody else
+asks for the truth of this moment.
 """
 
 from __future__ import annotations
@@ -169,7 +170,9 @@ class ConfigStore:
         except ConfigErrors as errors:
             return Look(turn, reading, problem=Problem("invalid", errors.errors), unsure=errors.incomplete)
         held = [path for path, digest in self.current.files.items() if digest not in NOTHING]
-        return Look(turn, reading, config, unsure=any(config.files.get(path) in NOTHING for path in held))
+        emptied = any(config.files.get(path) in NOTHING for path in held)
+        shortened = self._seen is not None and not self._seen.environ.keys() <= reading.environ.keys()
+        return Look(turn, reading, config, unsure=emptied or shortened)
 
     def settle(self, look: Look, now: float | None) -> float | None:
         """Let what `examine` found count. Returns the seconds after which to look again, None where nothing is open.

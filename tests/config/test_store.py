@@ -473,3 +473,20 @@ def test_two_processes_give_no_number_twice(path: Path) -> None:
     path.write_text(text(4))
     daemon.follow()
     assert [kept.number for kept in daemon.store.generations()] == [4, 3, 2, 1]
+
+
+def test_half_of_an_environment_file_is_given_its_time(tmp_path: Path) -> None:
+    """Emptied before it is written anew it names no config: an old file in the working folder would be in force meanwhile."""
+    env_file, path = tmp_path / "env", tmp_path / "config.json"
+    path.write_text(text(2))
+    env_file.write_text(f"CONFIG_JSON='{text(5)}'")
+    watched = Watched(path, environ={"DS2D_ENV_FILE": str(env_file)})
+    env_file.write_text("")
+    assert (watched.look(), watched.value) == (RETRY, 5)
+    env_file.write_text(f"CONFIG_JSON='{text(6)}'")
+    assert (watched.look(), watched.value) == (None, 6)
+    env_file.write_text("")
+    begun = watched.time
+    watched.follow()
+    assert PATIENCE <= watched.time - begun < 1
+    assert (watched.value, watched.store.current.env_backed) == (2, False)
