@@ -2,7 +2,8 @@
 
 Rule: what is read is what stood there at one moment; what is replaced is what the writer had read, or nothing happens.
 Surprise: a plain rename would win silently over an editor that saved a moment before. So the new file and the old one
-are exchanged in one step (renameat2), the old one is looked at, and exchanged back if it is not the one expected.
+are exchanged in one step (renameat2), the old one is looked at, and exchanged back if it is not the one expected. A file that
+is mounted by itself, as containers have theirs, can take no other's place: it is written where it is.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ MAX_BYTES = 64 * 1024 * 1024
 _TRIES = 5
 _EXCHANGE = 2
 _AT_FDCWD = -100
+_MOUNTED = frozenset({errno.EBUSY, errno.EROFS})
+"""What renaming says of a file that is a mount of its own; the folder round it may be read-only."""
+
 _UNSUPPORTED = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM})
 
 
@@ -90,8 +94,16 @@ def replace(path: Path, data: bytes, expected: bytes) -> None:
     Raises ConflictError if the file holds anything else by then, OSError.
     """
     target = Path(os.path.realpath(path))
-    old = os.stat(target)
-    with _draft(target, data, like=old) as draft:
+    try:
+        _take_its_place(target, data, expected)
+    except OSError as error:
+        if error.errno not in _MOUNTED:
+            raise
+        _overwrite(target, data, expected)
+
+
+def _take_its_place(target: Path, data: bytes, expected: bytes) -> None:
+    with _draft(target, data, like=os.stat(target)) as draft:
         if not _exchange(draft, target):
             if read_stable(target) != expected:
                 raise ConflictError
@@ -100,6 +112,18 @@ def replace(path: Path, data: bytes, expected: bytes) -> None:
             _put_back(draft, target, data)
             raise ConflictError
     _sync_folder(target.parent)
+
+
+def _overwrite(target: Path, data: bytes, expected: bytes) -> None:
+    """Write it in place, never empty: who reads meanwhile sees something that is no JSON, and looks again."""
+    with open(os.open(target, os.O_RDWR | os.O_CLOEXEC), "r+b") as file:
+        if file.read() != expected:
+            raise ConflictError
+        file.seek(0)
+        file.write(data)
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _version(status: os.stat_result) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import threading
@@ -63,6 +64,27 @@ def test_a_file_that_changed_since_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ConflictError):
         replace(path, b"ours", b"base")
     assert (path.read_bytes(), os.listdir(tmp_path)) == (b"theirs", ["config.json"])
+
+
+@pytest.mark.parametrize("code", [errno.EBUSY, errno.EROFS])
+def test_a_file_that_is_mounted_by_itself_is_written_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """`docker run -v ./config.json:/app/config.json`: nothing can be put in its place."""
+    path = tmp_path / "config.json"
+    path.write_bytes(b'{"a": "something longer"}')
+    inode = path.stat().st_ino
+
+    def refuse(*_: object, **__: object) -> bool:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(files, "_exchange" if code == errno.EBUSY else "_draft", refuse)
+    replace(path, b'{"b": 1}', b'{"a": "something longer"}')
+    assert (path.read_bytes(), path.stat().st_ino) == (b'{"b": 1}', inode)
+    with pytest.raises(ConflictError):
+        replace(path, b'{"c": 1}', b'{"a": 1}')
+    assert os.listdir(tmp_path) == ["config.json"]
+    assert path.read_bytes() == b'{"b": 1}'
 
 
 @pytest.mark.usefixtures("_both_ways")
