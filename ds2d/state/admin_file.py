@@ -1,7 +1,8 @@
 """What the admin API must remember over restarts and config.json must not hold: which logins count, what was synced.
 
 Rule: mode 0600, replaced whole; the number of a generation only goes up, and is on disk before it is used.
-Surprise: a file that cannot be read ends all logins rather than starting the daemon with old ones.
+Surprise: a file that cannot be read ends all logins rather than starting the daemon with old ones. And an older process, which
+serves its last connections during an upgrade, may write it, too.
 """
 
 from __future__ import annotations
@@ -29,7 +30,16 @@ class AdminFile:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / NAME
-        self.kept = self._read()
+        self._version = self._current_version()
+        self._kept = self._read()
+
+    @property
+    def kept(self) -> Kept:
+        """What counts now."""
+        version = self._current_version()
+        if version not in (None, self._version):
+            self._version, self._kept = version, self._read()
+        return self._kept
 
     def raise_generation(self) -> int:
         """End all logins made before. Raises OSError."""
@@ -39,6 +49,14 @@ class AdminFile:
     def note_sync(self, digest: str, now: int) -> None:
         """The config with this digest was copied elsewhere. Raises OSError."""
         self._replace(msgspec.structs.replace(self.kept, synced_digest=digest, synced_at=now))
+
+    def _current_version(self) -> tuple[int, int] | None:
+        """What tells one content of the file from the next; None where there is no file."""
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
 
     def _read(self) -> Kept:
         try:
@@ -57,4 +75,4 @@ class AdminFile:
         finally:
             os.close(descriptor)
         draft.replace(self._path)
-        self.kept = kept
+        self._version, self._kept = self._current_version(), kept
