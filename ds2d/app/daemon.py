@@ -335,7 +335,8 @@ class Daemon:
         """What /readyz says, and its details."""
         if self.draining:
             return "draining", {}
-        ready = any(state in ("ready", "degraded") for state in self.catalog.states().values())
+        states = self.catalog.states()
+        ready = any(states.get(one.name) in ("ready", "degraded") and self._may_ask(one) for one in self.config().upstreams)
         problem = self.store.problem
         details: dict[str, object] = {
             "upstreams": self.catalog.details(),
@@ -351,6 +352,10 @@ class Daemon:
             "older_processes": self.generations.older,
         }
         return "ready" if ready else "not_ready", details
+
+    def _may_ask(self, upstream: UpstreamSpec) -> bool:
+        """Whether there is a credential to ask it with: an account that is in use, or a caller's own."""
+        return upstream.direct_token or self.queue.account_of(upstream.name) is not None
 
     def _is_listed(self, model: str) -> bool:
         return any(model.lower() in upstream.ids for upstream in self.catalog.seen())

@@ -70,6 +70,21 @@ async def test_an_account_that_was_removed_and_comes_back_still_counts_its_turns
         assert (await ds2d.ask(CHAT, ASK))[0] == 200
 
 
+@pytest.mark.parametrize("out", [{"disabled": True}, {"token": {"$file": "no-such.token"}}])
+async def test_without_an_account_in_use_no_requests_should_come_here(tmp_path: Path, out: dict[str, Any]) -> None:
+    """A load balancer would go on sending them, and each would be a 503."""
+    account = {"name": "a", "token": "tok-a"}
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url, accounts=[account])) as ds2d:
+        assert (await ds2d.ask("/readyz", key=None))[:2] == (200, {"status": "ready"})
+        ds2d.change(accounts=[{**account, **out}])
+        assert (await ds2d.ask(CHAT, ASK))[0] == 503
+        assert (await ds2d.ask("/readyz", key=None))[0] == 503
+        ds2d.change(upstreams=[{**ds2d.config()["upstreams"][0], "direct_token": True}])
+        assert (await ds2d.ask("/readyz", key=None))[0] == 200, "callers bring their own"
+        ds2d.change(accounts=[account], upstreams=config_for(upstream.base_url)["upstreams"])
+        assert (await ds2d.ask("/readyz", key=None))[0] == 200
+
+
 async def test_a_gap_that_was_too_long_by_mistake_ends_with_the_mistake(tmp_path: Path) -> None:
     runtime = {"min_request_gap_ms": 600_000}
     async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url, runtime=runtime)) as ds2d:
