@@ -222,11 +222,23 @@ class ConfigStore:
 
     def restore(self, raw: bytes, based_on: str | None = None) -> Config:
         """Put a whole config in force and on disk, in place of whatever stands there, which may be what makes it necessary: a
-        file that is no JSON any more. `based_on` and what is raised are as with `write`."""
+        file that is no JSON any more. `based_on` and what is raised are as with `write`, but nobody can have seen a file that is
+        not in force."""
         on_disk, reading = self._base()
-        if based_on is not None and digest_of(reading.raw) != based_on:
+        if based_on is not None and digest_of(reading.raw) != based_on and self._is_sound(reading):
             raise ConflictError
         return self.current if raw == reading.raw else self._put(on_disk, reading, raw)
+
+    def made(self, change: Callable[[dict[str, Any]], None]) -> bytes:
+        """What `change` makes of the config in force, without putting it there."""
+        return dump(edited(self.document, change), like=self._raw)
+
+    def _is_sound(self, reading: Reading) -> bool:
+        try:
+            self._source.parse(reading)
+        except ConfigErrors:
+            return False
+        return True
 
     def _put(self, on_disk: bool, reading: Reading, raw: bytes) -> Config:
         """Write these bytes in place of what was read, and take them up."""

@@ -249,6 +249,25 @@ async def test_going_back_from_a_file_that_cannot_be_read(tmp_path: Path, broken
         assert ds2d.daemon.store.problem is None
 
 
+@pytest.mark.parametrize("broken", ['{"keys": [', '{"keys": "mine"}'])
+async def test_a_whole_config_takes_the_place_of_a_file_that_cannot_be_read(tmp_path: Path, broken: str) -> None:
+    """The console's editor saves so, with the generation that it has read, which is still in force."""
+    async with administered(tmp_path) as (ds2d, _):
+        _, _, headers = await ds2d.ask("/admin/config", **ADMIN)
+        good = ds2d.config()
+        ds2d.path.write_text(broken)
+        ds2d.daemon.store.reload()
+        new = {**good, "model_aliases": {"mine": "deepseek-chat"}}
+        body = {"mode": "replace", "config": new}
+        status, answer, _ = await ds2d.ask("/admin/config/import", body, headers={"If-Match": headers["etag"]}, **ADMIN)
+        assert (status, answer.get("success")) == (200, True), answer
+        assert ds2d.config() == new
+        ds2d.path.write_text(json.dumps({**new, "model_aliases": {}}))
+        ds2d.daemon.store.reload()
+        status, answer, _ = await ds2d.ask("/admin/config/import", body, headers={"If-Match": headers["etag"]}, **ADMIN)
+        assert status == 409, "a sound file that it has not seen stays"
+
+
 ADDED: dict[str, dict[str, Any]] = {
     "/admin/keys": {"key": "k-added"},
     "/admin/accounts": {"name": "added", "token": "tok-added"},

@@ -91,7 +91,10 @@ class ConfigRoutes:
         if flag(request, "dry_run"):
             return self._desk.reply({"success": True, "dry_run": True, "mode": mode, "changes": self._tried(edit)})
         before = self._counts()
-        self._desk.write(request, f"import {mode}", edit)
+        if mode == "replace":  # also what cannot be read: this is how the console saves
+            self._desk.restore(request, "import replace", lambda: self._desk.store.made(edit))
+        else:
+            self._desk.write(request, "import merge", edit)
         added = [after - (0 if mode == "replace" else old) for old, after in zip(before, self._counts(), strict=True)]
         return self._written(mode=mode, imported_keys=added[0], imported_accounts=added[1], message="Config imported")
 
@@ -163,7 +166,7 @@ class ConfigRoutes:
     async def rollback(self, request: web.Request) -> web.StreamResponse:
         """Put a kept config in force again, as a new generation."""
         number = (await self._desk.body(request)).get("generation")
-        self._desk.restore(request, f"rollback to {number}", self._kept(number))
+        self._desk.restore(request, f"rollback to {number}", lambda: self._kept(number))
         return self._written(restored=number)
 
     async def add_key(self, request: web.Request) -> web.StreamResponse:

@@ -76,9 +76,9 @@ class Desk:
         """Change the config through its one door. Raises 400 with the paths of what is wrong, 409, 503."""
         return self._put(request, action, lambda based_on: self.store.write(edit, based_on))
 
-    def restore(self, request: web.Request, action: str, raw: bytes) -> Config:
+    def restore(self, request: web.Request, action: str, make: Callable[[], bytes]) -> Config:
         """Put a whole config in the place of the file, also of one that cannot be read. Raises as `write` does."""
-        return self._put(request, action, lambda based_on: self.store.restore(raw, based_on))
+        return self._put(request, action, lambda based_on: self.store.restore(make(), based_on))
 
     def _put(self, request: web.Request, action: str, put: Callable[[str | None], Config]) -> Config:
         self.store.catch_up()
