@@ -11,6 +11,7 @@ import contextlib
 import difflib
 import gc
 import importlib
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -92,15 +93,31 @@ def _for_people(text: str) -> str:
 
 
 def _run(name: str, words: list[str]) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that is not UTF-8 lacks some of our characters
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return _module_of(name).run(parser_of(name).parse_args(words))
     except SystemExit as stop:  # argparse: --help, or asked wrongly
         return stop.code if isinstance(stop.code, int) else 2
     except KeyboardInterrupt:
         return 130
+    except FileNotFoundError:
+        if _is_somewhere():
+            raise
+        print("error: the folder in which this was started is no longer there", file=sys.stderr)
+        return 1
     except BrokenPipeError:  # `ds2d config show | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _is_somewhere() -> bool:
+    """Whether the working folder is there: most verbs look in it first."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _module_of(name: str) -> Verb:

@@ -257,3 +257,20 @@ def test_the_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "schema"]) == 0
     schema: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert schema["properties"]["server"]["$ref"] == "#/$defs/Server"
+
+
+def test_a_terminal_that_is_not_utf_8_gets_what_it_can_show(here: Path) -> None:
+    (here / "config.json").write_text(json.dumps({"keys": ["sk-0123456789abcdef"]}))
+    environ = {**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-m", "ds2d", "keys", "list"], env=environ, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\\u2026" in done.stdout
+
+
+def test_a_folder_that_is_gone_is_said(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    gone = here / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main(["check-config"]) == 1
+    assert capsys.readouterr().err == "error: the folder in which this was started is no longer there\n"
