@@ -17,6 +17,7 @@ from ds2d.core.calls import Passed
 from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.models import Route, Target
 from ds2d.core.request import ChatRequest, Envelope
+from ds2d.core.settings import UpstreamSpec
 from ds2d.core.sizes import Size, Sizes
 from ds2d.core.validate import check_image_sizes
 from ds2d.net.client import Client
@@ -283,7 +284,7 @@ class Service:
                     raise cause or error from None
                 await self._route_again(turn, cause or error)
             else:
-                if await self._fits(turn, lease, cause):
+                if _leads_to(turn.route, lease.account.server) or await self._fits(turn, lease, cause):
                     lease.waited += waited
                     return lease, others
             waited = self._tools.monotonic() - began
@@ -294,17 +295,11 @@ class Service:
         return all(self._catalog.watches(target.upstream) for target in route.targets)
 
     async def _fits(self, turn: Turn, lease: Lease, cause: GatewayError | None) -> bool:
-        """Whether the route leads to the server that the leased account is of, at the latest once it is made anew; else the
-        lease has gone back."""
-
-        def leads_there() -> bool:
-            return any(target.upstream == lease.account.server for target in turn.route.targets)
-
+        """Whether the route leads to the server that the leased account is of, once it is made anew; else the lease goes back."""
         fits = False
         try:
-            if not (fits := leads_there()):
-                await self._route_again(turn, cause)
-                fits = leads_there()
+            await self._route_again(turn, cause)
+            fits = _leads_to(turn.route, lease.account.server)
         finally:
             if not fits:
                 self._queue.release(lease)
@@ -417,6 +412,11 @@ async def by_and_by(steps: Generator[None, None, T]) -> T:
             result: T = stop.value
             return result
         await asyncio.sleep(0)
+
+
+def _leads_to(route: Route, server: UpstreamSpec) -> bool:
+    """Whether this very server, as config has it now, is one of the route's."""
+    return any(target.upstream is server or target.upstream == server for target in route.targets)
 
 
 def _want(turn: Turn, tried: set[str]) -> Want:
