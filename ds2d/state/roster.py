@@ -107,4 +107,5 @@ def is_another(one: Account, other: Account) -> bool:
 def _credential(account: Account) -> tuple[object, ...]:
     """What a fault of an account is about: who it is, and where."""
     spec, server = account.spec, account.server
-    return (spec.token, spec.password, spec.disabled) if spec else (), server.name, server.base_url, server.login
+    who = (spec.token, spec.password, spec.disabled) if spec else ()
+    return who, server.name, server.base_url, server.login, server.headers

@@ -139,3 +139,19 @@ async def test_a_token_that_is_mended_has_its_server_looked_at_at_once(tmp_path:
             await until(lambda: ds2d.daemon.catalog.states() == {"gpu": "ready"}, 10)
             await until(lambda: bool(ds2d.daemon.catalog.details()["gpu"]["models"]), 10)
             assert (await ds2d.ask(CHAT, by_name))[0] == 200
+
+
+async def test_a_header_that_is_mended_has_the_accounts_back_at_once(tmp_path: Path) -> None:
+    """What a server refused may have been in the headers that config adds: then it is no news about the accounts any more."""
+    async with scripted_upstream() as upstream:
+        config = config_for(upstream.base_url, accounts=[{"name": "a", "token": "tok-a"}])
+        config["upstreams"][0]["headers"] = {"x-team": "mistyped"}
+
+        def decide(seen: Seen) -> Scene | None:
+            return refuse(401, {"error": {"message": "who?"}}) if seen.headers["x-team"] == "mistyped" else None
+
+        upstream.decide = decide
+        async with running(tmp_path, config) as ds2d:
+            assert [(await ds2d.ask(CHAT, ASK))[0] for _ in range(2)] == [503, 503]
+            ds2d.change(upstreams=[{**config["upstreams"][0], "headers": {"x-team": "right"}}])
+            assert (await ds2d.ask(CHAT, ASK))[0] == 200
