@@ -82,13 +82,12 @@ class ToolChoice(msgspec.Struct, frozen=True):
 class ReasoningWish(msgspec.Struct, frozen=True):
     """What the client wants of thinking, first rule of mapping.md 6 that matched; `mode` None: it said nothing.
 
-    `effort` is one of minimal, low, medium, high, xhigh, max; `budget` is tokens. `by_name`: only the model's name says so.
+    `effort` is one of minimal, low, medium, high, xhigh, max; `budget` is tokens.
     """
 
     mode: Literal["off", "on"] | None = None
     effort: str | None = None
     budget: int | None = None
-    by_name: bool = False
 
 
 class Upload(Protocol):
@@ -114,6 +113,7 @@ class ChatRequest(msgspec.Struct):
     `task` is empty for a question that is answered by writing; else it names the row of dialects/tasks.py: then `extra` is the
     whole body, `prompt` what a model reads of it, and `upload` stands in place of a body that is no JSON. `large`: what looks at
     all of it is done beside the event loop. `estimate` is about how many tokens its prompt has, where that was looked at already.
+    `thinks_by_name`: only the model's name says what `reasoning` does.
     `text_tools` are tools that take one text, each with the parameter that it comes in: their bare text is no broken JSON.
     `notes`: what was left out of the question, in constants only, for the turn's record, its header and the log.
     """
@@ -128,6 +128,7 @@ class ChatRequest(msgspec.Struct):
     params: dict[str, Any] = {}
     response_format: dict[str, Any] | None = None
     reasoning: ReasoningWish = ReasoningWish()
+    thinks_by_name: bool = False
     extra: dict[str, Any] = {}
     prompt: str | list[Any] | None = None
     user: str | None = None

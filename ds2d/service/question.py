@@ -111,8 +111,8 @@ def with_thinking(request: ChatRequest, route: Route) -> ChatRequest:
     """The request with what the model's name says of thinking, where the request says nothing (mapping.md 6)."""
     if request.reasoning.mode is not None or route.thinking == "switch":
         return request
-    wish = msgspec.structs.replace(request.reasoning, mode=route.thinking, by_name=True)
-    return msgspec.structs.replace(request, reasoning=wish)
+    wish = msgspec.structs.replace(request.reasoning, mode=route.thinking)
+    return msgspec.structs.replace(request, reasoning=wish, thinks_by_name=True)
 
 
 def as_it_thinks(request: ChatRequest, target: Target) -> ChatRequest:

@@ -180,9 +180,8 @@ class Responses:
     async def _follow(self, request: web.Request, frames: Any) -> web.StreamResponse:
         sink = ClientStream(request, common_headers(request[REQUEST_ID], NAME))
         sink.content_type = dialect.Encoder.content_type
-        now = asyncio.get_running_loop().time()
-        # Those of its turn are not kept: they are no part of the answer.
-        beat = Heartbeat(sink, self._business.silence, self._spawn, lambda: dialect.KEEP_ALIVE, now)
+        beat = Heartbeat(sink, self._business.silence, self._spawn)
+        beat.go_on(lambda: dialect.KEEP_ALIVE)  # those of its turn are not kept: they are no part of the answer
         try:
             async for piece in frames:
                 await sink.write(piece)

@@ -41,7 +41,7 @@ def switch(request: ChatRequest, target: Target) -> Switch:
     if method == "template":
         return _by_template(request, mode, effort, fixed is not None, traits.effort_none)
     if method == "deepseek":
-        asked = request.reasoning.mode == "on" and not request.reasoning.by_name
+        asked = request.reasoning.mode == "on" and not request.thinks_by_name
         if forces_a_call(request) and fixed != "on" and not asked:
             mode = "off"
         return _by_field(mode, effort)
