@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,10 @@ async def events(ds2d: Running, count: int, last: str = "") -> list[tuple[str, s
     raise AssertionError("the stream ended")
 
 
-async def test_the_event_stream_tells_the_state_and_then_what_changes(tmp_path: Path) -> None:
+async def test_the_event_stream_tells_the_state_and_then_what_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
     async with administered(tmp_path, accounts=ACCOUNTS) as (ds2d, _):
+        monkeypatch.setattr(ds2d.daemon.series, "_wall", lambda: now)  # with the next minute a step of the charts begins
         (first, _, state), (second, last, delta) = await events(ds2d, 2)
         assert (first, second) == ("snapshot", "delta")
         assert state.keys() == {"queue", "accounts", "requests", "upstreams", "config", "series"}

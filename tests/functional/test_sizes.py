@@ -51,6 +51,7 @@ BOUNDED = {
     "SharedResponses._large": "responses.stored_bytes",
     "SharedQueue._own": "service.turns",
     "SharedQueue._moving": "service.turns",
+    "SharedQueue._disagreeing": "service.turns",
     "SharedQuotas._own": "service.turns",
     "SharedResponses.mirrors": "responses.background",
     "Generations._guests": "generations.older",
