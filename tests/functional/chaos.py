@@ -110,6 +110,7 @@ class Client:
     text: str = ""
     calls: str = ""
     left: bool = False
+    broken: str = ""
     request_id: str = ""
 
 
@@ -250,9 +251,9 @@ class Chaos:
                         data += piece
         except TimeoutError:
             client.left = True
-        except aiohttp.ClientError as error:  # an answer that ends so tells by itself that it is not whole
-            client.raw = f"broken off: {error!r}"
-        client.raw = bytes(data).decode() + client.raw
+        except aiohttp.ClientError as error:
+            client.broken = repr(error)
+        client.raw = bytes(data).decode()
         answer = list(said(client))
         client.text, client.calls = "".join(map(texts_of, answer)), "".join(map(calls_of, answer))
 
@@ -270,6 +271,8 @@ class Chaos:
 
     def _fault(self, client: Client) -> str:
         marks = [tuple(map(int, found)) for found in MARK.findall(client.text)]
+        if client.broken:
+            return "was cut off without a word"
         more = MARK.sub("", client.text)
         if more and (is_whole(client) or len(more) > MARKER):  # half a marker is text where the rest did not come
             return "was shown markup"
@@ -360,7 +363,7 @@ def is_whole(client: Client) -> bool:
 
 def is_failure(client: Client) -> bool:
     """Whether the answer says that it is not."""
-    return client.status >= 400 or any(sign in client.raw for sign in ('"error":{', "broken off", '"incomplete"', '"failed"'))
+    return client.status >= 400 or any(sign in client.raw for sign in ('"error":{', '"incomplete"', '"failed"'))
 
 
 def told(clients: list[Client]) -> str:
