@@ -337,9 +337,10 @@ class Service:
             raise cause or error from None
 
     def _may_retry(self, error: GatewayError, turn: Turn) -> bool:
-        """Whether another attempt may be made: nothing but life signs sent, a cause that it can mend, and budget left."""
+        """Whether another attempt may be made: nothing but life signs sent, a cause that it can mend, and budget left. Whoever
+        stopped the turn meant all of it, whatever the cause is called."""
         upload = turn.ask.request.upload
-        if turn.first is not None or (upload is not None and upload.begun):
+        if turn.first is not None or turn.stopped is not None or (upload is not None and upload.begun):
             return False
         if not (error.row.retry or turn.same_account):
             return False

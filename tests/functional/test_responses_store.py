@@ -234,3 +234,16 @@ async def test_what_is_stored_survives_a_graceful_restart_and_nothing_else_does(
             assert (status, failed["status"], failed["error"]["code"]) == (200, "failed", "server_error")
             ds2d.change(responses={"persist": False})
         assert not file.exists()
+
+
+async def test_a_response_that_took_too_long_is_not_asked_for_again(tmp_path: Path) -> None:
+    """A life sign had been written, so the deadline was taken for a fault of the server: a second one was asked, past the
+    deadline, and nothing could stop that any more."""
+    config = {"responses": {"background_seconds": 2}, "server": {"keepalive_seconds": 1}}
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url, **config)) as ds2d:
+        upstream.scenes.append(Scene([Wait()]))
+        _, made, _ = await ds2d.ask("/v1/responses", BACKGROUND)
+        _, told, _ = await ds2d.ask(f"/v1/responses/{made['id']}?stream=true")
+        assert '"type":"response.failed"' in told
+        assert "took too long" in told
+        assert len(upstream.seen) == 1
