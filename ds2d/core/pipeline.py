@@ -82,6 +82,8 @@ class Pipeline:
         self._encoder = encoder
         self._settle: Callable[[Finish | Failure], Finish | Failure] | None = getattr(encoder, "settle", None)
         self.ending: Finish | Failure | None = None
+        self.unwritten = b""
+        """What was made of the answer and had not gone out when its turn was stopped. The encoder counts it as told."""
         self._size = 0
         self.records = 0
         """Payloads seen so far: what the payload clocks are stopped by (comments and blank lines are none)."""

@@ -81,6 +81,7 @@ class Carrier:
             while await self._step():
                 pass
         finally:
+            self._pipeline.unwritten = b"".join(self._pending)
             if self._outlet is not None:
                 self._outlet.when_lost = None
             self._timer.cancel()

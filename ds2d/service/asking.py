@@ -173,7 +173,7 @@ class Asking:
             if turn.stopped is None or not sink.started:
                 raise
             turn.uncancel()
-            if held := pipeline.fail(turn.stopped):
+            if held := pipeline.unwritten + pipeline.fail(turn.stopped):
                 await write(held)
         ending = self._ending(turn, pipeline)
         self._learn(turn, ending)

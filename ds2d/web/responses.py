@@ -50,12 +50,11 @@ class RunSink:
 
     def __init__(self, run: BackgroundResponse) -> None:
         self._run = run
-        self.started = False
+        self.started = True  # the response was announced: what its encoder has made by then must be told
         self.content_type = dialect.Encoder.content_type
         self.last_write = 0.0
 
     async def write(self, data: bytes) -> None:
-        self.started = True
         self.last_write = asyncio.get_running_loop().time()
         self._run.append(data)
 

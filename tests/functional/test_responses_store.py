@@ -11,8 +11,10 @@ from typing import Any
 import openai
 import pytest
 
+from ds2d.core.errors import ErrorKind, GatewayError
 from tests.functional.harness import KEY, config_for, running
 from tests.functional.scripted import Scene, Wait, chunk, scripted_upstream, sse, usage
+from tests.functional.test_queue import until
 
 OTHER = "sk-other-0123456789"
 PIXEL = "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
@@ -234,6 +236,42 @@ async def test_what_is_stored_survives_a_graceful_restart_and_nothing_else_does(
             assert (status, failed["status"], failed["error"]["code"]) == (200, "failed", "server_error")
             ds2d.change(responses={"persist": False})
         assert not file.exists()
+
+
+@pytest.mark.parametrize("at", ["the first text", "a later text"])
+async def test_what_comes_in_the_moment_of_a_cancel_is_told_or_was_never_there(tmp_path: Path, at: str) -> None:
+    """It had come through the stages and waited for its task: the events had a gap, and what GET had of it nobody was told."""
+    wait = Wait()
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        scene = half(wait)
+        if at == "the first text":
+            scene.pieces = [wait, *(piece for piece in scene.pieces if piece is not wait)]
+        upstream.scenes.append(scene)
+        _, made, _ = await ds2d.ask("/v1/responses", BACKGROUND)
+        await wait.reached.wait()
+        (turn,), (run,) = ds2d.daemon.service.turns.values(), ds2d.daemon.responses.runs
+        await until(lambda: turn.pipeline is not None and (at == "the first text" or turn.first is not None))
+        pipeline = turn.pipeline
+        assert pipeline is not None
+        feed = pipeline.feed
+
+        def feed_and_stop(piece: bytes) -> bytes:
+            out = feed(piece)
+            run.stop(GatewayError(ErrorKind.CANCELLED, "Now."))
+            return out
+
+        pipeline.feed = feed_and_stop  # type: ignore[method-assign]
+        wait.until.set()
+        await until(lambda: not ds2d.daemon.service.turns)
+        path = f"/v1/responses/{made['id']}"
+        _, told, _ = await ds2d.ask(path + "?stream=true")
+        events = [json.loads(line[6:]) for line in told.splitlines() if line.startswith("data: {")]
+        assert [event["sequence_number"] for event in events] == list(range(len(events)))
+        said = "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta")
+        _, kept, _ = await ds2d.ask(path)
+        assert kept["output"][0]["content"][0]["text"] == said
+        assert said
+        assert kept == events[-1]["response"]
 
 
 async def test_a_response_that_took_too_long_is_not_asked_for_again(tmp_path: Path) -> None:
