@@ -155,15 +155,24 @@ class ResponseStore:
             self._keep(entry, self._clock())
 
     def begin(self, caller: str, reply: Reply, snapshot: Callable[[], Answer]) -> BackgroundResponse:
-        """A place for a background response. Raises QUEUE_FULL when too many run already, and where none may ever run
-        UNSUPPORTED_PARAMETER."""
+        """A place for a background response. Raises QUEUE_FULL when too many run already or leave no room, BODY_TOO_LARGE where
+        there would never be room, and UNSUPPORTED_PARAMETER where none may ever run. What is refused costs nobody's place."""
         limits = self._limits
         if not limits.background_max:
             raise invalid("background", "background responses are turned off here.", ErrorKind.UNSUPPORTED_PARAMETER)
         if len(self._runs) >= limits.background_max:
             message = f"{len(self._runs)} background responses are running already."
             raise GatewayError(ErrorKind.QUEUE_FULL, message, retry_after=FULL_RETRY_SECONDS)
-        return self._begin(self._entry(caller, reply), self._clock() + limits.background_seconds, snapshot)
+        entry = self._entry(caller, reply)
+        size = entry.weight + entry.own.weight
+        if size > limits.max_bytes:
+            raise GatewayError(
+                ErrorKind.BODY_TOO_LARGE, f"The question needs {size} bytes, and the store has {limits.max_bytes}."
+            )
+        if size + sum(run.size for run in self._runs.values()) > limits.max_bytes:
+            message = "The background responses that are running leave no room for this one."
+            raise GatewayError(ErrorKind.QUEUE_FULL, message, retry_after=FULL_RETRY_SECONDS)
+        return self._begin(entry, self._clock() + limits.background_seconds, snapshot)
 
     def _begin(self, entry: Entry, deadline: float, snapshot: Callable[[], Answer]) -> BackgroundResponse:
         entry.run = run = BackgroundResponse(entry.id, entry.caller, deadline, snapshot, self._grew)

@@ -128,7 +128,11 @@ class Responses:
         first = dialect.opening(envelope)
         waiting = dialect.queued(envelope)
         run = self._store.begin(ask.caller.id, reply, lambda: waiting)
-        run.append(first)
+        try:
+            run.append(first)
+        except GatewayError:  # no room for as much as that: its place goes back
+            self._store.end(run, reply)
+            raise
         admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         ask.on_admitted = partial(_settle, admitted)
         streams = ask.request.stream  # the work itself always does

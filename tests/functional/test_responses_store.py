@@ -167,6 +167,22 @@ async def test_a_background_response_that_may_not_run_is_refused_before_it_is_qu
         assert len(ds2d.daemon.responses) == len(upstream.seen) == 2
 
 
+async def test_a_background_response_that_the_store_has_no_room_for_costs_nothing(tmp_path: Path) -> None:
+    """It was a 500 that kept its slot and its bytes for ever, and had thrown out all that was stored."""
+    config = {"responses": {"background_max": 1, "store_bytes": 20_000}}
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url, **config)) as ds2d:
+        _, kept, _ = await ds2d.ask("/v1/responses", {"model": "deepseek-chat", "input": "Hello"})
+        too_large = await ds2d.ask("/v1/responses", {**BACKGROUND, "input": "x" * 30_000})
+        assert (too_large[0], too_large[1]["error"]["code"]) == (413, "request_too_large")
+        assert (await ds2d.ask(f"/v1/responses/{kept['id']}"))[0] == 200
+        almost = await ds2d.ask("/v1/responses", {**BACKGROUND, "instructions": "x" * 15_000})  # which its first events repeat
+        assert almost[0] == 500
+        assert ds2d.daemon.responses.runs == ()
+        assert (await ds2d.ask("/v1/responses", BACKGROUND))[0] == 200
+        await until(lambda: not ds2d.daemon.responses.runs)
+        assert ds2d.daemon.responses.bytes < 10_000
+
+
 async def test_background_responses_that_are_turned_off_are_refused_by_their_name(tmp_path: Path) -> None:
     config = {"responses": {"background_max": 0}}
     async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url, **config)) as ds2d:
