@@ -81,6 +81,7 @@ class Generations:
 
     def __init__(self, shared: Shared, folder: Path, host: Host) -> None:
         self._shared = shared
+        shared.responses.forgotten = self._forgotten
         self._host = host
         self._path = folder / CONTROL
         self._server: asyncio.Server | None = None
@@ -161,6 +162,11 @@ class Generations:
         """A turn of this process is over: the one that is asked about turns must know, where that is another one."""
         if self._following is not None:
             self._following.closed(row)
+
+    def _forgotten(self, caller: str, name: str) -> None:
+        """A stored response was deleted: no older process may find its copy, which connections that stayed open would get."""
+        for guest in self._guests:
+            guest.tell(m.Forget(caller=caller, name=name))
 
     def _hurried(self) -> None:
         self.hurried()

@@ -191,6 +191,8 @@ class Following:
         elif isinstance(message, m.Stop):
             if (run := responses.running(message.name)) is not None:
                 run.stop(message.fault.error())
+        elif isinstance(message, m.Forget):
+            responses.forget(message.caller, message.name)
         elif isinstance(message, m.Hurry):
             if link is self._link:
                 self.hurried()

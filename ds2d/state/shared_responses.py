@@ -75,6 +75,8 @@ class SharedResponses(ResponseStore):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.leader: Listener | None = None
+        self.forgotten: Callable[[str, str], None] = lambda _caller, _name: None
+        """Told of what this process deletes while it leads: older ones have copies."""
         self.mirrors: dict[str, Mirror] = {}
 
     # Following
@@ -99,9 +101,13 @@ class SharedResponses(ResponseStore):
 
     def delete(self, caller: str, name: str) -> bool:
         found = super().delete(caller, name)
-        if found and self.leader is not None:
-            self.leader.forgot(caller, name)
+        if found:
+            (self.leader.forgot if self.leader is not None else self.forgotten)(caller, name)
         return found
+
+    def forget(self, caller: str, name: str) -> None:
+        """The process that leads has deleted it."""
+        super().delete(caller, name)
 
     def follow(self, leader: Listener | None) -> None:
         """Tell this process of everything from now on, first of what is worked on here; None: nobody."""

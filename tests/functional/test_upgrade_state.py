@@ -145,16 +145,18 @@ async def test_a_connection_that_the_old_process_holds_finds_what_the_new_one_ha
     """Clients keep connections open: the next request on such a one is still the old process's."""
     held = Wait()
     async with scripted_upstream() as upstream, daemons_in(tmp_path, config_for(upstream.base_url)) as line:
-        kept = [aiohttp.ClientSession(headers=line.http.headers) for _ in range(5)]
+        kept = [aiohttp.ClientSession(headers=line.http.headers) for _ in range(6)]
         for one in kept:
             async with one.get(line.url + "/healthz") as reply:
                 await reply.read()
+        _, gone = await line.ask(RESPONSES, QUESTION)
         upstream.scenes.append(half(held))
         async with line.stream(CHAT, {**ASK, "stream": True}) as stream:  # keeps the old process alive
             await held.reached.wait()
             assert (await line.upgrade()).returncode == 0
             _, made = await line.ask(RESPONSES, QUESTION)
             _, other = await line.ask(RESPONSES, QUESTION)
+            assert (await line.ask(f"{RESPONSES}/{gone['id']}", method="DELETE"))[0] == 200
             path = f"{RESPONSES}/{made['id']}"
             asked = [
                 (kept[0].get(line.url + path), 200),
@@ -162,6 +164,7 @@ async def test_a_connection_that_the_old_process_holds_finds_what_the_new_one_ha
                 (kept[2].post(line.url + RESPONSES, json={**QUESTION, "previous_response_id": made["id"]}), 200),
                 (kept[3].delete(line.url + f"{RESPONSES}/{other['id']}"), 200),
                 (kept[4].get(line.url + f"{RESPONSES}/resp_{'0' * 32}"), 404),
+                (kept[5].get(line.url + f"{RESPONSES}/{gone['id']}"), 404),  # of which the old one has a copy
             ]
             answers = []
             for request, status in asked:
