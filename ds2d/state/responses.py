@@ -258,6 +258,8 @@ class ResponseStore:
         new = {id(segment): segment.weight for segment in (*entry.chain, entry.output) if not segment.holders}
         if entry.weight + sum(new.values()) > self._limits.max_bytes:
             return
+        if known := self._ended.get((entry.caller, entry.id)):  # two requests sought it in another process
+            self._drop(known)
         self._ended[entry.caller, entry.id] = entry
         self.bytes += entry.weight
         for segment in (*entry.chain, entry.output):

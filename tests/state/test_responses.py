@@ -363,3 +363,19 @@ def test_items_that_were_written_before_are_stored_like_others(count: int) -> No
         assert tuple(item.pop("id") for item in items) == entry.item_ids
         assert len(set(entry.item_ids)) == count + 1
     assert with_ids[0] == with_ids[1]
+
+
+def test_what_is_restored_twice_is_counted_once() -> None:
+    """Two requests at a process that follows fetch the same response at once."""
+    world = World()
+    world.answered("yes", input="x" * 1000)
+    (entry,), size = list(world.store.entries), world.store.bytes
+    world.store.delete("me", entry.id)
+    for _ in range(2):
+        segments = {id(one): Segment(one.data) for one in (*entry.chain, entry.output)}
+        own, memory, output = (segments[id(one)] for one in (entry.own, entry.memory, entry.output))
+        again = Entry("resp_1", "me", "completed", False, entry.head, own, output, memory, (), entry.item_ids)
+        world.store.restore(again, 0)
+    assert (len(world.store), world.store.bytes) == (1, size)
+    world.store.delete("me", "resp_1")
+    assert (len(world.store), world.store.bytes) == (0, 0)
