@@ -23,7 +23,7 @@ from ds2d.core.letting_go import AT_ONCE
 from ds2d.core.sizes import Size, Sizes
 from ds2d.core.validate import invalid
 from ds2d.dialects.openai_responses import Answer, Reply, join_body, own_part, own_text
-from ds2d.state.background import BackgroundResponse
+from ds2d.state.background import FRAME_OVERHEAD, BackgroundResponse
 
 MAX_COUNT = 100_000
 ENTRY_OVERHEAD = 700
@@ -154,9 +154,12 @@ class ResponseStore:
             _fill(entry, reply.answer)
             self._keep(entry, self._clock())
 
-    def begin(self, caller: str, reply: Reply, snapshot: Callable[[], Answer]) -> BackgroundResponse:
-        """A place for a background response. Raises QUEUE_FULL when too many run already or leave no room, BODY_TOO_LARGE where
-        there would never be room, and UNSUPPORTED_PARAMETER where none may ever run. What is refused costs nobody's place."""
+    def begin(self, caller: str, reply: Reply, snapshot: Callable[[], Answer], opening: bytes = b"") -> BackgroundResponse:
+        """A place for a background response that begins with these frames. What is refused costs nobody's place.
+
+        Raises QUEUE_FULL when too many run already or leave no room, BODY_TOO_LARGE where there would never be room, and
+        UNSUPPORTED_PARAMETER where none may ever run.
+        """
         limits = self._limits
         if not limits.background_max:
             raise invalid("background", "background responses are turned off here.", ErrorKind.UNSUPPORTED_PARAMETER)
@@ -164,11 +167,10 @@ class ResponseStore:
             message = f"{len(self._runs)} background responses are running already."
             raise GatewayError(ErrorKind.QUEUE_FULL, message, retry_after=FULL_RETRY_SECONDS)
         entry = self._entry(caller, reply)
-        size = entry.weight + entry.own.weight
+        size = entry.weight + entry.own.weight + len(opening) + FRAME_OVERHEAD * opening.count(b"\n\n")
         if size > limits.max_bytes:
-            raise GatewayError(
-                ErrorKind.BODY_TOO_LARGE, f"The question needs {size} bytes, and the store has {limits.max_bytes}."
-            )
+            message = f"The question needs {size} bytes, and the store has {limits.max_bytes}."
+            raise GatewayError(ErrorKind.BODY_TOO_LARGE, message)
         if size + sum(run.size for run in self._runs.values()) > limits.max_bytes:
             message = "The background responses that are running leave no room for this one."
             raise GatewayError(ErrorKind.QUEUE_FULL, message, retry_after=FULL_RETRY_SECONDS)

@@ -87,8 +87,8 @@ class SharedResponses(ResponseStore):
         if self.leader is not None and entry is not None:
             self.leader.stored(entry)
 
-    def begin(self, caller: str, reply: Reply, snapshot: Callable[[], Answer]) -> BackgroundResponse:
-        run = super().begin(caller, reply, snapshot)
+    def begin(self, caller: str, reply: Reply, snapshot: Callable[[], Answer], opening: bytes = b"") -> BackgroundResponse:
+        run = super().begin(caller, reply, snapshot, opening)
         if self.leader is not None:
             self._tell(self.leader, self._running[caller, reply.id])
         return run

@@ -8,6 +8,7 @@ Surprise: Codex asks for a WebSocket first and only 426 turns it to HTTP without
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol
@@ -41,6 +42,12 @@ def _settle(admitted: asyncio.Future[None], error: GatewayError | None = None) -
     else:
         admitted.set_exception(error)
     return True
+
+
+def _end_with(run: BackgroundResponse, frames: bytes) -> None:
+    """Its last frames, which are kept whether or not the store has room."""
+    with contextlib.suppress(GatewayError):
+        run.append(frames)
 
 
 class RunSink:
@@ -127,12 +134,8 @@ class Responses:
         envelope = self._service.envelope(ask)
         first = dialect.opening(envelope)
         waiting = dialect.queued(envelope)
-        run = self._store.begin(ask.caller.id, reply, lambda: waiting)
-        try:
-            run.append(first)
-        except GatewayError:  # no room for as much as that: its place goes back
-            self._store.end(run, reply)
-            raise
+        run = self._store.begin(ask.caller.id, reply, lambda: waiting, first)
+        run.append(first)
         admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         ask.on_admitted = partial(_settle, admitted)
         streams = ask.request.stream  # the work itself always does
@@ -169,12 +172,12 @@ class Responses:
             await self._service.stream(ask, RunSink(run))
         except GatewayError as error:
             if not _settle(admitted, error):
-                run.append(dialect.fail(envelope, error))
+                _end_with(run, dialect.fail(envelope, error))
         except asyncio.CancelledError:
             down = GatewayError(ErrorKind.SHUTTING_DOWN, "The gateway is shutting down.")
             cause = asked[0] if asked else down
             if not _settle(admitted, cause):
-                run.append(dialect.fail(envelope, cause))
+                _end_with(run, dialect.fail(envelope, cause))
         finally:
             timer.cancel()
             _settle(admitted, GatewayError(ErrorKind.INTERNAL, "The response could not be begun."))
