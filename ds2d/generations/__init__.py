@@ -11,12 +11,15 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Protocol
 
+import orjson
+
 from ds2d import __version__
 from ds2d.core.sizes import Size, Sizes
+from ds2d.dialects.openai_responses import DONE
 from ds2d.generations import messages as m
 from ds2d.generations.child import Child
 from ds2d.generations.follow import Following
@@ -25,6 +28,7 @@ from ds2d.generations.predecessor import Predecessor, PredecessorGoneError, inst
 from ds2d.generations.shared import Shared
 from ds2d.generations.talk import Talk, UpgradeError
 from ds2d.net.link import Link, connected, listening
+from ds2d.state import response_routes as routes
 from ds2d.state.ledger_schema import Row
 from ds2d.state.responses import Entry
 
@@ -214,6 +218,25 @@ class Generations:
         if self._following is None or self._shared.responses.find(caller, name) is not None:
             return None
         return await self._following.do(verb, caller, name, query)
+
+    async def events(self, caller: str, name: str, query: dict[str, str]) -> AsyncIterator[bytes] | None:
+        """The events of a response that another process works on, from `starting_after` on; None if they are here."""
+        first = await self.elsewhere("events", caller, name, query)
+        return None if first is None else self._events(first, caller, name, max(int(query.get("starting_after", -1)), -1))
+
+    async def _events(self, some: bytes | None, caller: str, name: str, after: int) -> AsyncIterator[bytes]:
+        """These, and what follows them. Raises RESPONSE_NOT_FOUND in between where the process that leads is lost."""
+        query = {"starting_after": str(after)}
+        while some is not None:
+            if frames := orjson.loads(some).encode():
+                yield frames
+                if frames.endswith(DONE):
+                    return
+                after += frames.count(b"\n\n")
+                query = {"starting_after": str(after)}
+            some = await self.elsewhere("events", caller, name, query)
+        async for piece in routes.events(self._shared.responses, caller, name, query):  # it has come here meanwhile
+            yield piece
 
     # Handing over
 

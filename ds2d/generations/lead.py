@@ -248,6 +248,8 @@ class Guest:
             return routes.delete(store, caller, name)
         if message.verb == "items":
             return routes.input_items(store, caller, name, message.query)
+        if message.verb == "events":
+            return await routes.some_events(store, caller, name, message.query)
         if message.verb == "get":
             return routes.retrieve(store, caller, name)
         raise GatewayError(ErrorKind.NOT_IMPLEMENTED, "This operation is not offered here.")

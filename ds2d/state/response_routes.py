@@ -7,6 +7,7 @@ Source: openai-responses.md 1.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 
 import orjson
@@ -18,6 +19,9 @@ from ds2d.state.responses import Entry, ResponseStore
 
 CANCEL_SECONDS = 10.0
 """How long a cancel waits for the work to have stopped; it takes milliseconds."""
+
+SOON_SECONDS = 1.0
+"""How long another process, which asks again, waits for events."""
 
 DEFAULT_LIMIT, MAX_LIMIT = 20, 100
 
@@ -39,6 +43,19 @@ def events(store: ResponseStore, caller: str, name: str, query: Mapping[str, str
         raise invalid("stream", "only background responses can be streamed again.")
     after = _integer(query, "starting_after", -1)
     return entry.run.follow(after) if entry.run is not None else replay(entry.events, after)
+
+
+async def some_events(store: ResponseStore, caller: str, name: str, query: Mapping[str, str]) -> bytes:
+    """What comes next of `events`, for another process: a JSON string, empty if that takes longer than SOON_SECONDS."""
+    following, entry, got = events(store, caller, name, query), _find(store, caller, name), b""
+    run = entry.run
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(SOON_SECONDS):
+            async for piece in following:
+                got += piece
+                if run is None or not run.ended:  # one that was deleted is not found again: all of its end goes now
+                    break
+    return orjson.dumps(got.decode())
 
 
 def delete(store: ResponseStore, caller: str, name: str) -> bytes:

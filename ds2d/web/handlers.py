@@ -69,7 +69,7 @@ class Business:
         self._callers = callers
         self._lists = lists
         self._unseal = unseal
-        self._draining = draining
+        self.draining = draining
         self._captures = captures
         self._tracing = tracing
         self._own: dict[tuple[str, str], Action] = {}
@@ -211,7 +211,7 @@ class Business:
 
     def sink(self, request: web.Request, ask: Ask) -> ClientStream:
         """Where a streamed answer goes."""
-        return ClientStream(request, common_headers(ask.request_id, ask.dialect_name), self._draining())
+        return ClientStream(request, common_headers(ask.request_id, ask.dialect_name), self.draining())
 
     @property
     def silence(self) -> float:

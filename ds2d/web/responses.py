@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol
 
@@ -71,6 +71,7 @@ class Others(Protocol):
 
     async def seek(self, caller: str, name: str) -> None: ...
     async def elsewhere(self, verb: str, caller: str, name: str, query: dict[str, str]) -> bytes | None: ...
+    async def events(self, caller: str, name: str, query: dict[str, str]) -> AsyncIterator[bytes] | None: ...
 
 
 class Responses:
@@ -184,7 +185,7 @@ class Responses:
             self._store.end(run, ask.request.reply)
 
     async def _follow(self, request: web.Request, frames: Any) -> web.StreamResponse:
-        sink = ClientStream(request, common_headers(request[REQUEST_ID], NAME))
+        sink = ClientStream(request, common_headers(request[REQUEST_ID], NAME), self._business.draining())
         sink.content_type = dialect.Encoder.content_type
         beat = Heartbeat(sink, self._business.silence, self._spawn)
         beat.go_on(lambda: dialect.KEEP_ALIVE)  # those of its turn are not kept: they are no part of the answer
@@ -201,7 +202,8 @@ class Responses:
         caller, response_id = self._whose(request, name)
         await self._others.seek(caller, response_id)
         if routes.wants_stream(request.query):
-            return await self._follow(request, routes.events(self._store, caller, response_id, request.query))
+            frames = await self._others.events(caller, response_id, dict(request.query))
+            return await self._follow(request, frames or routes.events(self._store, caller, response_id, request.query))
         body = await self._elsewhere("get", request, caller, response_id)
         return json_reply(body or routes.retrieve(self._store, caller, response_id))
 

@@ -181,6 +181,33 @@ async def test_a_connection_that_the_old_process_holds_finds_what_the_new_one_ha
         assert "not understand" not in line.process.said()
 
 
+async def test_a_connection_that_the_old_process_holds_follows_what_the_new_one_works_on(tmp_path: Path) -> None:
+    """It was a 404, as if there were no such response."""
+    first, second = Wait(), Wait()
+    async with (
+        scripted_upstream() as upstream,
+        daemons_in(tmp_path, config_for(upstream.base_url)) as line,
+        aiohttp.ClientSession() as kept,
+    ):
+        async with kept.get(line.url + "/healthz") as reply:
+            await reply.read()
+        assert (await line.upgrade()).returncode == 0
+        upstream.scenes.append(half(first, second))
+        _, run = await line.ask(RESPONSES, {**QUESTION, "background": True})
+        await first.reached.wait()
+        path = f"{RESPONSES}/{run['id']}?stream=true&starting_after="
+        async with kept.get(line.url + path + "1", headers=line.http.headers) as reply:
+            assert (reply.status, reply.headers["Connection"]) == (200, "close")
+            told = await reply.content.readuntil(b'"delta":"one "')
+            first.until.set()
+            second.until.set()
+            told += await reply.content.read()
+        _, whole = await line.ask(path + "1")
+        assert told.decode() == whole
+        assert whole.endswith("data: [DONE]\n\n")
+        assert "not understand" not in line.process.said()
+
+
 async def test_slots_rates_and_breakers_hold_over_both_and_the_dead_hold_nothing(tmp_path: Path) -> None:
     held, work = Wait(), Wait()
     runtime = {"account_max_inflight": 2, "queue_timeout_seconds": 60, "breaker": {"failures": 1, "open_seconds": 600}}

@@ -10,11 +10,12 @@ from ds2d.core.endpoint import Endpoint
 from ds2d.dialects.openai_responses.content import own_part, own_text
 from ds2d.dialects.openai_responses.encode import Encoder, abandoned, answer, fail, opening, queued, render, render_count
 from ds2d.dialects.openai_responses.failures import render_error
-from ds2d.dialects.openai_responses.frames import KEEP_ALIVE
+from ds2d.dialects.openai_responses.frames import DONE, KEEP_ALIVE
 from ds2d.dialects.openai_responses.objects import Answer, Recalled, Reply, join_body
 from ds2d.dialects.openai_responses.parse import parse
 
 __all__ = [
+    "DONE",
     "KEEP_ALIVE",
     "ROUTES",
     "Answer",
