@@ -68,6 +68,12 @@ class Stage(Protocol):
     def change(self, **sections: Any) -> None: ...
 
 
+class Decider(Protocol):
+    """Who says what servers do."""
+
+    def scene(self, seen: Seen) -> Scene | None: ...
+
+
 @dataclass
 class Attempt:
     """One server's answer to one question."""
@@ -375,7 +381,7 @@ def told(clients: list[Client]) -> str:
 async def one_round(folder: Path, seed: int, count: int = 150, carrier: str | None = None) -> tuple[list[str], list[Client]]:
     """So many questions to a daemon before three servers: what was done wrong, and what the clients got."""
     chaos = Chaos(random.Random(seed))
-    async with _servers(chaos) as config, running(folder, config, carrier=carrier) as ds2d:
+    async with servers(chaos) as config, running(folder, config, carrier=carrier) as ds2d:
         clients = await chaos.run(ds2d, count)
         service, queue = ds2d.daemon.service, ds2d.daemon.queue
         await until(lambda: not service.turns and queue.running == queue.waiting == 0)
@@ -385,21 +391,21 @@ async def one_round(folder: Path, seed: int, count: int = 150, carrier: str | No
 async def upgraded_round(folder: Path, seed: int, count: int = 300, upgrades: int = 3) -> tuple[list[str], list[Client]]:
     """The same with processes: while clients come, a newer one takes over from the one that runs, so many times."""
     chaos = Chaos(random.Random(seed))
-    async with _servers(chaos) as config, aiohttp.ClientSession() as http:
+    async with servers(chaos) as config, aiohttp.ClientSession() as http:
         with processes.serving(folder, config=config) as process:
             await asyncio.to_thread(processes.until, lambda: process.ask("/readyz")[0] == 200)
-            stage = _Folder(f"http://127.0.0.1:{process.port}", http, folder)
+            stage = Folder(f"http://127.0.0.1:{process.port}", http, folder)
             asking = asyncio.create_task(chaos.run(stage, count, SECONDS_AN_UPGRADE * upgrades))
             found = [await stage.upgrade() for _ in range(upgrades)]
             clients = await asking
             await http.close()  # an older process lasts as long as somebody is connected to it
             ledger = folder / "state" / "ledger.sqlite3"
-            await asyncio.to_thread(processes.until, lambda: len(processes.daemons(folder)) == 1 and not _open(ledger))
-            return [*filter(None, found), *chaos.faults(clients, _recorded(ledger))], clients
+            await asyncio.to_thread(processes.until, lambda: len(processes.daemons(folder)) == 1 and not is_open(ledger))
+            return [*filter(None, found), *chaos.faults(clients, recorded(ledger))], clients
 
 
 @dataclass
-class _Folder:
+class Folder:
     """A daemon that runs there, whichever process it is by now."""
 
     url: str
@@ -430,17 +436,17 @@ class _Folder:
         return words.decode() if done.returncode else ""
 
 
-def _recorded(ledger: Path) -> list[dict[str, str]]:
+def recorded(ledger: Path) -> list[dict[str, str]]:
     with contextlib.closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as db:
         return [{"request_id": name, "state": state} for name, state in db.execute("SELECT request_id, state FROM turns")]
 
 
-def _open(ledger: Path) -> bool:
-    return any(row["state"] == "open" for row in _recorded(ledger))
+def is_open(ledger: Path) -> bool:
+    return any(row["state"] == "open" for row in recorded(ledger))
 
 
 @contextlib.asynccontextmanager
-async def _servers(chaos: Chaos) -> AsyncIterator[dict[str, Any]]:
+async def servers(chaos: Decider) -> AsyncIterator[dict[str, Any]]:
     """Three servers, and a config that leads to them."""
     async with scripted_upstream() as a, scripted_upstream() as b, scripted_upstream() as c:
         upstreams = []
