@@ -197,7 +197,8 @@ class ResponseStore:
         if entry is None or answer is None:
             return None
         entry.run, entry.events = None, events
-        _fill(entry, answer)
+        if entry.status != answer.status:  # else it was recalled so, and what continues it shares its pieces
+            _fill(entry, answer)
         self._keep(entry, self._clock())
         return entry
 
@@ -208,8 +209,11 @@ class ResponseStore:
         return self._running.get(key) or self._ended.get(key)
 
     def recall(self, caller: str, name: str) -> Entry | Item | None:
-        """What a new question may refer to: a response, or an item by its own id."""
+        """What a new question may refer to: a response, or an item by its own id. One whose last event went out a moment ago can
+        be continued, though the work on it is not quite over."""
         if entry := self.find(caller, name):
+            if entry.run is not None and (now := entry.run.snapshot()).status != entry.status:
+                _fill(entry, now)
             return entry
         entry = self._holder(caller, name)
         if entry is None:

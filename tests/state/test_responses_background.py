@@ -286,3 +286,21 @@ async def test_a_finished_background_response_can_be_continued() -> None:
     world.store.end(run, made.request.reply)
     request = world.envelope("me", previous_response_id=run.id).request
     assert [message["content"] for message in request.messages] == ["hi", "one", "hi"]
+
+
+async def test_who_was_told_the_end_can_continue_at_once() -> None:
+    """The last events go out before the work is quite over: its server's connection and its slot go back after that."""
+    world = World()
+    run, encoder, made = world.begun()
+    run.append(encoder.feed([Text("yes"), STOP]))
+    follower = following(world, run.id)
+    assert b"response.completed" in await anext(follower)
+    next_one = world.envelope("me", previous_response_id=run.id)
+    assert [message["role"] for message in next_one.request.messages] == ["user", "assistant", "user"]
+    openai_responses.Encoder(next_one).feed([Text("and"), STOP])
+    world.store.put("me", next_one.request.reply)
+    world.store.end(run, made.request.reply)
+    assert status(world, run.id) == "completed"
+    for name in (run.id, next_one.request.reply.id):
+        assert world.store.delete("me", name)
+    assert world.store.bytes == 0
