@@ -144,7 +144,7 @@ class World:
         self.made.append(made)
         gone = chained is not None and (chained.deleted or chained.key != key or not chained.body["store"])
         ends = chained is not None and chained.final is not None and chained.final["status"] in ("failed", "cancelled")
-        got = await self._post(ds2d, made)
+        got, *_ = await asyncio.gather(*(self._post(ds2d, made) for _ in range(dice.randint(1, 2) if made.repeat else 1)))
         if chained is None or got.left or got.status == 0:
             return
         if (gone or ends) and got.status != 400:
