@@ -168,12 +168,12 @@ class Service:
             turn = Turn(ask, self._config(), self.route(ask), tools.monotonic(), tools.now())
             ask.turn = turn
             ask.request = await self._completed(turn)
+            turn.enter(asyncio.current_task())
             if ask.pin is None and not ask.request.task:
                 turn.thread = self._affinity.thread(ask.request, ask.caller.id, turn.route)
         except GatewayError as error:
             self._books.refuse(row, error)
             raise
-        turn.task = asyncio.current_task()
         key = ask.request_id if ask.request_id not in self.turns else tools.new_id(ask.request_id)  # clients choose ids
         self.turns[key] = turn
         try:

@@ -180,6 +180,12 @@ class Turn(msgspec.Struct):
             "notes": self.notes,
         }
 
+    def enter(self, task: asyncio.Task[Any] | None) -> None:
+        """From here on `stop` cancels this task. Raises the stop that came before, while there was none to cancel."""
+        self.task = task
+        if self.stopped is not None:
+            raise self.stopped
+
     def uncancel(self) -> None:
         """The cancellation was ours, to stop the turn; its task goes on to say so."""
         if self.task is not None:

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from ds2d.core.errors import ErrorKind, GatewayError
+from ds2d.core.request import ChatRequest
+from ds2d.service.turn import Turn
+from ds2d.state.ledger_schema import Row
 from tests.functional.harness import KEY, Running, config_for, running
 from tests.functional.scripted import Scene, Wait, chunk, scripted_upstream, sse
 from tests.functional.test_every_dialect import ENDS, QUESTIONS, TEXT, texts
@@ -80,3 +83,31 @@ async def test_an_answer_whose_end_only_waits_for_its_row_is_delivered(
         assert (ENDS[dialect] in answer) if streamed else (TEXT in texts(answer))
         (turn,) = ds2d.daemon.books.recent
         assert (turn["state"], turn["cause"]) == ("completed", "stop")
+
+
+async def test_a_background_response_that_is_stopped_while_its_question_is_completed_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large question is completed by and by; the stop was lost, and the turn ran on through shutdown or past its deadline."""
+    async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
+        completing, go_on, completed = asyncio.Event(), asyncio.Event(), ds2d.daemon.service._completed
+
+        async def complete_slowly(turn: Turn) -> ChatRequest:
+            completing.set()
+            await go_on.wait()
+            return await completed(turn)
+
+        monkeypatch.setattr(ds2d.daemon.service, "_completed", complete_slowly)
+        told: list[Row] = []
+        ds2d.daemon.books.listeners.append(lambda row, _turn: told.append(row))
+        asked = {"model": "deepseek-chat", "input": "x", "background": True}
+        asking = asyncio.create_task(ds2d.ask("/v1/responses", asked))
+        await completing.wait()
+        (run,) = ds2d.daemon.responses.runs
+        run.stop(GatewayError(ErrorKind.SHUTTING_DOWN, "The gateway is shutting down."))
+        go_on.set()
+        status, answer, _ = await asking
+        assert (status, answer["error"]["code"]) == (503, "shutting_down")
+        assert upstream.seen == []
+        (row,) = told
+        assert (row.state, row.cause) == ("rejected", "shutting_down")
