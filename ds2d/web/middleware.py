@@ -47,6 +47,8 @@ def around(new_id: Callable[[str], str], draining: Callable[[], bool], answered:
         try:
             reply = await _answer(request, handler)
             status = reply.status
+            if request.writer.output_size and not reply.prepared:
+                raise ConnectionError("another answer has begun")  # it stays unfinished, and ends with its connection
             if draining() and not reply.prepared:
                 reply.force_close()
             return reply

@@ -116,12 +116,12 @@ class Connection(RequestHandler):
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """What could not be read as a request at all."""
+        """What could not be read as a request at all; and what the middleware ends a stream with that has begun."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has begun already")
         if (kept_back := self._bounds.strangers.admit()) is not None:
             what = {"why": type(exc).__name__ if exc else status, "lines_kept_back": kept_back}
             logger.info(Event("refused what a client sent as HTTP", what))
-        if request.writer.output_size > 0:
-            raise ConnectionError("an answer has begun already")
         kind = ErrorKind.INTERNAL if status >= 500 else ErrorKind.INVALID_REQUEST
         text = "Internal error." if status >= 500 else "The request is not valid HTTP."
         error = GatewayError(kind, text, status=status)
