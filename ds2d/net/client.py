@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator
 from functools import partial
 from math import inf
 from types import SimpleNamespace, TracebackType
@@ -85,13 +85,13 @@ class Client:
             "unused_connections": Size(unused, MAX_UNUSED),
         }
 
-    def open(self, call: Call | Script) -> Opening:
-        """Make the call; the body of the `with` has its answer.
+    def open(self, call: Call | Script, on_sent: Callable[[], object] = lambda: None) -> Opening:
+        """Make the call; the body of the `with` has its answer. `on_sent` hears when there is a connection on which it goes out.
 
         Raises GatewayError: UPSTREAM_UNREACHABLE (connect, DNS, TLS), UPSTREAM_TIMEOUT (no headers in time),
         UPSTREAM_DISCONNECTED (closed before an answer), UPSTREAM_GARBLED (no HTTP).
         """
-        return Opening(self, call)
+        return Opening(self, call, on_sent)
 
     async def fetch(self, call: Call, limit: int = 4 * 1024 * 1024) -> Reply:
         """A whole answer of any status: polls, logins. Raises what `open` raises."""
@@ -113,7 +113,9 @@ class Client:
             else:
                 result = await self.fetch(step)
 
-    async def request(self, call: Call, upstream: UpstreamSpec, started: float) -> LinkAnswer | LibraryAnswer:
+    async def request(
+        self, call: Call, upstream: UpstreamSpec, started: float, on_sent: Callable[[], object]
+    ) -> LinkAnswer | LibraryAnswer:
         """`open` without the `with`, `started` on the loop's clock: whoever gets an answer from here owes it one `let_go`."""
         url = join_url(upstream.base_url or "", call.path)
         due = started + min(upstream.timeouts.headers if call.stream else upstream.timeouts.answer, upstream.timeouts.total)
@@ -123,13 +125,13 @@ class Client:
         try:
             if place is not None:
                 try:
-                    return await self._ask(call, place, upstream.timeouts.connect, due)
+                    return await self._ask(call, place, upstream.timeouts.connect, due, on_sent)
                 except StaleError:
-                    return await self._ask(call, place, upstream.timeouts.connect, due, fresh=True)
+                    return await self._ask(call, place, upstream.timeouts.connect, due, on_sent, fresh=True)
             try:
-                return await self._library(call, upstream, url, proxy, due)
+                return await self._library(call, upstream, url, proxy, due, on_sent)
             except StaleError:
-                return await self._library(call, upstream, url, proxy, due, fresh=True)
+                return await self._library(call, upstream, url, proxy, due, on_sent, fresh=True)
         except (aiohttp.ConnectionTimeoutError, UnreachableError) as error:
             raise GatewayError(ErrorKind.UPSTREAM_UNREACHABLE, "The upstream could not be reached.") from error
         except TimeoutError as error:
@@ -143,7 +145,9 @@ class Client:
         except (aiohttp.ClientError, ValueError) as error:
             raise GatewayError(ErrorKind.UPSTREAM_GARBLED, "The upstream sent something that is not HTTP.") from error
 
-    async def _ask(self, call: Call, place: Place, connect: float, due: float, fresh: bool = False) -> LinkAnswer:
+    async def _ask(
+        self, call: Call, place: Place, connect: float, due: float, on_sent: Callable[[], object], fresh: bool = False
+    ) -> LinkAnswer:
         """Over a connection of ours. Raises UnreachableError, TimeoutError, CutError, BadAnswerError; StaleError, unless it is to
         be a fresh one, where it may be asked once more."""
         assert self._pool is not None
@@ -161,6 +165,7 @@ class Client:
                 raise UnreachableError from error
         asked = loop.time()
         answer = link.ask(head, call.body)
+        on_sent()
         clock = loop.call_at(due, answer.late)
         try:
             await answer.arrived
@@ -176,10 +181,17 @@ class Client:
         return answer
 
     async def _library(
-        self, call: Call, upstream: UpstreamSpec, url: str, proxy: str | None, due: float, fresh: bool = False
+        self,
+        call: Call,
+        upstream: UpstreamSpec,
+        url: str,
+        proxy: str | None,
+        due: float,
+        on_sent: Callable[[], object],
+        fresh: bool = False,
     ) -> LibraryAnswer:
         """Over the HTTP library: TLS and proxies. Raises what it raises; StaleError as `_ask` does."""
-        session, way = self._session, Way()
+        session, way = self._session, Way(on_sent)
         if fresh:
             session = self._once = self._once or _session(keep=False)
         headers, data = dict(call.headers), call.form or call.body
@@ -240,10 +252,11 @@ def authorities(ca_file: str | None = None) -> ssl.SSLContext:
 class Opening:
     """What `Client.open` returns: `async with` over an exchange."""
 
-    __slots__ = ("_answer", "_call", "_client")
+    __slots__ = ("_answer", "_call", "_client", "_on_sent")
 
-    def __init__(self, client: Client, call: Call | Script) -> None:
+    def __init__(self, client: Client, call: Call | Script, on_sent: Callable[[], object]) -> None:
         self._client = client
+        self._on_sent = on_sent
         self._call: Call | Script | None = call
         """Until it is answered: its body may be large, and the answer may last long."""
         self._answer: LinkAnswer | LibraryAnswer | None = None
@@ -252,12 +265,13 @@ class Opening:
         call, self._call = self._call, None
         assert call is not None, "a call is made once"
         if isinstance(call, Script):
+            self._on_sent()
             return ScriptExchange(call)
         assert call.upstream is not None, "a call goes to an upstream"
         started = asyncio.get_running_loop().time()
         headers = outgoing.get()
         traced = msgspec.structs.replace(call, headers={**call.headers, **headers}) if headers else call
-        self._answer = answer = await self._client.request(traced, call.upstream, started)
+        self._answer = answer = await self._client.request(traced, call.upstream, started, self._on_sent)
         return HttpExchange(answer, call.upstream.timeouts, started, call.stream)
 
     async def __aexit__(self, kind: type[BaseException] | None, _error: BaseException | None, _tb: TracebackType | None) -> None:
@@ -268,7 +282,8 @@ class Opening:
 class Way:
     """What is known of the connection that the HTTP library took for a call."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_sent: Callable[[], object]) -> None:
+        self.on_sent = on_sent
         self.kept_since = -inf
         """When the call was given one that had been kept; -inf: a new one."""
 
@@ -282,10 +297,15 @@ async def _kept(_session: aiohttp.ClientSession, context: SimpleNamespace, _para
     context.trace_request_ctx.kept_since = asyncio.get_running_loop().time()
 
 
+async def _sent(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.on_sent()
+
+
 def _session(keep: bool) -> aiohttp.ClientSession:
     """The HTTP library, without all that it would do by itself. `keep`: its connections are used again."""
     tracing = aiohttp.TraceConfig()
     tracing.on_connection_reuseconn.append(_kept)
+    tracing.on_request_headers_sent.append(_sent)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, force_close=not keep),
         cookie_jar=aiohttp.DummyCookieJar(),

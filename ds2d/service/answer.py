@@ -359,7 +359,7 @@ class Service:
         account, began = lease.account, self._tools.monotonic()
         turn.account, turn.upstream = account.label, account.upstream
         turn.waited, turn.position = turn.waited + lease.waited, lease.position
-        turn.same_account = False
+        turn.same_account = turn.sent = False
         note = self._note_try(turn, lease, others, began)
         passing = self._observed.begin(account.label, lease.want.model)
         try:
@@ -368,7 +368,7 @@ class Service:
             note["end"] = note["end"] or "answered"
             passing.ended(turn.usage.total if turn.usage else 0, turn.failure)
         except asyncio.CancelledError:
-            lease.charge(self._books.so_far(turn))  # who leaves has used it all the same
+            lease.charge(self._books.so_far(turn) if turn.sent else 0)  # who leaves has used it all the same
             raise
         except GatewayError as error:
             turn.settled = False

@@ -104,7 +104,7 @@ class Asking:
         if recording is not None:
             recording.knows(own)
             recording.asked(call, lease.account.label, target.facts.flavour, target.model)
-        opening = self._client.open(call)
+        opening = self._client.open(call, turn.note_sent)
         del call  # with its body, which may be large, while the answer may last long
         async with opening as exchange:
             if recording is not None:

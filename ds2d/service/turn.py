@@ -138,6 +138,8 @@ class Turn(msgspec.Struct):
     """The answer as it went out, where something of it must be remembered: turns with tools, for their reasoning."""
     same_account: bool = False
     """Whether asking the same account again, differently, may mend the last attempt: a new token, or no native tools."""
+    sent: bool = False
+    """Whether the last attempt got as far as its question going out: before that, it cost nothing."""
     sent_with: tuple[str | None, ...] = ()
     """Secrets that the last attempt was sent with; no error may name them."""
     thread: Thread | None = None
@@ -179,6 +181,10 @@ class Turn(msgspec.Struct):
             "tries": self.tries,
             "notes": self.notes,
         }
+
+    def note_sent(self) -> None:
+        """The question goes out to the account that is asked: from here on its prompt may be read."""
+        self.sent = True
 
     def enter(self, task: asyncio.Task[Any] | None) -> None:
         """From here on `stop` cancels this task. Raises the stop that came before, while there was none to cancel."""

@@ -103,6 +103,8 @@ class Answering(Protocol):
     @property
     def tries(self) -> list[dict[str, Any]]: ...
     @property
+    def sent(self) -> bool: ...
+    @property
     def arrived(self) -> float: ...
     @property
     def calls(self) -> int: ...
@@ -315,8 +317,9 @@ def _with_thoughts(usage: Usage, pipeline: Pipeline | None) -> Usage:
 
 def _is_owed(turn: Answering) -> bool:
     """Whether a turn of which no usage is known cost something: an upstream had its question when it was cancelled (many answer
-    only when they are whole), or something of an answer came. A stop may come while the end is being counted."""
-    was_asking = bool(turn.tries) and not turn.tries[-1]["end"]
+    only when they are whole), or something of an answer came. A stop may come while the end is being counted. While its
+    connection was still to be made, or a login, nothing was sent."""
+    was_asking = turn.sent and not turn.tries[-1]["end"]
     return was_asking or turn.first is not None or (turn.outcome == INTERRUPTED and turn.pipeline is not None)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from ds2d.state import books as books_module
 from ds2d.state import ledger_notes
 from ds2d.state.ledger_file import NAME
 from ds2d.state.ledger_schema import Row
-from tests.functional.harness import ADMIN_KEY, KEY, Running, config_for, running
+from tests.functional.harness import ADMIN_KEY, CARRIERS, KEY, Running, config_for, running
 from tests.functional.scripted import END, Scene, ScriptedUpstream, Wait, chunk, refuse, say, scripted_upstream, sse, usage, whole
 from tests.state.ledger_world import until
 
@@ -315,6 +317,34 @@ async def test_a_question_that_the_client_left_in_the_queue_costs_nothing(tmp_pa
             assert turns(tmp_path)[-1] == ("interrupted", "client_closed", 0, 0, "", 0)
             hold.until.set()
             await first
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_question_that_the_client_left_before_there_was_a_connection_costs_nothing(
+    tmp_path: Path, carrier: str, stream: bool
+) -> None:
+    """Its server's backlog is full: the kernel answers nothing at all."""
+    with contextlib.ExitStack() as sockets:
+        listener = sockets.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            sock = sockets.enter_context(socket.socket())
+            sock.setblocking(False)
+            sock.connect_ex(listener.getsockname())
+        config = config_for(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", models={"m": {"upstream": "gpu", "model": "m"}})
+        config["upstreams"][0] |= {"timeouts": {"connect": 0.2}, "poll_seconds": 3600}
+        async with running(tmp_path, config, carrier=carrier) as ds2d:
+            await until(lambda: ds2d.daemon.counter.loaded)
+            ds2d.change(upstreams=[{**config["upstreams"][0], "timeouts": {"connect": 60}}])
+            ds2d.daemon.queue.reset()
+            work = asyncio.create_task(ds2d.ask("/v1/chat/completions", {**ASK, "model": "m", "stream": stream}))
+            await until(lambda: any(turn.tries for turn in ds2d.daemon.service.turns.values()))
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            await closed(tmp_path)
+            assert turns(tmp_path) == [("interrupted", "client_closed", 0, 0, "", 0)]
 
 
 @pytest.mark.parametrize("more", ["", " four five"])
