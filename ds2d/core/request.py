@@ -109,7 +109,8 @@ class ChatRequest(msgspec.Struct):
     vLLM-type upstreams, dropped for others. `max_tokens` is None where the client gave none. `prompt` is set instead of
     `messages` for legacy completions. `session` is a key of prefix affinity. `images` are the paths of all image parts, in the
     client's own spelling (mapping.md 9), so that a text-only model can refuse the first by name. `result_images` are those of
-    them that a tool's result showed, with the id of its call: in chat only users can show images. `reply` is the dialect's own.
+    them that a tool's result showed, with the id of its call: in chat only users can show images. `media` is the first part of a
+    kind that only some servers take: its path and its kind. `reply` is the dialect's own.
     `task` is empty for a question that is answered by writing; else it names the row of dialects/tasks.py: then `extra` is the
     whole body, `prompt` what a model reads of it, and `upload` stands in place of a body that is no JSON. `large`: what looks at
     all of it is done beside the event loop. `estimate` is about how many tokens its prompt has, where that was looked at already.
@@ -135,6 +136,7 @@ class ChatRequest(msgspec.Struct):
     session: str | None = None
     images: tuple[str, ...] = ()
     result_images: Mapping[str, str] = NOTHING
+    media: tuple[str, str] | None = None
     reply: Any = None
     task: str = ""
     upload: Upload | None = None

@@ -19,6 +19,8 @@ from tests.functional.test_queue import until
 
 CHAT = "/v1/chat/completions"
 QUESTION = {"model": "deepseek-tiny", "messages": [{"role": "user", "content": "Hello"}]}
+SOUND = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+VIDEO = {"type": "video_url", "video_url": {"url": "https://example.com/a.mp4"}}
 
 
 @contextlib.asynccontextmanager
@@ -238,6 +240,14 @@ async def test_affinity_is_switched_while_the_daemon_runs(tmp_path: Path) -> Non
         (CHAT, {**QUESTION, "n": 2}, "a"),
         ("/v1/completions", {"model": "deepseek-tiny", "prompt": [1, 2]}, "a"),
         ("/v1/completions", {"model": "deepseek-tiny", "prompt": "a", "suffix": "c"}, "b"),
+        (CHAT, {**QUESTION, "messages": [{"role": "user", "content": [SOUND]}]}, "a"),
+        (CHAT, {**QUESTION, "messages": [{"role": "user", "content": [VIDEO]}]}, "a"),
+        ("/v1/responses", {"model": "deepseek-tiny", "input": [{"role": "user", "content": [SOUND]}]}, "a"),
+        (
+            "/v1beta/models/deepseek-tiny:generateContent",
+            {"contents": [{"parts": [{"inlineData": {"mimeType": "audio/wav", "data": "AAAA"}}]}]},
+            "a",
+        ),
     ],
 )
 async def test_a_question_goes_to_a_server_that_can_answer_it(tmp_path: Path, path: str, more: dict[str, Any], able: str) -> None:

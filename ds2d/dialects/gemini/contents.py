@@ -25,8 +25,8 @@ Unseal = Callable[[str], str | None]
 _USER_ROLES = frozenset(("user", "function", "tool"))
 
 
-def read_contents(body: dict[str, Any], at: str, unseal: Unseal) -> tuple[list[Message], tuple[str, ...]]:
-    """The messages of a body, system instruction first, and the paths of all images."""
+def read_contents(body: dict[str, Any], at: str, unseal: Unseal) -> tuple[list[Message], tuple[str, ...], tuple[str, str] | None]:
+    """The messages of a body, system instruction first, the paths of all images, and path and kind of the first sound."""
     path = join(at, "contents")
     raw = body.get("contents")
     if not raw:
@@ -39,7 +39,7 @@ def read_contents(body: dict[str, Any], at: str, unseal: Unseal) -> tuple[list[M
     messages, images = talk.end()
     if not messages:
         raise invalid(path, "holds nothing to answer.")
-    return _system(body.get("systemInstruction"), join(at, "systemInstruction")) + messages, images
+    return _system(body.get("systemInstruction"), join(at, "systemInstruction")) + messages, images, talk.media
 
 
 def _content(raw: Any, path: str) -> dict[str, Any]:
@@ -71,6 +71,7 @@ class _Talk:
         self._unseal = unseal
         self._messages: list[Any] = []
         self._images: list[str] = []
+        self.media: tuple[str, str] | None = None
         self._seen: set[str] = set()
         self._open: dict[str, str] = {}  # id to name
         self._named: dict[tuple[str, bool], deque[tuple[int, str]]] = {}  # by name, and whether we made the id: place and id
@@ -202,6 +203,8 @@ class _Talk:
             said.append(piece)
             if piece["type"] == "image_url":
                 self._images.append(path)
+            elif piece["type"] == "input_audio":
+                self.media = self.media or (path, "input_audio")
 
 
 def _simple(parts: list[Part]) -> Any:

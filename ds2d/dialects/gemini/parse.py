@@ -33,7 +33,7 @@ def parse(inbound: Inbound) -> ChatRequest:
         body = level(body[at], at)
     if body.get("cachedContent"):
         raise invalid("cachedContent", "cached contents are not kept here.", ErrorKind.UNSUPPORTED_PARAMETER)
-    messages, images = read_contents(body, at, inbound.unseal)
+    messages, images, media = read_contents(body, at, inbound.unseal)
     tooling = read_tooling(body, at)
     config = read_config(body, at)
     return ChatRequest(
@@ -48,6 +48,7 @@ def parse(inbound: Inbound) -> ChatRequest:
         reasoning=config.wish,
         session=session_of(inbound.headers),
         images=images,
+        media=media,
         reply=Reply(
             form=_form(inbound),
             thoughts=config.thoughts,

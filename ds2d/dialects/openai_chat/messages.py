@@ -18,15 +18,22 @@ from ds2d.core.validate import check_image_url, decode_base64, invalid, is_base6
 from ds2d.dialects.openai_chat.views import (
     Assistant,
     AudioPart,
+    AudioURLPart,
     FilePart,
     FunctionAnswer,
     ImagePart,
     MessageView,
     RefusalPart,
     ToolAnswer,
+    VideoURLPart,
 )
 
 Raw = dict[str, Any]
+Media = tuple[str, str]
+"""Path and kind of a part."""
+
+MEDIA = (AudioPart, AudioURLPart, VideoURLPart)
+"""Parts that only some servers take."""
 
 DROPPED = frozenset(("cache_control", "prompt_cache_breakpoint"))
 """Marks for a provider's prompt cache; servers here find common prefixes by themselves."""
@@ -35,11 +42,13 @@ GONE = DROPPED | {"audio", "refusal", "function_call", "reasoning", "tool_calls"
 """Keys of assistant messages that are written anew or left out."""
 
 
-def read_messages(raw: list[Raw], views: list[MessageView]) -> tuple[list[Message], tuple[str, ...]]:
-    """The messages in chat form, and the paths of all images. `views` have checked the types of `raw`."""
+def read_messages(raw: list[Raw], views: list[MessageView]) -> tuple[list[Message], tuple[str, ...], Media | None]:
+    """The messages in chat form, the paths of all images, and the first part that only some servers take. `views` have checked
+    the types of `raw`."""
     many = len(raw) > MANY
     calls = _Calls(many=many)
     images: list[str] = []
+    media: list[Media] = []
     messages: list[Any] = untracked([], many=many)
     for index, (message, view) in enumerate(zip(raw, views, strict=True)):
         path = f"messages[{index}]"
@@ -52,8 +61,8 @@ def read_messages(raw: list[Raw], views: list[MessageView]) -> tuple[list[Messag
             calls.answer(view.tool_call_id, path)
         elif isinstance(view, FunctionAnswer):
             message = {"role": "tool", "tool_call_id": calls.answer_by_name(view.name), "content": view.content or ""}
-        messages.append(_tidy(message, view, path, images))
-    return messages, tuple(images)
+        messages.append(_tidy(message, view, path, images, media))
+    return messages, tuple(images), media[0] if media else None
 
 
 class _Calls:
@@ -129,13 +138,14 @@ def _tool_calls(raw: Raw, view: Assistant, path: str, index: int) -> list[Raw]:
     return made
 
 
-def _tidy(raw: Raw, view: MessageView, path: str, images: list[str]) -> Raw:
+def _tidy(raw: Raw, view: MessageView, path: str, images: list[str], media: list[Media]) -> Raw:
     """The message without nulls and marks, its parts checked."""
     content = raw.get("content")
     parts = view.content
     if isinstance(parts, list) and isinstance(content, list):
         tidy = [
-            _part(part, seen, f"{path}.content[{i}]", images) for i, (part, seen) in enumerate(zip(content, parts, strict=True))
+            _part(part, seen, f"{path}.content[{i}]", images, media)
+            for i, (part, seen) in enumerate(zip(content, parts, strict=True))
         ]
         raw = {**raw, "content": tidy}
     if DROPPED.isdisjoint(raw) and None not in raw.values():
@@ -143,7 +153,7 @@ def _tidy(raw: Raw, view: MessageView, path: str, images: list[str]) -> Raw:
     return {name: value for name, value in raw.items() if name not in DROPPED and (value is not None or name == "content")}
 
 
-def _part(raw: Raw, view: Any, path: str, images: list[str]) -> Raw:
+def _part(raw: Raw, view: Any, path: str, images: list[str], media: list[Media]) -> Raw:
     if isinstance(view, ImagePart):
         check_image_url(view.image_url.url, f"{path}.image_url.url")
         images.append(path)
@@ -151,8 +161,10 @@ def _part(raw: Raw, view: Any, path: str, images: list[str]) -> Raw:
         return {"type": "text", "text": _file_text(view, f"{path}.file")}
     elif isinstance(view, RefusalPart):
         return {"type": "text", "text": view.refusal}
-    elif isinstance(view, AudioPart) and not is_base64(view.input_audio.data):
-        raise invalid(f"{path}.input_audio.data", "is not valid base64.")
+    elif isinstance(view, MEDIA):
+        media.append((path, raw["type"]))
+        if isinstance(view, AudioPart) and not is_base64(view.input_audio.data):
+            raise invalid(f"{path}.input_audio.data", "is not valid base64.")
     if DROPPED.isdisjoint(raw):
         return raw
     return {name: value for name, value in raw.items() if name not in DROPPED}

@@ -32,7 +32,7 @@ def parse(inbound: Inbound) -> ChatRequest:
     body = inbound.body
     view = _view(body)
     _check(view)
-    messages, images = read_messages(body["messages"], view.messages)
+    messages, images, media = read_messages(body["messages"], view.messages)
     drop(view.messages)
     tooling = read_tooling(body, view)
     extra = unknown(body, KNOWN)
@@ -53,6 +53,7 @@ def parse(inbound: Inbound) -> ChatRequest:
         user=view.user if view.user is not None else view.safety_identifier,
         session=session_of(inbound.headers, view.prompt_cache_key),
         images=images,
+        media=media,
         reply=_reply(view, tooling.legacy),
     )
 

@@ -19,10 +19,11 @@ MAX_PARTS = 10_000
 
 
 class Images:
-    """Paths of the image parts met so far, in the client's spelling (mapping.md 9)."""
+    """Paths of the image parts met so far, in the client's spelling (mapping.md 9); path and kind of the first part of sound."""
 
     def __init__(self) -> None:
         self.paths: list[str] = []
+        self.media: tuple[str, str] | None = None
 
 
 def read_content(content: Any, path: str, images: Images) -> str | list[Part]:
@@ -62,6 +63,7 @@ def _part(part: Any, path: str, images: Images) -> Part:
         audio = part.get("input_audio")
         if not isinstance(audio, dict) or not isinstance(audio.get("data"), str):
             raise invalid(f"{path}.input_audio", "`input_audio` needs `data` and `format`.")
+        images.media = images.media or (path, "input_audio")
         return {"type": "input_audio", "input_audio": audio}
     if not isinstance(part, dict):
         raise invalid(path, "A content part must be an object.")

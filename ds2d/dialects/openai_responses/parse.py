@@ -126,6 +126,7 @@ def parse(inbound: Inbound) -> ChatRequest:
         user=view.user or view.safety_identifier,
         session=session_of(inbound.headers, view.prompt_cache_key),
         images=tuple(talk.images.paths),
+        media=talk.images.media,
         text_tools={name: KEY for name, native in table.natives.items() if native.kind == "custom"},
         reply=Reply(
             echo=orjson.dumps(echo)[1:-1],

@@ -91,6 +91,9 @@ def check(request: ChatRequest, target: Target) -> None:
         raise _unsupported("n", "this model's server gives one answer.")
     if len(request.tools) > traits.max_tools:
         raise _unsupported("tools", f"this model's server takes at most {traits.max_tools} functions.")
+    if request.media is not None and not traits.extras:
+        path, kind = request.media
+        raise _unsupported(path, f"this model's server takes no '{kind}' parts.")
     form = request.response_format or {}
     if form.get("type") == "structural_tag" and not traits.extras:
         raise _unsupported("response_format.type", "this model's server does not know structural_tag.")
