@@ -229,7 +229,7 @@ class Service:
         check_image_sizes(request, turn.config.images.max_bytes)
         request = with_rights(request, turn.ask.caller)
         request = with_thinking(request, turn.route)
-        turn.route = with_able_servers(request, turn.route)
+        turn.route = with_able_servers(request, turn.route, self._pinned(turn.ask))
         if request.large:
             steps = self._tools.reasoning.restoring(turn.ask.caller.id, request)
             request, restored, lost = await by_and_by(steps)
@@ -238,6 +238,10 @@ class Service:
         turn.notes += request.notes
         turn.notes += [f"reasoning_restored={restored}"] * bool(restored) + [f"reasoning_lost={lost}"] * bool(lost)
         return request
+
+    def _pinned(self, ask: Ask) -> frozenset[str]:
+        """The servers that the question must go to one of; empty where it may go to any."""
+        return frozenset() if ask.pin is None else self._queue.upstreams_of(ask.pin)
 
     async def _attempts(self, turn: Turn, sink: Sink | None) -> Result:
         """Ask one account after the other until one answers or no further one may be asked."""
@@ -332,7 +336,7 @@ class Service:
         if self._catalog.has_new:
             await self.meet(turn.ask)
         try:
-            turn.route = with_able_servers(turn.ask.request, self.route(turn.ask))
+            turn.route = with_able_servers(turn.ask.request, self.route(turn.ask), self._pinned(turn.ask))
         except GatewayError as error:
             raise cause or error from None
 

@@ -7,6 +7,7 @@ the caller's own name for it, before anything was waited for.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from functools import partial
 
 import msgspec
@@ -81,20 +82,22 @@ def answering(route: Route) -> Route:
     return msgspec.structs.replace(route, targets=able)
 
 
-def with_able_servers(request: ChatRequest, route: Route) -> Route:
-    """The route without servers that cannot do what the request wants. Raises the refusal of its first one if none can."""
+def with_able_servers(request: ChatRequest, route: Route, pinned: Collection[str] = ()) -> Route:
+    """The route without servers that cannot do what the request wants. Raises the refusal of its first one if none can, or none
+    of those that it is `pinned` to."""
     able: list[Target] = []
-    refusal: GatewayError | None = None
+    refusals: dict[str, GatewayError] = {}
     for target in route.targets:
         try:
             UPSTREAMS[target.upstream.kind].check(request, target)
             able.append(target)
         except GatewayError as error:
-            refusal = refusal or error
-    if refusal is None:
+            refusals[target.upstream.name] = error
+    if not refusals:
         return route
-    if not able:
-        raise refusal
+    theirs = [error for name, error in refusals.items() if name in pinned]
+    if not able or (theirs and all(target.upstream.name not in pinned for target in able)):
+        raise (theirs or list(refusals.values()))[0]
     return msgspec.structs.replace(route, targets=tuple(able))
 
 

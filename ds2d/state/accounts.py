@@ -98,6 +98,10 @@ class AccountQueue:
         """Any usable account of this upstream, for calls that are no turn, such as looking at its model list."""
         return self.roster.account_of(upstream)
 
+    def upstreams_of(self, pin: str) -> frozenset[str]:
+        """The upstreams of the accounts that this name means (X-Ds2-Target-Account)."""
+        return frozenset(slot.account.upstream for slot in self.roster.slots.values() if slot.account.answers_to(pin))
+
     def expected_wait(self) -> float:
         """Seconds that a request would wait which came now, by the measured rate; 1 at least, as in a Retry-After."""
         return max(1.0, self._drain.wait(self.waiting + 1, self.capacity))

@@ -265,3 +265,18 @@ async def test_a_question_goes_to_a_server_that_can_answer_it(tmp_path: Path, pa
             servers[able][0].scenes.append(Scene([b"{}"], 500, content_type="application/json"))
             assert (await ds2d.ask(path, more))[0] in (200, 503)  # nor does a retry go to the other
             assert {name for name, (one, _) in servers.items() if one.seen} == {able}
+
+
+async def test_a_question_for_an_account_whose_server_cannot_answer_it_is_refused_by_what_it_asks_for(tmp_path: Path) -> None:
+    """Another server of the model could; that one was named all the same is no lack of a server, and no retry mends it."""
+    async with scripted_upstream() as a, scripted_upstream() as b:
+        upstreams = [
+            {"name": name, "kind": "openai", "base_url": one.base_url, "flavour": flavour}
+            for name, one, flavour in (("a", a, "vllm"), ("b", b, "deepseek"))
+        ]
+        async with running(tmp_path, {"keys": [KEY], "upstreams": upstreams}) as ds2d:
+            for pin, expected in (("b", (400, "n")), ("a", (200, None)), ("nobody", (503, None))):
+                headers = {"X-Ds2-Target-Account": pin}
+                status, said, _ = await ds2d.ask(CHAT, {**QUESTION, "n": 2}, headers=headers)
+                assert (status, said.get("error", {}).get("param")) == expected, said
+            assert (len(a.seen), len(b.seen)) == (1, 0)
