@@ -192,9 +192,9 @@ class Check:
                 continue
             path = child("accounts", index)
             account = self._with_token(account, path, taken)
-            for identifier in account.identifiers:
-                if identifier == account.identifier or not identifier.startswith("token:"):
-                    self._once(taken, identifier, path, "identifier")
+            names = [name for name in account.identifiers if name == account.identifier or not name.startswith("token:")]
+            for name in dict.fromkeys(map(str.lower, names)):  # as they are compared wherever somebody names one
+                self._once(taken, name, path, "identifier, but for case,")
             if self._has_credential(account, path):
                 accounts[index] = self._placed(account, path)
         if accounts:

@@ -453,6 +453,13 @@ def test_two_accounts_have_no_name_in_common() -> None:
     assert errors({"accounts": [{**TOKEN, "name": "a"}, {**TOKEN, "name": "b"}]}) == {}
 
 
+def test_names_of_accounts_that_differ_in_case_only_are_one() -> None:
+    """So callers and operators name them; the second of two could be reached by nobody."""
+    found = errors({"accounts": [{"email": "b@x", "password": "p"}, {"token": "t", "name": "b@X"}]})
+    assert found == {"accounts[1]": "has the same identifier, but for case, as accounts[0]"}
+    assert errors({"accounts": [{"email": "b@x", "password": "p", "name": "B@x"}]}) == {}
+
+
 def test_an_account_answers_to_all_its_names_and_is_called_by_the_first() -> None:
     (account,) = parsed({"accounts": [{"name": "n", "mobile": "1", "email": "e", "token": "t"}]}).accounts
     assert account.identifiers[:3] == ("e", "1", "n")
