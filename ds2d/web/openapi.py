@@ -152,7 +152,8 @@ def _admin(route: Route) -> Line:
 
 
 def _operation(line: Line) -> dict[str, Any]:
-    name = re.sub(r"[^a-z0-9]+", "_", f"{line.method} {line.path}".lower()).strip("_")
+    path = re.sub(r"\(\?!.*\)", "", line.path)  # what a parameter is not
+    name = re.sub(r"[^a-z0-9]+", "_", f"{line.method} {path}".lower()).strip("_")
     operation: dict[str, Any] = {"operationId": name, "summary": line.summary, "tags": [line.tag]}
     parameters = [_parameter(found, "path", {"type": "string", "minLength": 1}) for found in _PARAMETER.findall(line.path)]
     parameters += [_parameter(found, "query", schema) for found, schema in line.query.items()]

@@ -230,10 +230,11 @@ async def test_a_base_url_without_v1_and_a_slash_behind_reach_the_same_routes(tm
 @pytest.mark.parametrize("method", ["generateContent", "streamGenerateContent", "countTokens", "embedContent"])
 async def test_what_is_asked_by_post_is_no_model_to_get(tmp_path: Path, method: str) -> None:
     async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
-        status, answer, headers = await ds2d.ask(f"/v1beta/models/gemini-2.5-pro:{method}")
-        assert (status, headers["allow"]) == (405, "POST")
-        assert answer["error"]["status"] == "INVALID_ARGUMENT"
-        assert (await ds2d.ask("/v1beta/models/gemini-2.5-pro"))[0] == 200
+        for version in ("/v1beta", "/v1", ""):
+            status, answer, headers = await ds2d.ask(f"{version}/models/gemini-2.5-pro:{method}")
+            assert (status, headers["allow"]) == (405, "POST"), version
+            assert answer["error"]["status"] == "INVALID_ARGUMENT"
+            assert (await ds2d.ask(f"{version}/models/gemini-2.5-pro"))[0] == 200
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ names are never looked into.
 Surprise: the path's last word, not the body, says what is wanted, so unknown words are this dialect's to refuse.
 """
 
-from ds2d.core.endpoint import Endpoint
+from ds2d.core.endpoint import MODEL, Endpoint
 from ds2d.dialects.gemini.embed import Embedding, parse_embed, render_embed
 from ds2d.dialects.gemini.encode import Encoder
 from ds2d.dialects.gemini.models import render_model, render_models
@@ -22,8 +22,6 @@ _METHODS = (
     ("[^:/]*", "generate"),  # an unknown method: `parse` says so
 )
 
-_ASKED_BY_POST = "|".join(methods for methods, _ in _METHODS[:-1])
-
 ROUTES = (
     *(
         Endpoint("POST", f"/{version}/models/{{model:.+}}:{{method:{methods}}}", action)
@@ -31,9 +29,7 @@ ROUTES = (
         for methods, action in _METHODS
     ),
     Endpoint("GET", "/v1beta/models", "models"),
-    Endpoint(
-        "GET", f"/v1beta/models/{{model:(?!.*:(?:{_ASKED_BY_POST})$).+}}", "model"
-    ),  # else one is found by what it begins with
+    Endpoint("GET", f"/v1beta/models/{MODEL}", "model"),
 )
 
 __all__ = [

@@ -6,7 +6,7 @@ Surprise: clients die of a missing `index`, `finish_reason`, `object`, `created`
 of them are always there.
 """
 
-from ds2d.core.endpoint import Endpoint
+from ds2d.core.endpoint import MODEL, Endpoint
 from ds2d.dialects.openai_chat.encode import Encoder
 from ds2d.dialects.openai_chat.models import render_model, render_models
 from ds2d.dialects.openai_chat.parse import parse
@@ -15,7 +15,7 @@ from ds2d.dialects.openai_chat.render import render, render_error
 ROUTES = (
     Endpoint("POST", "/v1/chat/completions"),
     Endpoint("GET", "/v1/models", "models"),
-    Endpoint("GET", "/v1/models/{model:.+}", "model"),
+    Endpoint("GET", f"/v1/models/{MODEL}", "model"),
 )
 
 __all__ = ["ROUTES", "Encoder", "parse", "render", "render_error", "render_model", "render_models"]
