@@ -16,7 +16,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,9 @@ from ds2d.cli.reading import read_config
 from ds2d.config.schema import Config
 from ds2d.core.secrets import hash_key
 from ds2d.state import usage
+
+FIRST = datetime.min.replace(tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -61,15 +64,18 @@ def run(options: argparse.Namespace) -> int:
 
 
 def moment(text: str) -> datetime:
-    """A date or time. Raises ValueError."""
+    """A date or time, in UTC. Raises ValueError."""
     when = datetime.fromisoformat(text)
-    return when if when.tzinfo else when.replace(tzinfo=UTC)
+    try:
+        return when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
+    except OverflowError as error:
+        raise ValueError("the calendar does not hold it") from error
 
 
 def _days(since: datetime, until: datetime) -> tuple[str, str]:
     """The first day and the last one that has a moment before `until`."""
-    last = datetime.fromtimestamp(until.timestamp() - 0.001, UTC)
-    return since.astimezone(UTC).date().isoformat(), last.date().isoformat()
+    last = max(until, FIRST + MILLISECOND) - MILLISECOND
+    return since.date().isoformat(), last.date().isoformat()
 
 
 def _caller(config: Config, wanted: str) -> str:

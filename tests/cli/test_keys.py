@@ -193,6 +193,16 @@ def test_export_by_time_and_key(here: Path, capsys: pytest.CaptureFixture[str]) 
     assert [(one["day"], one["requests"]) for one in daily] == [("2026-09-20", 1), ("2026-09-21", 1), ("2026-09-21", 1)]
 
 
+def test_export_up_to_the_edges_of_the_calendar(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger(here, ended(row("old", began_at=BEGAN)))
+    for first, last, days in (("0001-01-01", "0001-01-01", 0), ("0001-01-01", "9999-12-31", 1)):
+        lines = said(capsys, "usage", "export", "--daily", "--format", "json", "--since", first, "--until", last).splitlines()
+        assert len(lines) == days
+    for option, beyond in (("--since", "0001-01-01T00:00:00+10:00"), ("--until", "9999-12-31T23:00:00-10:00")):
+        assert main(["usage", "export", "--daily", option, beyond]) == 2
+        assert f"argument {option}: invalid moment value" in capsys.readouterr().err
+
+
 def test_a_name_that_a_client_chose_is_no_formula_in_a_spreadsheet(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ledger(here, ended(row(asked="=cmd|calc")))
     (one,) = csv.DictReader(io.StringIO(said(capsys, "usage", "export")))
