@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the difference, or go back."""
     source = Source.from_environment(os.environ, options.config, cwd=Path.cwd())
     try:
-        store = ConfigStore(source, keep_history=True)
+        store = ConfigStore(source, keep_history=_has_any(source))
     except ConfigErrors as found:
         tell(found)
         return _out_of(source, options.generation) if options.action == "rollback" else 1
@@ -59,6 +59,15 @@ def run(options: argparse.Namespace) -> int:
     if store.current.env_backed:
         return _refuse("the config comes from a variable: set that to what it was")
     return _go_back(lambda: store.restore(raw).generation, chosen.number)
+
+
+def _has_any(source: Source) -> bool:
+    """Whether there is a config, or was one: where neither is, nothing is worth keeping either."""
+    try:
+        source.read()
+    except SourceError as found:
+        return found.kind != "missing" or bool(History(source.state_dir(source.empty()) / FOLDER).all())
+    return True
 
 
 def _out_of(source: Source, wanted: int | None) -> int:

@@ -84,3 +84,19 @@ def test_what_is_not_kept_is_said(path: Path, capsys: Any) -> None:
     assert "there are: 2, 1" in capsys.readouterr().err
     path.write_text("{")
     assert main(["config", "diff"]) == 1
+
+
+@pytest.mark.parametrize("action", ["diff", "rollback"])
+def test_where_there_is_nothing_nothing_is_made(
+    action: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["config", action]) == 1
+    assert "there are: none" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_gone_comes_back(path: Path) -> None:
+    path.unlink()
+    assert main(["config", "rollback"]) == 0
+    assert json.loads(path.read_text()) == OLD
