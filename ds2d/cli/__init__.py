@@ -92,7 +92,15 @@ def _for_people(text: str) -> str:
     return "\n\n".join(part for part in text.split("\n\n") if not part.startswith(("Rule:", "Surprise:")))
 
 
+def _have_standard_error() -> None:
+    """Where it was closed (`2>&-`), what is said there goes to standard output, and no file of ours gets its number."""
+    if sys.stderr is None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY) if sys.stdout is None else sys.stdout.fileno(), 2)
+        sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115 - to the end
+
+
 def _run(name: str, words: list[str]) -> int:
+    _have_standard_error()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that is not UTF-8 lacks some of our characters
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

@@ -239,6 +239,18 @@ def test_ctrl_c_is_an_orderly_end(tmp_path: Path) -> None:
     assert "Traceback" not in process.said()
 
 
+def test_without_standard_error_the_log_goes_to_standard_output(tmp_path: Path) -> None:
+    """It ended with 1, and without a word; and no file of ours may have that number, for whatever writes there."""
+    port = free_port()
+    command = ("/bin/sh", "-c", 'exec "$0" "${@}" 2>&-', sys.executable)
+    with serving(tmp_path, "--port", str(port), config=demo(), port=port, command=command) as process:
+        until(lambda: "serving on" in process.said())
+        assert process.ask(CHAT, ASK)[0] == 200
+        assert process.end() == 0
+    assert "stopped" in process.said()
+    assert "Traceback" not in process.said()
+
+
 HANGING = """
 import asyncio, sys
 from ds2d.app import Daemon
