@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.conftest import ADMIN_KEY, AXE, KEY, SLOW, TOKENS, Daemons, Seat, sit_down
+from tests.browser.conftest import ADMIN_KEY, AXE, CHROMIUM, HASH, KEY, OPTIONS, SLOW, TOKENS, Daemons, Seat, sit_down
 
 VIEWS = ["overview", "accounts", "keys", "usage", "requests", "settings", "config", "vercel", "captures", "connect"]
 DIALOGS = {
@@ -210,3 +210,34 @@ def test_what_others_wrote_is_text_everywhere(seat: Seat) -> None:
     expect(page.locator(".message.assistant .wrong")).to_contain_text("no <b>such</b> model")
     assert page.evaluate("window.pwned") is None
     assert page.locator("img").count() == 0
+
+
+def test_every_page_works_over_plain_http_from_another_host(browser: Browser, daemons: Daemons) -> None:
+    """Browsers keep much from such pages: whatever is not `isSecureContext` has no clipboard and half of `crypto`."""
+    daemons.put(admin={"password_hash": HASH, "allowed_hosts": ["gateway.test"]})
+    elsewhere = browser.browser_type.launch(
+        executable_path=CHROMIUM, args=[*OPTIONS, "--host-resolver-rules=MAP gateway.test 127.0.0.1"], headless=True
+    )
+    page = elsewhere.new_page()
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    base = f"http://gateway.test:{daemons.process.port}"
+    page.goto(f"{base}/me")
+    page.wait_for_selector(".keyform")
+    page.goto(f"{base}/")
+    assert not page.evaluate("isSecureContext")
+    page.fill(".keyform input", KEY)
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".keyform", state="detached")
+    page.fill(".composer textarea", "Hello")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".message.assistant footer")
+    page.goto(f"{base}/admin")
+    page.fill(".login input[type=password]", ADMIN_KEY)
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".views .badge.good")
+    page.click('.views a[href="#keys"]')
+    page.click("text=Make a key")
+    expect(page.locator("dialog")).to_be_visible()
+    elsewhere.close()
+    assert not wrong

@@ -2,7 +2,7 @@
 
 import "./models.js";
 import "./pane.js";
-import { h, Part, put } from "../shared/dom.js";
+import { h, Part, put, unique } from "../shared/dom.js";
 import { moment, t } from "../shared/i18n.js";
 import { browser } from "../shared/keep.js";
 import { button, choice, dialog, field, notice } from "../shared/ui.js";
@@ -81,7 +81,7 @@ class Chat extends Part {
     this.stage.classList.toggle("two", this.panes.length === 2);
   }
 
-  begin(conversation = { id: crypto.randomUUID(), title: "", at: Date.now() / 1000, messages: [] }) {
+  begin(conversation = { id: unique(), title: "", at: Date.now() / 1000, messages: [] }) {
     this.panes.forEach((pane) => pane.stop());
     this.conversation = conversation;
     this.panes.forEach((pane, index) => {

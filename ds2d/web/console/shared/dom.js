@@ -31,6 +31,11 @@ function fill(node, props, children) {
   return node;
 }
 
+/** A name that nothing else has. `crypto.randomUUID` would be shorter, but pages over plain HTTP from another host lack it. */
+export function unique() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 /** A part of a page that knows when it goes: `start` builds it, what it began with `signal` ends with it. */
 export class Part extends HTMLElement {
   #leaving = new AbortController();

@@ -1,7 +1,7 @@
 // Pieces that every page uses: dialogs, short notices, copying, choices of language and light.
 
 import { Failure } from "./api.js";
-import { h, put } from "./dom.js";
+import { h, put, unique } from "./dom.js";
 import { LANGUAGES, language, speak, t } from "./i18n.js";
 import { browser } from "./keep.js";
 
@@ -53,7 +53,7 @@ export function button(label, act, kind = "", more = {}) {
 
 /** A labelled field; the hint and the control belong together for screen readers. */
 export function field(label, control, hint) {
-  const id = (control.id ||= `f-${crypto.randomUUID().slice(0, 8)}`);
+  const id = (control.id ||= `f-${unique()}`);
   const note = hint ? h("small", { class: "hint", id: `${id}-hint` }, hint) : null;
   if (note) control.setAttribute("aria-describedby", note.id);
   return h("div", { class: "field" }, h("label", { for: id }, label), control, note);
