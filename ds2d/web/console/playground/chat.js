@@ -9,6 +9,7 @@ import { button, choice, dialog, field, notice } from "../shared/ui.js";
 import { snippets } from "./snippets.js";
 import { bodyOf, pinOf } from "./pane.js";
 
+const KEEP = "ds2d.conversations";
 const KEPT = 50;
 const EXAMPLE = [
   {
@@ -24,7 +25,7 @@ const BLANK = { system: "", temperature: "", maxTokens: "", thinking: "auto", pi
 
 class Chat extends Part {
   start() {
-    this.conversations = browser.get("ds2d.conversations") ?? [];
+    this.conversations = browser.get(KEEP) ?? [];
     this.settings = { ...BLANK, ...browser.get("ds2d.settings") };
     this.panes = [h("ds-pane")];
     this.pickers = [this.picker(0)];
@@ -58,6 +59,14 @@ class Chat extends Part {
     );
     this.arrange();
     this.begin();
+    addEventListener("storage", ({ key }) => key === KEEP && this.adopt(), { signal: this.signal });
+  }
+
+  /** Another tab said or forgot something: what it kept is the list here, too, or the next to be kept here would undo it. */
+  adopt() {
+    const kept = browser.get(KEEP) ?? [];
+    this.conversations = kept.map((one) => (one.id === this.conversation.id ? this.conversation : one));
+    this.showList();
   }
 
   picker(index) {
@@ -105,17 +114,16 @@ class Chat extends Part {
 
   forget(one) {
     this.conversations = this.conversations.filter((other) => other !== one);
-    browser.set("ds2d.conversations", this.conversations);
+    browser.set(KEEP, this.conversations);
     if (one === this.conversation) this.begin();
     else this.showList();
   }
 
-  keep() {
-    const one = this.conversation;
+  keep(one) {
     one.at = Date.now() / 1000;
     one.title ||= (one.messages[0]?.content ?? "").slice(0, 60);
-    this.conversations = [one, ...this.conversations.filter((other) => other !== one)].slice(0, KEPT);
-    while (!browser.set("ds2d.conversations", this.conversations) && this.conversations.length > 1) this.conversations.pop(); // the oldest
+    this.conversations = [one, ...this.conversations.filter((other) => other.id !== one.id)].slice(0, KEPT);
+    while (!browser.set(KEEP, this.conversations) && this.conversations.length > 1) this.conversations.pop(); // the oldest
     this.showList();
   }
 
@@ -128,15 +136,16 @@ class Chat extends Part {
   async send() {
     const text = this.text.value.trim();
     if (!text || !this.stopButton.hidden) return;
+    const { conversation } = this; // another one may be looked at before this one is answered
     this.text.value = "";
     this.busy(true);
     try {
       const answers = this.panes.map((pane, index) => pane.send(text, this.pickers[index].value, this.settings));
-      this.keep(); // the question, should the page go before the answer is whole
+      this.keep(conversation); // the question, should the page go before the answer is whole
       await Promise.all(answers);
     } finally {
       this.busy(false);
-      this.keep();
+      if (this.conversations.some((one) => one.id === conversation.id)) this.keep(conversation); // it may be forgotten by now
     }
   }
 

@@ -93,6 +93,7 @@ class Pane extends Part {
     this.frame = requestAnimationFrame(() => {
       this.frame = 0;
       const low = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 60;
+      if (this.messages.at(-1) !== answer) return; // another conversation is shown by now
       this.log.lastElementChild?.replaceWith(said(answer, this.running !== null));
       if (low) this.toEnd();
     });
