@@ -72,6 +72,29 @@ def test_an_account_is_added_edited_found_and_deleted_and_the_file_follows(seat:
     assert len(seat.daemons.config()["accounts"]) == 2
 
 
+def test_an_edited_account_keeps_what_was_changed_elsewhere_and_takes_no_default_into_the_file(seat: Seat) -> None:
+    page = seat.admin("accounts")
+    page.locator("tr", has_text="first").get_by_role("button", name="Edit").click()
+    expect(page.get_by_label("Remark")).to_be_visible()
+    config = seat.daemons.config()
+    by_hand = {**config["accounts"][0], "max_inflight": 7, "group": "gold"}
+    seat.daemons.put(accounts=[by_hand, config["accounts"][1]])
+    page.get_by_label("Remark").fill("a note")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("dialog")).to_have_count(0)
+    assert seat.daemons.config()["accounts"][0] == {**by_hand, "remark": "a note"}
+    page.locator("tr", has_text="user@example.com").get_by_role("button", name="Edit").click()
+    page.get_by_label("Remark").fill("another")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("dialog")).to_have_count(0)
+    assert seat.daemons.config()["accounts"][1] == {**config["accounts"][1], "remark": "another"}
+    page.locator("tr", has_text="user@example.com").get_by_role("button", name="Edit").click()
+    page.get_by_label("Remark").fill("")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("dialog")).to_have_count(0)
+    assert not seat.daemons.config()["accounts"][1].get("remark")
+
+
 def test_many_accounts_come_a_page_at_a_time(seat: Seat) -> None:
     many = [{"name": f"account {number:02}", "upstream": "gpu", "token": f"tok-{number:016}"} for number in range(45)]
     seat.daemons.put(accounts=many)

@@ -118,10 +118,11 @@ class Accounts extends Part {
       }),
     );
     const disabled = h("input", { type: "checkbox", id: "disabled", checked: one?.disabled ?? false });
+    const was = Object.fromEntries(FIELDS.map((name) => [name, inputs[name].value.trim()]));
     const body = () => {
-      const given = FIELDS.map((name) => [name, inputs[name].value.trim()]).filter(([name, value]) => value !== "" || (one?.[name] ?? "") !== "");
+      const given = FIELDS.map((name) => [name, inputs[name].value.trim()]).filter(([name, value]) => value !== was[name]); // not what another may have changed meanwhile
       const made = Object.fromEntries(given.map(([name, value]) => [name, NUMBERS.has(name) && value !== "" ? Number(value) : value]));
-      return disabled.checked || one?.disabled ? { ...made, disabled: disabled.checked } : made;
+      return disabled.checked === (one?.disabled ?? false) ? made : { ...made, disabled: disabled.checked };
     };
     const save = () => (one ? call("PUT", `admin/accounts/${encodeURIComponent(one.identifier)}`, { body: body() }) : call("POST", "admin/accounts", { body: body() }));
     const grid = h("div", { class: "fields" }, FIELDS.map((name) => field(t(`account.${name}`), inputs[name])));
