@@ -161,6 +161,24 @@ def test_everything_can_be_done_with_the_keyboard(seat: Seat) -> None:
     expect(page.get_by_role("button", name="Add an account")).to_be_focused()
 
 
+def test_a_list_that_is_drawn_anew_leaves_the_keyboard_and_the_scrolling_where_they_were(
+    browser: Browser, daemons: Daemons
+) -> None:
+    daemons.put()
+    seat = sit_down(browser, daemons, viewport={"width": 390, "height": 800})
+    page = seat.admin("accounts")
+    row = page.locator("tr", has_text="first")
+    row.get_by_role("button", name="Delete").focus()
+    scrolled = page.evaluate("document.querySelector('.scroll').scrollLeft")
+    page.evaluate("document.querySelector('tbody').dataset.old = ''")
+    daemons.ask("/v1/chat/completions", ASK, KEY)
+    expect(page.locator("tbody[data-old]")).to_have_count(0)
+    expect(row.get_by_role("button", name="Delete")).to_be_focused()
+    assert page.evaluate("document.querySelector('.scroll').scrollLeft") == scrolled > 0
+    assert not seat.look()
+    seat.context.close()
+
+
 def test_light_and_dark_can_be_chosen_against_the_system_and_stay(seat: Seat) -> None:
     page = seat.open("/")
     ground = "getComputedStyle(document.body).backgroundColor"

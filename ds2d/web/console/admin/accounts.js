@@ -4,7 +4,7 @@ import { slots } from "../shared/chart.js";
 import { h, Part, put } from "../shared/dom.js";
 import { moment, named, number, t } from "../shared/i18n.js";
 import { events } from "../shared/sse.js";
-import { attempt, badge, button, confirmed, field, formDialog, notice, onlyLast, table } from "../shared/ui.js";
+import { attempt, badge, button, confirmed, field, formDialog, notice, onlyLast, redraw, table } from "../shared/ui.js";
 import { live } from "./live.js";
 import { KINDS } from "./overview.js";
 import { call, stream } from "./session.js";
@@ -79,7 +79,7 @@ class Accounts extends Part {
       [t("accounts.test"), tried],
       ["", (one) => this.actions(one), "num"],
     ];
-    put(this.list, table(columns, this.items.map(now), { caption: t("view.accounts"), none: t("accounts.none") }), this.pager());
+    redraw(this.list, table(columns, this.items.map(now), { caption: t("view.accounts"), none: t("accounts.none"), of: (one) => one.identifier }), this.pager());
   }
 
   actions(one) {

@@ -2,7 +2,7 @@
 
 import { h, Part, put } from "../shared/dom.js";
 import { moment, named, number, short, t } from "../shared/i18n.js";
-import { attempt, badge, button, choice, code, confirmed, dialog, field, formDialog, notice, onlyLast, table } from "../shared/ui.js";
+import { attempt, badge, button, choice, code, confirmed, dialog, field, formDialog, notice, onlyLast, redraw, table } from "../shared/ui.js";
 import { call } from "./session.js";
 
 const LIMITS = ["max_tokens", "max_prompt_tokens", "max_completion_tokens", "rpm", "tpm", "max_inflight", "active_days"];
@@ -56,7 +56,7 @@ class Keys extends Part {
       [t("keys.last"), (one) => moment(one.last_used_at)],
       ["", (one) => this.actions(one), "num"],
     ];
-    put(this.list, table(columns, keys, { caption: t("view.keys"), none: t("keys.none") }));
+    redraw(this.list, table(columns, keys, { caption: t("view.keys"), none: t("keys.none"), of: (one) => one.id ?? one.key }));
   }
 
   actions(one) {

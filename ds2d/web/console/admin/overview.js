@@ -3,7 +3,7 @@
 import { bars, lines, slots } from "../shared/chart.js";
 import { h, Part, put } from "../shared/dom.js";
 import { duration, moment, named, number, short, t } from "../shared/i18n.js";
-import { attempt, badge, button, confirmed, empty, table } from "../shared/ui.js";
+import { attempt, badge, button, confirmed, empty, redraw, table } from "../shared/ui.js";
 import { live } from "./live.js";
 import { call } from "./session.js";
 
@@ -51,7 +51,7 @@ class Overview extends Part {
     const { queue, accounts, requests, upstreams } = state;
     if (fresh("queue")) this.tiles(queue);
     if (fresh("requests")) this.turns(Object.values(requests));
-    if (fresh("accounts")) put(this.places.accounts, accountList(Object.values(accounts)));
+    if (fresh("accounts")) redraw(this.places.accounts, accountList(Object.values(accounts)));
     if (fresh("upstreams")) put(this.places.upstreams, Object.keys(upstreams).length ? Object.entries(upstreams).map(([name, one]) => upstream(name, one)) : empty(t("overview.noUpstreams")));
     if (fresh("series") && this.take(state.series)) this.draw();
     this.seen = { ...state };
@@ -103,7 +103,7 @@ class Overview extends Part {
       [t("overview.age"), (turn) => h("span", { "data-since": turn.created }, since(turn.created)), "num"],
       ["", (turn) => button(t("overview.cancel"), (pressed) => cancel(turn, pressed), "small danger"), "num"],
     ];
-    put(this.places.turns, table(columns, turns, { caption: t("overview.turns"), none: t("overview.quiet") }));
+    redraw(this.places.turns, table(columns, turns, { caption: t("overview.turns"), none: t("overview.quiet"), of: (turn) => turn.request_id }));
   }
 
   age() {

@@ -3,7 +3,7 @@
 import { waterfall } from "../shared/chart.js";
 import { h, Part, put } from "../shared/dom.js";
 import { duration, moment, named, number, t } from "../shared/i18n.js";
-import { attempt, badge, button, dialog, table } from "../shared/ui.js";
+import { attempt, badge, button, dialog, redraw, table } from "../shared/ui.js";
 import { captureOf } from "./captures.js";
 import { live } from "./live.js";
 import { call } from "./session.js";
@@ -57,7 +57,7 @@ class Requests extends Part {
       [t("requests.first"), (one) => duration(one.clocks.first_ms), "num"],
       [t("requests.took"), (one) => duration(one.clocks.total_ms), "num"],
     ];
-    put(this.list, table(columns, rows, { caption: t("view.requests"), none: t("requests.none") }));
+    redraw(this.list, table(columns, rows, { caption: t("view.requests"), none: t("requests.none"), of: (one) => one.request_id }));
   }
 
   async open(id) {

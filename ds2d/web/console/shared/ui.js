@@ -163,16 +163,30 @@ export function empty(text) {
   return h("p", { class: "empty" }, text);
 }
 
-/** A table; `columns` are [title, cell of a row, class of the column]. */
-export function table(columns, rows, { caption, none } = {}) {
+/** A table; `columns` are [title, cell of a row, class of the column]; `of` names a row, for `redraw`. */
+export function table(columns, rows, { caption, none, of } = {}) {
   if (!rows.length && none) return empty(none);
   const head = columns.map(([title, , kind]) => h("th", { scope: "col", class: kind }, title));
-  const line = (row) => h("tr", {}, columns.map(([, cell, kind]) => h("td", { class: kind }, cell(row))));
+  const line = (row) => h("tr", { "data-row": of?.(row) }, columns.map(([, cell, kind]) => h("td", { class: kind }, cell(row))));
   return h(
     "div",
     { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
     h("table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows.map(line))),
   );
+}
+
+/** `put` for a table that is drawn anew by itself: whoever has scrolled it, or is in it with the keyboard, stays there. */
+export function redraw(place, ...children) {
+  const scrolled = place.querySelector(".scroll")?.scrollLeft ?? 0;
+  const held = place.contains(document.activeElement) ? document.activeElement : null;
+  const row = held?.closest("tr")?.dataset.row;
+  put(place, ...children);
+  const scroll = place.querySelector(".scroll");
+  if (scroll) scroll.scrollLeft = scrolled;
+  if (!held) return;
+  const same = (one) => one.textContent === held.textContent && one.closest("tr")?.dataset.row === row;
+  const next = held.matches(".scroll") ? scroll : [...place.querySelectorAll("button")].find(same);
+  next?.focus({ preventScroll: true });
 }
 
 export function light(wanted) {
