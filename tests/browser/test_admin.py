@@ -224,6 +224,26 @@ def test_a_setting_is_reviewed_saved_and_stands_in_the_file_and_an_edited_file_s
     expect(page.locator(".notice.bad")).to_contain_text("runtime.account_max_inflight")
 
 
+def test_a_setting_saved_over_a_broken_file_says_so_and_stays_in_the_form(seat: Seat) -> None:
+    page = seat.admin("settings")
+    control = page.locator('[data-path="runtime.account_max_inflight"] input')
+    control.fill("5")
+    sound = seat.daemons.path.read_text()
+    seat.daemons.path.write_text("{ broken")
+    expect(page.locator("ds-alarms")).to_contain_text("not JSON")
+    page.click("text=Review changes")
+    page.locator("dialog").get_by_role("button", name="Save").click()
+    seat.forgiven.append("409")
+    expect(page.locator(".notice.bad")).to_contain_text("not JSON")
+    expect(page.locator("dialog")).to_have_count(0)
+    expect(control).to_have_value("5")
+    seat.daemons.path.write_text(sound)
+    expect(page.locator("ds-alarms")).not_to_contain_text("not JSON")
+    page.click("text=Review changes")
+    page.locator("dialog").get_by_role("button", name="Save").click()
+    until(lambda: seat.daemons.config().get("runtime") == {"account_max_inflight": 5})
+
+
 def test_a_change_by_somebody_else_meanwhile_shows_both_sides(seat: Seat) -> None:
     page = seat.admin("settings")
     seat.forgiven.append("409")

@@ -87,7 +87,7 @@ class Desk:
         try:
             self._tried(put, based_on)
         except ConflictError:
-            raise conflict("The config file has changed since: read it again.") from None
+            raise conflict(self._why_other()) from None
         except ConfigErrors as errors:
             raise self._refused(errors) from None
         except (SourceError, OSError) as error:
@@ -152,6 +152,12 @@ class Desk:
         if str(self.config.generation) not in tags:
             raise conflict("The config has changed since: read it again.")
         return self.config.digest
+
+    def _why_other(self) -> str:
+        """Why the file is not what the editor saw: to read it again does not help where what stands there is not in force."""
+        if (problem := self.store.problem) is None:
+            return "The config file has changed since: read it again."
+        return f"The config file on disk is not in force: {'; '.join(map(str, problem.errors[:20]))}"
 
     def _refused(self, errors: ConfigErrors) -> GatewayError:
         message = "; ".join(map(str, errors.errors[:20]))

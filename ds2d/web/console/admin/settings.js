@@ -104,15 +104,16 @@ class Settings extends Part {
       notice(t("common.saved"));
       await this.load();
     } catch (error) {
-      if (error instanceof Failure && error.status === 409) await this.conflict(changes);
+      if (error instanceof Failure && error.status === 409) await this.conflict(changes, generation, error);
       else notice(problem(error), "bad");
     }
   }
 
   /** Somebody else was quicker: show both sides of what was changed here, and let the operator choose for each. */
-  async conflict(changes) {
+  async conflict(changes, generation, error) {
     const theirs = await attempt(() => call("GET", "admin/settings"));
     if (!theirs) return;
+    if (theirs.generation === generation) return notice(problem(error), "bad"); // nobody was: the file is broken, and no choice mends it
     const kept = new Map(changes.map((one) => [one.path, true]));
     const line = (one) => {
       const side = (mine, value) => {
