@@ -17,6 +17,7 @@ from tests.functional.processes import answers, ds2d, environment, serving
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PORT = 5001
+pytestmark = pytest.mark.xdist_group("readme")  # two workers would take the port from each other
 
 
 def blocks(language: str) -> list[str]:
