@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,6 @@ from tests.functional.processes import answers, ds2d, environment, serving
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PORT = 5001
-pytestmark = pytest.mark.xdist_group("readme")  # two workers would take the port from each other
 
 
 def blocks(language: str) -> list[str]:
@@ -35,8 +35,11 @@ def _here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder in which `init` was run and the daemon serves, on README's port where it is free."""
     folder = tmp_path_factory.mktemp("readme")
     assert ds2d(folder, "init", "--no-scan").returncode == 0
-    port = None if answers(PORT) else PORT
-    with serving(folder, port=port) as process:
+    with ExitStack() as stack:
+        try:
+            process = stack.enter_context(serving(folder, port=None if answers(PORT) else PORT))
+        except AssertionError:  # another worker took it in this moment
+            process = stack.enter_context(serving(folder))
         (folder / "port").write_text(str(process.port))
         yield folder
 
