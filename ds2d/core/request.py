@@ -102,7 +102,7 @@ class Upload(Protocol):
 
 
 class ChatRequest(msgspec.Struct):
-    """One question.
+    """One question. `model` and `messages` are given by position: of more than 15 names Python makes a dictionary first.
 
     `model` is the name as the client wrote it. `params` are sampling fields under their chat names, given through
     unchanged (temperature, top_p, n, stop, seed, logprobs ...). `extra` are fields unknown to the contract: sent on to

@@ -41,8 +41,8 @@ def parse(inbound: Inbound) -> ChatRequest:
     conversation = read_messages(body.get("messages"))
     user = _user(body)
     return ChatRequest(
-        model=model,
-        messages=read_system(body.get("system")) + conversation.messages,
+        model,
+        read_system(body.get("system")) + conversation.messages,
         stream=bool(flag(body, "stream", "stream")),
         tools=box.tools,
         tool_choice=choice,

@@ -37,8 +37,8 @@ def parse(inbound: Inbound) -> ChatRequest:
     tooling = read_tooling(body, at)
     config = read_config(body, at)
     return ChatRequest(
-        model=model_of(inbound),
-        messages=messages,
+        model_of(inbound),
+        messages,
         stream=method == "streamGenerateContent",
         tools=tooling.tools,
         tool_choice=tooling.choice,

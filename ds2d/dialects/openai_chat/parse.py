@@ -39,8 +39,8 @@ def parse(inbound: Inbound) -> ChatRequest:
     if view.include_reasoning is not None:
         extra["include_reasoning"] = view.include_reasoning
     return ChatRequest(
-        model=view.model,
-        messages=messages,
+        view.model,
+        messages,
         stream=bool(view.stream),
         tools=tooling.tools,
         tool_choice=tooling.choice,

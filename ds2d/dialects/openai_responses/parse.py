@@ -113,8 +113,8 @@ def parse(inbound: Inbound) -> ChatRequest:
         "tool_choice": choice_echo,
     }
     return ChatRequest(
-        model=view.model,
-        messages=messages,
+        view.model,
+        messages,
         stream=bool(view.stream),
         tools=table.tools,
         tool_choice=choice,
