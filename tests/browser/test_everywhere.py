@@ -82,8 +82,10 @@ def test_every_page_is_free_of_serious_faults_and_stays_in_the_results_as_a_pict
         look(view)
         for opener in DIALOGS.get(view, ()):
             seat.page.locator(opener).first.click()
+            expect(seat.page.locator("dialog[open]")).to_be_visible()  # what it shows may have to be fetched first
             look(f"{view}-dialog")
             seat.page.keyboard.press("Escape")
+            expect(seat.page.locator("dialog[open]")).to_have_count(0)
     for mode in MODES:
         seat.with_key(mode) if mode == "chat" else seat.page.click(f"#tab-{mode}")
         if mode == "chat":
