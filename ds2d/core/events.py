@@ -86,6 +86,11 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
         return self.prompt + self.completion
 
 
+def own_usage(prompt: int, completion: int, *, exact: bool) -> Usage:
+    """Usage that was counted here, or (not `exact`) estimated."""
+    return Usage(prompt, completion, source="counted" if exact else "estimated")
+
+
 def with_reasoning(usage: Usage, thought: int) -> Usage:
     """Usage with this much of the completion as reasoning: counted or estimated here, so at most all of it (mapping.md 8)."""
     return msgspec.structs.replace(usage, reasoning=min(thought, usage.completion))

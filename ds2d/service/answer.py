@@ -381,8 +381,7 @@ class Service:
             turn.same_account = turn.same_account or (error.details or {}).get("native_tools") is False
             if not turn.same_account:
                 lease.report(error)
-            if self._catalog.watches(account.server):
-                self._catalog.note_failure(turn.upstream, error, turn.model_there)
+            self._note_server(turn, account.server, error)
             note["end"] = error.kind
             passing.ended(0, error)
             raise
@@ -396,16 +395,20 @@ class Service:
         """An attempt that was answered is over, well or badly: what that says of its account and its server."""
         failed = turn.failure
         lease.report(failed)
-        if not self._catalog.watches(lease.account.server):
-            pass  # the config has another server of that name by now
-        elif failed is None:
-            self._catalog.note_success(turn.upstream, turn.model_there)
-        else:
-            self._catalog.note_failure(turn.upstream, failed, turn.model_there)
+        self._note_server(turn, lease.account.server, failed)
         if turn.usage is not None:
             lease.charge(turn.usage.total)
             if turn.thread is not None:
                 self._affinity.answered(turn.thread, turn.usage.prompt, turn.usage.cached)
+
+    def _note_server(self, turn: Turn, server: UpstreamSpec, failed: GatewayError | None) -> None:
+        """What an attempt's end says of its server; nothing where the config has another one of that name by now."""
+        if not self._catalog.watches(server):
+            return
+        if failed is None:
+            self._catalog.note_success(turn.upstream, turn.model_there)
+        else:
+            self._catalog.note_failure(turn.upstream, failed, turn.model_there)
 
 
 async def by_and_by(steps: Generator[None, None, T]) -> T:

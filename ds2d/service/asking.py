@@ -9,13 +9,14 @@ exception again only while nothing has been sent (errors.md 3).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
 from ds2d import toolcalls
 from ds2d.core.calls import Passed
 from ds2d.core.errors import ErrorKind, GatewayError
-from ds2d.core.events import Failure, Finish, Folder, Overhearing, Usage, with_reasoning
+from ds2d.core.events import Failure, Finish, Folder, Overhearing, Usage, own_usage, with_reasoning
 from ds2d.core.models import Target
 from ds2d.core.pipeline import MAX_ANSWER, Encoding, Pipeline, Splitting, Stage
 from ds2d.core.request import ChatRequest, Envelope
@@ -70,14 +71,15 @@ class Asking:
         """Ask the leased account, and hand on what it answers. Raises GatewayError while nothing of an answer was sent."""
         if sink is None:
             return await self._exchange(turn, lease, None, None)
-        beat = turn.beat
+        beat, sign = turn.beat, partial(self._early_sign, turn, sink)
         if beat is None:
-            turn.beat = beat = Heartbeat(sink, turn.config.server.keepalive_seconds, self._tools.spawn)
-        beat.go_on(lambda: self._early_sign(turn, sink))
+            turn.beat = beat = Heartbeat(sink, turn.config.server.keepalive_seconds, self._tools.spawn, sign)
+        else:
+            beat.go_on(sign)
         try:
             return await self._exchange(turn, lease, sink, beat)
         finally:  # where another attempt waits in the queue the status is still open, or there is nothing to lose
-            beat.sign = lambda: self._early_sign(turn, sink) if sink.started else b""
+            beat.sign = lambda: sign() if sink.started else b""
 
     def _early_sign(self, turn: Turn, sink: Sink) -> bytes:
         """A life sign while the upstream has not even said a status, in the form of an answer that is yet to begin."""
@@ -296,7 +298,7 @@ class Asking:
             prompt = await self._tools.count_request(turn.ask.request)
             before, said = pipeline.counted, "".join(pipeline.said)
             said_tokens = await self._tools.count_text(said)
-            usage = Usage(prompt, before + said_tokens, source="counted" if self._tools.exact else "estimated")
+            usage = own_usage(prompt, before + said_tokens, exact=self._tools.exact)
         if not usage.reasoning and (pipeline.thoughts or pipeline.thought_tokens):
             thought = pipeline.thought_tokens + await self._tools.count_text("".join(pipeline.thoughts))
             usage = with_reasoning(usage, thought)

@@ -20,8 +20,10 @@ class Heartbeat:
     `sign` gives one, b"" for none now; it may be replaced. Silence counts from the beginning on.
     """
 
-    def __init__(self, sink: Sink, seconds: float, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
-        self.sign: Callable[[], bytes] = bytes
+    def __init__(
+        self, sink: Sink, seconds: float, spawn: Callable[[Coroutine[Any, Any, None]], None], sign: Callable[[], bytes]
+    ) -> None:
+        self.sign = sign
         self._sink = sink
         self._seconds = seconds
         self._spawn = spawn
@@ -30,7 +32,7 @@ class Heartbeat:
         self._timer = self._loop.call_later(seconds, self._fire)
 
     def go_on(self, sign: Callable[[], bytes]) -> None:
-        """Another attempt begins, with its own signs: at once where there was silence for long."""
+        """A further attempt begins, with its own signs: at once where there was silence for long."""
         self.sign = sign
         self._timer.cancel()
         self._timer = self._loop.call_at(self._due, self._fire)

@@ -14,7 +14,7 @@ import msgspec
 from ds2d.config.schema import Embeddings
 from ds2d.core.calls import Passed, Reply
 from ds2d.core.errors import ErrorKind, GatewayError
-from ds2d.core.events import Usage
+from ds2d.core.events import Usage, own_usage
 from ds2d.core.models import TABLES, Route, Target, matches
 from ds2d.core.pipeline import MAX_ANSWER
 from ds2d.core.request import ChatRequest
@@ -62,7 +62,7 @@ async def passed_on(turn: Turn, target: Target, exchange: Exchange, tools: Tools
     passed = await _read(request, target, reply)
     usage = passed.usage
     if usage is None and request.prompt:
-        usage = Usage(await tools.count_request(request), 0, source="counted" if tools.exact else "estimated")
+        usage = own_usage(await tools.count_request(request), 0, exact=tools.exact)
     return await _done(turn, passed, usage, books)
 
 
@@ -89,8 +89,7 @@ async def made_here(turn: Turn, tools: Tools, books: Books) -> Passed:
 
     big = len(texts) * dimensions > OFF_LOOP // 16
     body = await asyncio.get_running_loop().run_in_executor(None, make) if big else make()
-    usage = Usage(tokens, 0, source="counted" if tools.exact else "estimated")
-    return await _done(turn, Passed(body), usage, books)
+    return await _done(turn, Passed(body), own_usage(tokens, 0, exact=tools.exact), books)
 
 
 def _named(request: ChatRequest, turn: Turn) -> ChatRequest:

@@ -15,7 +15,7 @@ import orjson
 
 from ds2d.core.caller import Caller
 from ds2d.core.errors import GatewayError
-from ds2d.core.events import Usage, with_reasoning
+from ds2d.core.events import Usage, own_usage, with_reasoning
 from ds2d.core.models import Route
 from ds2d.core.pipeline import Pipeline
 from ds2d.core.request import ChatRequest
@@ -273,7 +273,7 @@ class Books:
             if entry.seen > MAX_SAID:
                 pipeline.forget(entry.seen, entry.tokens)
                 entry.seen = entry.tokens = 0
-        return Usage(entry.prompt, before + fresh, source="counted" if entry.counted else "estimated")
+        return own_usage(entry.prompt, before + fresh, exact=entry.counted)
 
     def _close(self, entry: Entry, turn: Answering, usage: Usage | None) -> bool:
         """Give the row its last word; False if it has had it."""
@@ -331,7 +331,7 @@ def _reported(pipeline: Pipeline | None) -> Usage | None:
 def _estimated(entry: Entry, pipeline: Pipeline | None) -> Usage:
     """What an answer cost so far, by its length where it was not counted yet."""
     if pipeline is None:
-        return Usage(entry.prompt, 0, source="counted" if entry.counted else "estimated")
+        return own_usage(entry.prompt, 0, exact=entry.counted)
     uncounted = max(0, sum(map(len, pipeline.said)) - entry.seen)
     return Usage(entry.prompt, pipeline.counted + entry.tokens + -(-uncounted // CHARACTERS_A_TOKEN), source="estimated")
 

@@ -172,7 +172,7 @@ class SharedQueue(AccountQueue):
 
     async def acquire_for(self, want: Want, patience: float) -> Lease:
         """A lease for another process, which counts here like an own one. Raises like `acquire`."""
-        want = msgspec.structs.replace(want, guest=True)
+        want = _as_guest(want)
         try:
             return await self.acquire(want, patience)
         except GatewayError as error:
@@ -194,7 +194,7 @@ class SharedQueue(AccountQueue):
         if slot is None:
             return None
         probed = {breaker for breaker in slot.breakers(held.want.model) if breaker.probing}
-        lease = self._give(msgspec.structs.replace(held.want, guest=True), slot, 0.0, self.clock())
+        lease = self._give(_as_guest(held.want), slot, 0.0, self.clock())
         if not held.probe:  # it began before the breaker opened: no verdict on it
             for breaker in lease.probes:
                 breaker.probing = breaker in probed
@@ -240,6 +240,11 @@ class SharedQueue(AccountQueue):
             lease.number = number or next(self._numbers)
             self._own[lease.number] = lease
         return lease
+
+
+def _as_guest(want: Want) -> Want:
+    """The same wish, asked by another process: that one counts it as its own."""
+    return msgspec.structs.replace(want, guest=True)
 
 
 def _look_again(future: asyncio.Future[None]) -> None:

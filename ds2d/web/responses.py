@@ -187,8 +187,8 @@ class Responses:
     async def _follow(self, request: web.Request, frames: Any) -> web.StreamResponse:
         sink = ClientStream(request, common_headers(request[REQUEST_ID], NAME), self._business.draining())
         sink.content_type = dialect.Encoder.content_type
-        beat = Heartbeat(sink, self._business.silence, self._spawn)
-        beat.go_on(lambda: dialect.KEEP_ALIVE)  # those of its turn are not kept: they are no part of the answer
+        # Those of its turn are not kept: they are no part of the answer.
+        beat = Heartbeat(sink, self._business.silence, self._spawn, lambda: dialect.KEEP_ALIVE)
         try:
             async for piece in frames:
                 await sink.write(piece)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from ds2d.app import Daemon
 from ds2d.config.source import Source
@@ -24,6 +25,7 @@ from ds2d.config.store import ConfigStore
 from ds2d.core.tokens import rough
 from ds2d.core.vocabulary import Tokenizer
 from ds2d.net.counter import TokenCounter
+from tests.functional.scripted import Wait
 from tests.planted import found_in, plant
 
 KEY = "sk-test-0123456789abcdef"
@@ -91,6 +93,19 @@ class Running:
                 return reply.status, json.loads(raw), found
             except ValueError:
                 return reply.status, raw.decode(), found
+
+
+def hold_back(monkeypatch: pytest.MonkeyPatch, owner: object, method: str) -> Wait:
+    """Have every call of this coroutine method wait, before it does anything, until it is let go on."""
+    wait, real = Wait(), getattr(owner, method)
+
+    async def held(*values: Any) -> Any:
+        wait.reached.set()
+        await wait.until.wait()
+        return await real(*values)
+
+    monkeypatch.setattr(owner, method, held)
+    return wait
 
 
 def config_for(base_url: str, **sections: Any) -> dict[str, Any]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
-from tests.functional.harness import config_for, running
+from tests.functional.harness import Running, config_for, running
 from tests.functional.scripted import Scene, Seen, Wait, refuse, say, scripted_upstream
 from tests.functional.storm import ASK, CHAT, STREAM
 from tests.functional.test_queue import until
+
+Asked = asyncio.Task[tuple[int, Any, dict[str, str]]]
 
 
 def held_stream() -> tuple[Scene, Wait]:
@@ -16,6 +21,22 @@ def held_stream() -> tuple[Scene, Wait]:
     held = Wait()
     frames = say("Hel", "lo")
     return Scene([*frames[:2], held, *frames[2:]]), held
+
+
+@contextlib.asynccontextmanager
+async def one_runs_and_one_waits(folder: Path) -> AsyncIterator[tuple[Running, Wait, Asked, Asked]]:
+    """The daemon; what holds the answer that runs; the question that gets it, and the one that waits for its slot."""
+    async with scripted_upstream() as upstream:
+        config = config_for(upstream.base_url)
+        config["upstreams"][0]["max_inflight"] = 1
+        async with running(folder, config) as ds2d:
+            scene, held = held_stream()
+            upstream.scenes.append(scene)
+            first = asyncio.create_task(ds2d.ask(CHAT, STREAM))
+            await held.reached.wait()
+            second = asyncio.create_task(ds2d.ask(CHAT, ASK))
+            await until(lambda: ds2d.daemon.queue.waiting == 1)
+            yield ds2d, held, first, second
 
 
 async def test_a_late_refusal_of_the_old_token_does_not_put_the_new_one_aside(tmp_path: Path) -> None:
@@ -90,39 +111,21 @@ async def test_who_waits_while_the_server_moves_brings_its_new_token_to_the_new_
 
 
 async def test_who_waits_while_the_server_is_renamed_is_served_under_its_new_name(tmp_path: Path) -> None:
-    async with scripted_upstream() as upstream:
-        config = config_for(upstream.base_url)
-        config["upstreams"][0]["max_inflight"] = 1
-        async with running(tmp_path, config) as ds2d:
-            scene, held = held_stream()
-            upstream.scenes.append(scene)
-            first = asyncio.create_task(ds2d.ask(CHAT, STREAM))
-            await held.reached.wait()
-            second = asyncio.create_task(ds2d.ask(CHAT, ASK))
-            await until(lambda: ds2d.daemon.queue.waiting == 1)
-            ds2d.change(upstreams=[{**config["upstreams"][0], "name": "big-gpu"}])
-            assert (await second)[0] == 200
-            held.until.set()
-            assert (await first)[0] == 200
-            assert ds2d.daemon.queue.running == 0
+    async with one_runs_and_one_waits(tmp_path) as (ds2d, held, first, second):
+        ds2d.change(upstreams=[{**ds2d.config()["upstreams"][0], "name": "big-gpu"}])
+        assert (await second)[0] == 200
+        held.until.set()
+        assert (await first)[0] == 200
+        assert ds2d.daemon.queue.running == 0
 
 
 async def test_who_waits_for_a_server_that_is_removed_is_refused_at_once(tmp_path: Path) -> None:
-    async with scripted_upstream() as upstream:
-        config = config_for(upstream.base_url)
-        config["upstreams"][0]["max_inflight"] = 1
-        async with running(tmp_path, config) as ds2d:
-            scene, held = held_stream()
-            upstream.scenes.append(scene)
-            first = asyncio.create_task(ds2d.ask(CHAT, STREAM))
-            await held.reached.wait()
-            second = asyncio.create_task(ds2d.ask(CHAT, ASK))
-            await until(lambda: ds2d.daemon.queue.waiting == 1)
-            ds2d.change(upstreams=[])
-            status, answer, _ = await second
-            assert (status, answer["error"]["code"]) == (503, "model_unavailable")
-            held.until.set()
-            assert (await first)[0] == 200
+    async with one_runs_and_one_waits(tmp_path) as (ds2d, held, first, second):
+        ds2d.change(upstreams=[])
+        status, answer, _ = await second
+        assert (status, answer["error"]["code"]) == (503, "model_unavailable")
+        held.until.set()
+        assert (await first)[0] == 200
 
 
 async def test_a_token_that_is_mended_has_its_server_looked_at_at_once(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from ds2d.service import repeats, run
-from tests.functional.harness import KEY, Running, config_for, running
+from tests.functional.harness import KEY, Running, config_for, hold_back, running
 from tests.functional.scripted import RESET, Scene, ScriptedUpstream, Wait, chunk, refuse, say, scripted_upstream, sse, usage
 from tests.functional.test_every_dialect import QUESTIONS
 from tests.functional.test_queue import until
@@ -183,20 +183,13 @@ async def test_who_left_when_the_answer_only_waited_for_its_row_finds_it(
 ) -> None:
     """Its row says that it was delivered: a second answer would be paid for once more."""
     async with world(tmp_path) as (ds2d, upstream):
-        closing, on_disk, close = asyncio.Event(), asyncio.Event(), ds2d.daemon.ledger.close
-
-        async def close_slowly(ticket: Any) -> None:
-            closing.set()
-            await on_disk.wait()
-            await close(ticket)
-
-        monkeypatch.setattr(ds2d.daemon.ledger, "close", close_slowly)
+        row = hold_back(monkeypatch, ds2d.daemon.ledger, "close")
         first = send(ds2d, FIRST, stream=streamed)
-        await closing.wait()
+        await row.reached.wait()
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
         await until(lambda: ds2d.daemon.listener.connections == 0)
-        on_disk.set()
+        row.until.set()
         assert (b"[DONE]" in await send(ds2d, RETRY, stream=streamed)) == streamed
         assert len(upstream.seen) == 1
         assert [turn["state"] for turn in ds2d.daemon.books.recent] == ["completed", "completed"]

@@ -13,7 +13,7 @@ from ds2d.core.errors import ErrorKind, GatewayError
 from ds2d.core.request import ChatRequest
 from ds2d.service.turn import Turn
 from ds2d.state.ledger_schema import Row
-from tests.functional.harness import KEY, Running, config_for, running
+from tests.functional.harness import KEY, Running, config_for, hold_back, running
 from tests.functional.scripted import Scene, Wait, chunk, scripted_upstream, sse
 from tests.functional.test_every_dialect import ENDS, QUESTIONS, TEXT, texts
 from tests.functional.test_faults import code_in_stream
@@ -66,18 +66,11 @@ async def test_an_answer_whose_end_only_waits_for_its_row_is_delivered(
     path, body, stream_path, more = QUESTIONS[dialect]
     where, asked = (stream_path, {**body, **more}) if streamed else (path, body)
     async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
-        closing, on_disk, close = asyncio.Event(), asyncio.Event(), ds2d.daemon.ledger.close
-
-        async def close_slowly(ticket: Any) -> None:
-            closing.set()
-            await on_disk.wait()
-            await close(ticket)
-
-        monkeypatch.setattr(ds2d.daemon.ledger, "close", close_slowly)
+        row = hold_back(monkeypatch, ds2d.daemon.ledger, "close")
         asking = asyncio.create_task(ds2d.ask(where, asked))
-        await closing.wait()
+        await row.reached.wait()
         stop(ds2d)
-        on_disk.set()
+        row.until.set()
         status, answer, _ = await asking
         assert status == 200
         assert (ENDS[dialect] in answer) if streamed else (TEXT in texts(answer))

@@ -19,7 +19,7 @@ from ds2d.state import books as books_module
 from ds2d.state import ledger_notes
 from ds2d.state.ledger_file import NAME
 from ds2d.state.ledger_schema import Row
-from tests.functional.harness import ADMIN_KEY, CARRIERS, KEY, Running, config_for, running
+from tests.functional.harness import ADMIN_KEY, CARRIERS, KEY, Running, config_for, hold_back, running
 from tests.functional.scripted import END, Scene, ScriptedUpstream, Wait, chunk, refuse, say, scripted_upstream, sse, usage, whole
 from tests.state.ledger_world import until
 
@@ -353,14 +353,8 @@ async def test_a_checkpoint_that_is_being_counted_takes_nothing_from_the_end(
 ) -> None:
     async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
         await until(lambda: ds2d.daemon.counter.loaded)
-        count, gate, asked = ds2d.daemon.toolbox.count_text, asyncio.Event(), asyncio.Event()
-
-        async def held(text: str) -> int:
-            asked.set()
-            await gate.wait()
-            return await count(text)
-
-        monkeypatch.setattr(ds2d.daemon.toolbox, "count_text", held)
+        count = ds2d.daemon.toolbox.count_text
+        counting = hold_back(monkeypatch, ds2d.daemon.toolbox, "count_text")
         hold, end = Wait(), Wait()
         upstream.scenes.append(Scene([*SAID, hold, *(sse(chunk({"content": more}), done=False) if more else []), end]))
         work = asyncio.create_task(ds2d.ask("/v1/chat/completions", {**ASK, "stream": True}))
@@ -368,13 +362,13 @@ async def test_a_checkpoint_that_is_being_counted_takes_nothing_from_the_end(
         (turn,) = ds2d.daemon.service.turns.values()
         await until(lambda: turn.pipeline and turn.pipeline.records == len(SAID))
         checkpoint = asyncio.create_task(ds2d.daemon.books.checkpoint(turn))
-        await asked.wait()
+        await counting.reached.wait()
         hold.until.set()
         await until(lambda: turn.pipeline and turn.pipeline.records == len(SAID) + bool(more))
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
         await until(lambda: ds2d.daemon.books.sizes()["counting"].now == 1)
-        gate.set()
+        counting.until.set()
         end.until.set()
         await checkpoint
         await closed(tmp_path)
@@ -388,20 +382,14 @@ async def test_an_answer_that_is_stopped_while_it_is_counted_is_whole_all_the_sa
 ) -> None:
     async with scripted_upstream() as upstream, running(tmp_path, config_for(upstream.base_url)) as ds2d:
         await until(lambda: ds2d.daemon.counter.loaded)
-        count, gate, asked = ds2d.daemon.toolbox.count_text, asyncio.Event(), asyncio.Event()
-
-        async def held(text: str) -> int:
-            asked.set()
-            await gate.wait()
-            return await count(text)
-
-        monkeypatch.setattr(ds2d.daemon.toolbox, "count_text", held)
+        count = ds2d.daemon.toolbox.count_text
+        counting = hold_back(monkeypatch, ds2d.daemon.toolbox, "count_text")
         upstream.scenes.append(Scene([*SAID, *sse(chunk({}, "stop"))]))
         work = asyncio.create_task(ds2d.ask("/v1/chat/completions", {**ASK, "stream": True}))
-        await asked.wait()
+        await counting.reached.wait()
         (turn,) = ds2d.daemon.service.turns.values()
         turn.stop(GatewayError(ErrorKind.SHUTTING_DOWN, "The gateway is shutting down."))
-        gate.set()
+        counting.until.set()
         _, text, _ = await work
         assert '"error"' not in text
         assert "[DONE]" in text
